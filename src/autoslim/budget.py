@@ -1,0 +1,76 @@
+"""Budget: what the slim network may cost. "macs<=300M", "params<=60%", several joined by commas."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autoslim.errors import BudgetError
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_ALIASES = {"flops": "macs"}
+_PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|[kmg]?)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One constraint: `metric` at most `value`, absolute, or a share of the base network's cost if `relative`."""
+
+    metric: str
+    value: float
+    relative: bool
+
+    def absolute(self, base: Mapping[str, float]) -> float:
+        """The limit in the metric's own unit; `base` gives the base network's cost per metric."""
+        return self.value * base[self.metric] if self.relative else self.value
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One or several limits that must hold together.
+
+    >>> budget = Budget.parse("flops<=50%, params<=2M")
+    >>> budget.slug, [limit.absolute({"macs": 600e6, "params": 3e6}) for limit in budget.limits]
+    ('macs-50+params-2M', [300000000.0, 2000000.0])
+    """
+
+    text: str
+    limits: tuple[Limit, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Reads "metric<=number[k|M|G|%]", joined by commas; anything else raises BudgetError."""
+        limits: dict[str, Limit] = {}
+        for part in text.split(","):
+            match = _PATTERN.fullmatch(part)
+            if match is None:
+                raise BudgetError(
+                    f"Budget {text!r}: can't read {part.strip()!r}; expected metric<=number with an optional k, M, G "
+                    'or %. Write for instance --budget "macs<=300M", "macs<=50%" or "macs<=50%,params<=2M".'
+                )
+            name, number, unit = match.group(1).lower(), float(match.group(2)), match.group(3).lower()
+            metric = _ALIASES.get(name, name)
+            value = number / 100 if unit == "%" else number * _UNITS[unit]
+            if value <= 0:
+                raise BudgetError(f"Budget {text!r}: {part.strip()!r} leaves nothing; expected a number above 0.")
+            if metric in limits:
+                raise BudgetError(f"Budget {text!r}: {metric} is limited twice; keep the tighter one.")
+            limits[metric] = Limit(metric, value, relative=unit == "%")
+        return cls(text.strip(), tuple(limits.values()))
+
+    @property
+    def slug(self) -> str:
+        """A name for files and folders: "macs-50", "macs-300M", "macs-50+params-2M"."""
+        return "+".join(f"{limit.metric}-{_short(limit)}" for limit in self.limits)
+
+    def holds(self, costs: Mapping[str, float], base: Mapping[str, float]) -> bool:
+        """Whether every limit holds for a network of these costs."""
+        return all(costs[limit.metric] <= limit.absolute(base) for limit in self.limits)
+
+
+def _short(limit: Limit) -> str:
+    if limit.relative:
+        return f"{limit.value * 100:g}"
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if limit.value >= scale:
+            return f"{limit.value / scale:g}{unit}"
+    return f"{limit.value:g}"

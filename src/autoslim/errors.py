@@ -1,0 +1,36 @@
+"""What can go wrong, told in four parts: what, where, what was expected, what to do."""
+
+
+class AutoSlimError(Exception):
+    """Root of every error this library raises on purpose. The command line prints it without a traceback."""
+
+
+class UnknownNameError(AutoSlimError, KeyError):
+    """A name that no registry, model library or folder knows; the message lists the closest ones."""
+
+    def __str__(self) -> str:  # KeyError would print the message's repr, with its line breaks escaped
+        return str(self.args[0])
+
+
+class WidthsError(AutoSlimError, ValueError):
+    """Widths that do not fit their graph: an unknown group, or channels that are no whole atoms."""
+
+
+class BudgetError(AutoSlimError, ValueError):
+    """A budget that can't be parsed, or that no sub-network of the supernet can hold."""
+
+
+class ModelError(AutoSlimError, ValueError):
+    """A model that can't be built, traced, loaded or extracted."""
+
+
+class DataError(AutoSlimError, ValueError):
+    """Images that are missing, unreadable, or unfit for the task."""
+
+
+class TrainingError(AutoSlimError, RuntimeError):
+    """A training that can't go on: the loss is not finite."""
+
+
+class RunFolderError(AutoSlimError, ValueError):
+    """An output folder that holds something else, or a file in it that can't be read."""

@@ -1,0 +1,319 @@
+"""ChannelGraph: which slot of which tensor belongs to which channel group. Frozen data that trace makes and all else reads.
+
+A *group* is a set of layers that must keep the same channels. It is made of *atoms*, the smallest units it can lose:
+a channel, a whole convolution group, the 49 columns a flattened map gives each channel. An *axis* is one dimension of
+one parameter or buffer; each of its *slots* belongs to an atom, or to no group at all. Keeping the first k atoms of
+each group therefore selects indices on every axis, and this selection is the only slicing there is.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoslim._registry import unknown_name
+from autoslim.errors import ModelError, WidthsError
+from autoslim.widths import Widths
+
+_TYPE, _VERSION = "ChannelGraph", 1
+_LEVELS, _LOWEST = 12, 0.15  # candidates per group, and the narrowest as a share of the widest (paper, section 4)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that keep the same channels.
+
+    Attributes:
+        name: The first layer that makes these channels, e.g. "features.0.0".
+        size: Channels at full width.
+        atom: Channels in the smallest unit that can be removed; every width is a multiple of it.
+        candidates: The widths the search may choose from, ascending, `size` last.
+        frozen: Why the width can't change, or None if it can.
+        note: What changes in meaning when channels go (a statistic over channels, say), or "".
+        layers: The modules whose tensors belong to the group, in the order they run.
+    """
+
+    name: str
+    size: int
+    atom: int
+    candidates: tuple[int, ...]
+    frozen: str | None = None
+    note: str = ""
+    layers: tuple[str, ...] = ()
+
+    @property
+    def atoms(self) -> int:
+        return self.size // self.atom
+
+    def fit(self, ratio: float) -> int:
+        """The width nearest to `ratio` of the size: whole atoms, at least one; a frozen group stays whole."""
+        if self.frozen is not None:
+            return self.size
+        return min(max(round(self.atoms * ratio), 1), self.atoms) * self.atom
+
+
+@dataclass(frozen=True)
+class Run:
+    """`length` consecutive slots of one group: from `atom` on, `repeat` slots for each. `group` -1: no group's."""
+
+    group: int
+    atom: int
+    length: int
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Dimension `dim` of the parameter or buffer `tensor`, and which atoms its slots belong to."""
+
+    tensor: str
+    dim: int
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """The group of each slot, -1 for none; shape [size of the dimension]."""
+        return np.concatenate([np.full(run.length, run.group) for run in self.runs])
+
+    @cached_property
+    def atom(self) -> NDArray[np.int64]:
+        """The atom of each slot within its group; shape [size of the dimension]."""
+        return np.concatenate([run.atom + np.arange(run.length) // run.repeat for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of slots, affine in the atoms kept: constant + sum of slots per atom x atoms of that group."""
+
+    constant: int
+    per_atom: tuple[tuple[int, int], ...] = ()
+
+    def __call__(self, atoms: NDArray[np.int64]) -> int:
+        return self.constant + sum(slots * int(atoms[group]) for group, slots in self.per_atom)
+
+
+@dataclass(frozen=True)
+class Term:
+    """`scale` x the product of `factors`: one operator's share of a cost. `kind` is the operator, `module` its place."""
+
+    kind: str
+    module: str
+    scale: int
+    factors: tuple[Count, ...]
+
+    def __call__(self, atoms: NDArray[np.int64]) -> int:
+        return self.scale * math.prod(factor(atoms) for factor in self.factors)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An integer attribute of a module that is a number of channels: `count` // `unit`, at `index` if it is a tuple."""
+
+    module: str
+    attribute: str
+    count: Count
+    unit: int = 1
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """The channel groups of a network, and all that follows from them; made by `trace_channels`.
+
+    Attributes:
+        groups: All groups in the order they run, frozen ones included.
+        axes: Every axis of a parameter or buffer on which a group has slots.
+        patches: Integer attributes that follow the widths (`Conv2d.groups`, `Linear.in_features`, ...).
+        macs: Multiply-accumulates of every convolution and matrix product, for the traced input.
+        outputs: Elements put out by every convolution, linear layer and average pool (the paper's activations).
+        parameters: Name and shape of every parameter, shared ones once.
+        inputs: Shapes of the example inputs.
+        notes: What the trace could not do, in words; empty if nothing.
+    """
+
+    groups: tuple[Group, ...]
+    axes: tuple[Axis, ...]
+    patches: tuple[Patch, ...]
+    macs: tuple[Term, ...]
+    outputs: tuple[Term, ...]
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]
+    inputs: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.groups, self.parameters, self.inputs))
+
+    def __hash__(self) -> int:  # the generated one would walk every axis at each look-up of a cached selection
+        return self._hash
+
+    def group(self, name: str) -> Group:
+        """The group of that name; an unknown one raises UnknownNameError with the closest."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise unknown_name("channel group", name, [group.name for group in self.groups])
+
+    # Widths -------------------------------------------------------------------------------------------------------
+
+    def max_widths(self) -> Widths:
+        """Every group whole: the network as it was traced."""
+        return Widths({group.name: group.size for group in self.groups})
+
+    def min_widths(self) -> Widths:
+        """Every group at its lowest candidate: the narrowest sub-network that is trained and searched."""
+        return Widths({group.name: group.candidates[0] for group in self.groups})
+
+    def uniform_widths(self, ratio: float) -> Widths:
+        """One ratio (0 to 1] for all groups, each rounded to whole atoms."""
+        if not 0 < ratio <= 1:
+            raise WidthsError(f"uniform_widths: ratio {ratio} is outside (0, 1]. Give for instance 0.5.")
+        return Widths({group.name: group.fit(ratio) for group in self.groups})
+
+    def random_widths(self, seed: int) -> Widths:
+        """An independent random candidate for each group; the same seed gives the same widths."""
+        rng = random.Random(seed)
+        return Widths({group.name: rng.choice(group.candidates) for group in self.groups})
+
+    def check(self, widths: Mapping[str, int]) -> None:
+        """Raises WidthsError unless `widths` names every group with a whole number of atoms."""
+        names = {group.name for group in self.groups}
+        if missing := sorted(names - set(widths)):
+            raise WidthsError(f"Widths lack the group {missing[0]!r}; expected all {len(names)} groups of the graph.")
+        if unknown := sorted(set(widths) - names):
+            raise WidthsError(str(unknown_name("channel group", unknown[0], sorted(names))))
+        for group in self.groups:
+            width = widths[group.name]
+            if group.frozen is not None and width != group.size:
+                raise WidthsError(
+                    f"`{group.name}`: width {width}, but the group is frozen at {group.size} ({group.frozen}). "
+                    f"Use {group.size}."
+                )
+            if width % group.atom or not group.atom <= width <= group.size:
+                raise WidthsError(
+                    f"`{group.name}`: width {width} is not a multiple of {group.atom} between {group.atom} and "
+                    f"{group.size}. Candidates: {', '.join(map(str, group.candidates))}."
+                )
+
+    def atoms(self, widths: Mapping[str, int]) -> NDArray[np.int64]:
+        """Atoms kept per group, shape [groups], after `check`."""
+        self.check(widths)
+        return np.array([widths[group.name] // group.atom for group in self.groups], dtype=np.int64)
+
+    # What follows from widths --------------------------------------------------------------------------------------
+
+    def selection(self, widths: Widths) -> dict[str, dict[int, torch.Tensor]]:
+        """The one truth of slicing: {parameter or buffer name: {dim: kept indices, int64, ascending}}.
+
+        Every axis of a group that is not frozen is listed, also where all of it is kept.
+        """
+        return _selection(self, widths)
+
+    def attributes(self, widths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Integer attributes at these widths: {module: {attribute: value}}; tuples as {attribute: {index: value}}."""
+        atoms = self.atoms(widths)
+        values: dict[str, dict[str, Any]] = {}
+        for patch in self.patches:
+            value = patch.count(atoms) // patch.unit
+            slot = values.setdefault(patch.module, {})
+            if patch.index is None:
+                slot[patch.attribute] = value
+            else:
+                slot.setdefault(patch.attribute, {})[patch.index] = value
+        return values
+
+    def freeze(self, reasons: Mapping[str, str]) -> "ChannelGraph":
+        """A copy in which the named groups are frozen, each for the given reason."""
+        for name in reasons:
+            self.group(name)
+        groups = tuple(
+            replace(group, frozen=reasons[group.name], candidates=(group.size,)) if group.name in reasons else group
+            for group in self.groups
+        )
+        return replace(self, groups=groups)
+
+    # On disk and on screen -----------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        return {"_type": _TYPE, "_version": _VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ChannelGraph":
+        """The inverse of `to_json`; another type or version raises ModelError."""
+        if data.get("_type") != _TYPE or data.get("_version") != _VERSION:
+            raise ModelError(
+                f"Not a channel graph: _type {data.get('_type')!r}, _version {data.get('_version')!r}; expected "
+                f"{_TYPE!r}, version {_VERSION}. Trace the network again."
+            )
+
+        def count(item: Mapping[str, Any]) -> Count:
+            return Count(item["constant"], tuple((group, slots) for group, slots in item["per_atom"]))
+
+        def term(item: Mapping[str, Any]) -> Term:
+            return Term(item["kind"], item["module"], item["scale"], tuple(count(f) for f in item["factors"]))
+
+        return cls(
+            groups=tuple(
+                Group(**{**item, "candidates": tuple(item["candidates"]), "layers": tuple(item["layers"])})
+                for item in data["groups"]
+            ),
+            axes=tuple(Axis(item["tensor"], item["dim"], tuple(Run(**r) for r in item["runs"])) for item in data["axes"]),
+            patches=tuple(Patch(**{**item, "count": count(item["count"])}) for item in data["patches"]),
+            macs=tuple(term(item) for item in data["macs"]),
+            outputs=tuple(term(item) for item in data["outputs"]),
+            parameters=tuple((name, tuple(shape)) for name, shape in data["parameters"]),
+            inputs=tuple(tuple(shape) for shape in data["inputs"]),
+            notes=tuple(data["notes"]),
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.groups)} channel groups, inputs {' '.join(map(str, self.inputs))}"]
+        for group in self.groups:
+            what = f"frozen: {group.frozen}" if group.frozen else " ".join(map(str, group.candidates))
+            lines.append(f"  {group.name:<32} {group.size:>5} / {group.atom:<3} {what}{group.note and '; ' + group.note}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+@lru_cache(maxsize=256)
+def _selection(graph: ChannelGraph, widths: Widths) -> dict[str, dict[int, torch.Tensor]]:
+    atoms = np.append(graph.atoms(widths), np.iinfo(np.int64).max)  # index -1, no group: always kept
+    free = {index for index, group in enumerate(graph.groups) if group.frozen is None}
+    chosen: dict[str, dict[int, torch.Tensor]] = {}
+    for axis in graph.axes:
+        if any(run.group in free for run in axis.runs):
+            kept = np.flatnonzero(axis.atom < atoms[axis.owner])
+            chosen.setdefault(axis.tensor, {})[axis.dim] = torch.from_numpy(kept)
+    return chosen
+
+
+def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tuple[int, ...]:
+    """The widths a group may take: about 12 levels, multiples of `divisor` where the group is wide enough, `size` last.
+
+    Args:
+        size: Channels at full width.
+        atom: Channels in the smallest removable unit; all candidates are multiples of it.
+        divisor: Preferred granularity; default 8, below 16 channels the largest power of two that leaves four levels.
+
+    Returns:
+        Ascending widths; the lowest is the larger of the divisor and 0.15 of the size.
+
+    >>> make_candidates(32, 1)
+    (8, 16, 24, 32)
+    >>> make_candidates(1280, 1)
+    (192, 288, 392, 488, 584, 688, 784, 880, 984, 1080, 1176, 1280)
+    """
+    if divisor is None:
+        divisor = 8 if size >= 16 else max(1, 2 ** int(math.log2(max(size // 4, 1))))
+    unit = math.lcm(atom, divisor)
+    if unit > size // 2:
+        unit = atom
+    lowest = max(unit, math.ceil(_LOWEST * size / unit) * unit)
+    levels = min(_LEVELS, (size - lowest) // unit + 1)
+    steps = np.linspace(lowest, size, levels) if levels > 1 else np.array([lowest])
+    return tuple(sorted({min(int(round(step / unit)) * unit, size) for step in steps} | {size}))
