@@ -1,1 +1,12 @@
 """Sets the channel numbers of a neural network automatically, under a real budget."""
+
+from autoslim._version import __version__ as __version__
+from autoslim.budget import Budget as Budget
+from autoslim.costs import make_cost as make_cost
+from autoslim.errors import AutoSlimError as AutoSlimError
+from autoslim.extract import extract_network as extract_network
+from autoslim.graph import ChannelGraph as ChannelGraph
+from autoslim.graph import Group as Group
+from autoslim.supernet import Supernet as Supernet
+from autoslim.trace import trace_channels as trace_channels
+from autoslim.widths import Widths as Widths

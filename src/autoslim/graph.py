@@ -8,7 +8,8 @@ each group therefore selects indices on every axis, and this selection is the on
 
 import math
 import random
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -120,6 +121,12 @@ class Patch:
     count: Count
     unit: int = 1
     index: int | None = None
+
+
+def count_slots(owner: NDArray[np.int64], groups: Sequence[Group]) -> Count:
+    """The slots kept of an axis or vector whose slots belong to `owner` (-1: no group); atoms have equally many each."""
+    slots = Counter(owner.tolist())
+    return Count(slots.pop(-1, 0), tuple((g, n // groups[g].atoms) for g, n in sorted(slots.items())))
 
 
 @dataclass(frozen=True)

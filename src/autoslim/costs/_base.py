@@ -1,0 +1,86 @@
+"""What a sub-network costs, as a function of its widths alone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim._registry import Registry
+from autoslim.errors import WidthsError
+from autoslim.graph import ChannelGraph, Term
+
+
+class Cost(ABC):
+    """A cost in closed form: exact, and cheap enough for thousands of widths at once.
+
+    The number of slots kept on any axis is affine in the atoms kept per group, so every operator's share is a scale
+    times a product of affine functions: two matrix products price any number of widths.
+    """
+
+    unit: ClassVar[str]
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.graph = graph
+        terms = self.terms(graph)
+        depth = max((len(term.factors) for term in terms), default=0)
+        self._scale = np.array([term.scale for term in terms], dtype=np.float64)
+        # [depth, terms, groups + 1]: constant in the last column; a term with fewer factors has ones for the rest
+        self._factors = np.zeros((depth, len(terms), len(graph.groups) + 1))
+        self._factors[:, :, -1] = 1
+        for row, term in enumerate(terms):
+            for level, count in enumerate(term.factors):
+                self._factors[level, row, -1] = count.constant
+                for group, slots in count.per_atom:
+                    self._factors[level, row, group] = slots
+        self._per_atom = np.array([group.atom for group in graph.groups], dtype=np.int64)
+
+    @abstractmethod
+    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
+        """The operators' shares."""
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        """The cost at these widths, in `unit`; WidthsError if they don't fit the graph."""
+        return float(self._price(self.graph.atoms(widths)[None])[0])
+
+    def many(self, widths: "Sequence[Mapping[str, int]] | NDArray[np.integer]") -> NDArray[np.float64]:
+        """The cost of many widths at once, shape [N].
+
+        Args:
+            widths: N mappings, or an integer array [N, groups] of channels in the order of `graph.groups`.
+        """
+        if not isinstance(widths, np.ndarray):
+            return self._price(np.array([self.graph.atoms(w) for w in widths]).reshape(-1, len(self._per_atom)))
+        if widths.ndim != 2 or widths.shape[1] != len(self._per_atom):
+            raise WidthsError(
+                f"Cost.many: an array of shape {widths.shape}; expected [N, {len(self._per_atom)}], a column for each "
+                "of graph.groups in order."
+            )
+        sizes = self._per_atom * np.array([group.atoms for group in self.graph.groups])
+        if (widths % self._per_atom).any() or (widths < self._per_atom).any() or (widths > sizes).any():
+            raise WidthsError(
+                "Cost.many: some widths are not whole atoms between one atom and the group's size. "
+                "Use multiples of Group.atom."
+            )
+        return self._price(widths // self._per_atom)
+
+    def _price(self, atoms: NDArray[np.int64]) -> NDArray[np.float64]:
+        # float64 is exact here: all are whole numbers below 2**53, and its matrix product is the fast one
+        known = np.concatenate([atoms, np.ones((len(atoms), 1))], axis=1)
+        product = np.ones((len(atoms), len(self._scale)))
+        for factor in self._factors:
+            product *= known @ factor.T
+        return product @ self._scale
+
+
+COSTS: Registry[type[Cost]] = Registry("cost")
+
+
+def make_cost(name: str, graph: ChannelGraph) -> Cost:
+    """The cost of that name ("macs", "params", "memory") for a graph; `cost(widths)` and `cost.many(...)` price widths.
+
+    Raises:
+        UnknownNameError: No such cost; the message lists the closest.
+    """
+    return COSTS["macs" if name == "flops" else name](graph)

@@ -1,0 +1,16 @@
+"""Multiply-accumulates of every convolution and matrix product, for the traced input."""
+
+from autoslim.costs._base import COSTS, Cost
+from autoslim.graph import ChannelGraph, Term
+
+
+class Macs(Cost):
+    """MACs (the paper's "FLOPs"); equal to half of what torch's flop counter counts on the extracted network."""
+
+    unit = "MACs"
+
+    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
+        return graph.macs
+
+
+COSTS.register("macs", Macs)

@@ -1,0 +1,17 @@
+"""The paper's memory: parameters plus what convolutions, linear layers and average pools put out, in elements."""
+
+from autoslim.costs._base import COSTS, Cost
+from autoslim.costs._parameters import parameter_terms
+from autoslim.graph import ChannelGraph, Term
+
+
+class Memory(Cost):
+    """Elements (not bytes) of parameters and activations, for the traced input."""
+
+    unit = "elements"
+
+    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
+        return parameter_terms(graph) + graph.outputs
+
+
+COSTS.register("memory", Memory)

@@ -1,0 +1,17 @@
+"""The number of all parameters, BatchNorm's included."""
+
+from autoslim.costs._base import COSTS, Cost
+from autoslim.costs._parameters import parameter_terms
+from autoslim.graph import ChannelGraph, Term
+
+
+class Params(Cost):
+    """Parameters; equal to the sum of `numel` over the extracted network's parameters."""
+
+    unit = "parameters"
+
+    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
+        return parameter_terms(graph)
+
+
+COSTS.register("params", Params)

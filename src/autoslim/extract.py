@@ -1,0 +1,72 @@
+"""Stage 5, extract: widths -> a plain module of the user's own class, with smaller tensors and nothing of this library."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim.graph import ChannelGraph
+from autoslim.widths import Widths
+
+
+def extract_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn.Module:
+    """The sub-network as a module of its own: a copy whose tensors are cut to the graph's selection.
+
+    Args:
+        model: The traced network, or its supernet's `model`; left untouched.
+        graph: Its channel graph.
+        widths: Channels per group.
+
+    Returns:
+        A module of the same class. Its integer attributes (`Conv2d.groups`, ...) fit the new shapes; parameters that
+        were shared still are.
+
+    Raises:
+        WidthsError: The widths don't fit the graph.
+    """
+    small = copy.deepcopy(model)
+    state = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    cut = {
+        name: _cut(state[name].detach(), kept) for name, kept in graph.selection(widths).items() if name in state
+    }
+    replace_tensors_(small, cut)
+    set_attributes_(small, graph.attributes(widths))
+    return small
+
+
+def _cut(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    for dim, indices in kept.items():
+        tensor = tensor.index_select(dim, indices.to(tensor.device))
+    return tensor.contiguous()
+
+
+def replace_tensors_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Puts new values, of any shape, in place of parameters and buffers; what was shared stays shared."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    by_name: dict[str, torch.Tensor] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for own in (module._parameters, module._buffers):
+            for name, tensor in own.items():
+                if tensor is not None:
+                    by_name[f"{prefix}.{name}" if prefix else name] = tensor
+                    places.setdefault(id(tensor), []).append((module, name))
+    for name, tensor in tensors.items():
+        old = by_name[name]
+        new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        for module, attribute in places[id(old)]:
+            setattr(module, attribute, new)
+
+
+def set_attributes_(model: nn.Module, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sets {module: {attribute: value}}; a value {index: int} changes those elements of a tuple."""
+    for path, attributes in values.items():
+        module = model.get_submodule(path)
+        for name, value in attributes.items():
+            if isinstance(value, Mapping):
+                items = list(getattr(module, name))
+                for index, element in value.items():
+                    items[int(index)] = element
+                value = tuple(items)
+            setattr(module, name, value)

@@ -1,0 +1,233 @@
+"""The report's input: summary.json, search.jsonl and graph.json of a run folder, checked and made into plain records.
+
+Whatever is missing or not as expected raises RunFolderError with the file, the place in it, and what to do.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoslim.errors import ModelError, RunFolderError, WidthsError
+from autoslim.graph import ChannelGraph
+
+METRICS = ("macs", "params", "memory")
+_ADVICE = "Give the folder of a finished run, or run again into it."
+
+
+@dataclass(frozen=True, kw_only)
+class Network:
+    """A network of the table. Accuracies are fractions, None where that stage was not run.
+
+    Attributes:
+        costs: Metric to cost, for every name in METRICS.
+        test: After (re)training, on test images.
+        search: As a sub-network of the supernet, on search images.
+        supernet: As a sub-network of the supernet, on test images.
+    """
+
+    costs: Mapping[str, float]
+    test: float | None
+    search: float | None = None
+    supernet: float | None = None
+
+
+@dataclass(frozen=True, kw_only)
+class BudgetResult:
+    """What was found for one budget; `metric` is the first metric it limits that is a column of the table."""
+
+    budget: str
+    metric: str
+    folder: str
+    widths: Mapping[str, int]
+    slim: Network
+    uniform: Network | None
+
+
+@dataclass(frozen=True, kw_only)
+class Summary:
+    """summary.json; optional lists are empty and an optional text is "" where absent."""
+
+    model: str
+    data: str
+    task: str
+    metric: str
+    seed: str
+    inputs: tuple[tuple[int, ...], ...]
+    base: Network
+    budgets: tuple[BudgetResult, ...]
+    seconds: Mapping[str, float | None]
+    versions: Mapping[str, str]
+    command: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only)
+class Step:
+    """An accepted step of the search: `group` went from `before` to `after` channels."""
+
+    step: int
+    group: str
+    before: int
+    after: int
+    accuracy: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A value in a JSON file that knows where it stands, so that every complaint can say so."""
+
+    file: Path
+    where: str
+    value: Any
+
+    def error(self, expected: str) -> RunFolderError:
+        found = "missing" if self.value is None else f"{str(self.value)[:60]!r} ({type(self.value).__name__})"
+        return RunFolderError(f"`{self.file}`: {self.where} is {found}; expected {expected}. {_ADVICE}")
+
+    def typed(self, name: str) -> "_Node":
+        """Itself, if it is an object of type `name`, version 1."""
+        if not isinstance(self.value, dict) or self.value.get("_type") != name or self.value.get("_version") != 1:
+            raise self.error(f'a JSON object with "_type": "{name}" and "_version": 1')
+        return self
+
+    def at(self, key: str) -> "_Node":
+        """The child of that name; absent and null are a node of value None."""
+        if not isinstance(self.value, dict):
+            raise self.error("a JSON object")
+        inner = key if self.where in ("the file", "") else f"{self.where}.{key}"
+        return _Node(self.file, inner, self.value.get(key))
+
+    def each(self) -> "list[_Node]":
+        if not isinstance(self.value, list):
+            raise self.error("a list")
+        return [_Node(self.file, f"{self.where}[{index}]", value) for index, value in enumerate(self.value)]
+
+    def fields(self) -> "dict[str, _Node]":
+        if not isinstance(self.value, dict):
+            raise self.error("a JSON object")
+        return {str(key): self.at(key) for key in self.value}
+
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.error("a text")
+        return self.value
+
+    def whole(self) -> int:
+        if not isinstance(self.value, int) or isinstance(self.value, bool):
+            raise self.error("a whole number")
+        return self.value
+
+    def number(self, low: float, high: float, expected: str) -> float:
+        """A finite number in [low, high]."""
+        value = self.value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise self.error(expected)
+        return float(value)
+
+    def cost(self) -> float:
+        return self.number(math.ulp(0.0), 1e300, "a number above 0")
+
+    def fraction(self) -> float | None:
+        """A fraction from 0 to 1, or None where the stage was not run."""
+        return None if self.value is None else self.number(0, 1, "a fraction from 0 to 1, or null where not run")
+
+
+def read_summary(file: Path) -> Summary:
+    """Reads and checks summary.json."""
+    node = _Node(file, "the file", _parse(file, _text(file))).typed("Summary")
+    seconds, versions, notes, command = (node.at(key) for key in ("seconds", "versions", "notes", "command"))
+    return Summary(
+        **{key: node.at(key).text() for key in ("model", "data", "task", "metric")},
+        seed=str(node.at("seed").whole()),
+        inputs=tuple(tuple(size.whole() for size in shape.each()) for shape in node.at("input").each()),
+        base=_network(node.at("base")),
+        budgets=tuple(_budget(item) for item in node.at("budgets").each()),
+        seconds={
+            stage: None if item.value is None else item.number(0, 1e300, "seconds, or null where not run")
+            for stage, item in seconds.fields().items()
+        },
+        versions={name: str(item.value) for name, item in versions.fields().items()},
+        command="" if command.value is None else command.text(),
+        notes=() if notes.value is None else tuple(item.text() for item in notes.each()),
+    )
+
+
+def read_steps(file: Path) -> tuple[Step, ...]:
+    """Reads search.jsonl, a step a line; an empty file is a search that accepted no step."""
+    steps: list[Step] = []
+    for number, line in enumerate(_text(file).splitlines(), start=1):
+        if line.strip():
+            where = f"line {number}"
+            node = _Node(file, where, _parse(file, line, where)).typed("Step")
+            accuracy = node.at("accuracy").number(0, 1, "a fraction from 0 to 1")
+            macs = node.at("costs").at("macs").cost()
+            counts = {key: node.at(key).whole() for key in ("step", "before", "after")}
+            steps.append(Step(group=node.at("group").text(), accuracy=accuracy, macs=macs, **counts))
+    return tuple(steps)
+
+
+def read_graph(file: Path) -> ChannelGraph:
+    """Reads graph.json."""
+    node = _Node(file, "the file", _parse(file, _text(file))).typed("ChannelGraph")
+    try:
+        return ChannelGraph.from_json(node.value)
+    except (ModelError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunFolderError(
+            f"`{file}`: not a channel graph ({type(error).__name__}: {error}); expected what `ChannelGraph.to_json` "
+            f"writes. {_ADVICE}"
+        ) from error
+
+
+def check_widths(file: Path, summary: Summary, graph: ChannelGraph) -> None:
+    """Raises RunFolderError unless the widths of every budget fit the graph: both must come from one run."""
+    for index, result in enumerate(summary.budgets):
+        try:
+            graph.check(result.widths)
+        except WidthsError as error:
+            raise RunFolderError(
+                f"`{file}`: budgets[{index}].widths do not fit `{file.with_name('graph.json')}`: {error} "
+                f"Expected both files from one run. {_ADVICE}"
+            ) from error
+
+
+def _budget(node: _Node) -> BudgetResult:
+    budget, uniform = node.at("budget").text(), node.at("uniform")
+    metric = budget.split("<=")[0].strip().lower()
+    return BudgetResult(
+        budget=budget,
+        metric=metric if metric in METRICS else "macs",
+        folder=node.at("folder").text(),
+        widths={name: item.whole() for name, item in node.at("widths").fields().items()},
+        slim=_network(node),
+        uniform=None if uniform.value is None else _network(uniform),
+    )
+
+
+def _network(node: _Node) -> Network:
+    costs = {metric: node.at(metric).cost() for metric in METRICS}
+    accuracy = node.at("accuracy")
+    if accuracy.value is None:
+        return Network(costs=costs, test=None)
+    return Network(costs=costs, **{key: accuracy.at(key).fraction() for key in ("test", "search", "supernet")})
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"`{file}`: no such file; expected the {file.name} that a run leaves there. {_ADVICE}"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"`{file}`: can't be read ({error}); expected a UTF-8 text file. {_ADVICE}") from error
+
+
+def _parse(file: Path, text: str, where: str = "the file") -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunFolderError(f"`{file}`: {where} is not JSON ({error}); expected a JSON object. {_ADVICE}") from error

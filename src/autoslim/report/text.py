@@ -1,0 +1,76 @@
+"""How the report says numbers: one way each for costs, accuracies, differences and durations."""
+
+from autoslim.report.read import BudgetResult, Network, Summary
+
+NOT_RUN = "not run"
+COST_WORDS = {"macs": "MACs", "params": "parameters", "memory": "elements of memory"}
+
+
+def say_count(value: float) -> str:
+    """Three digits and a unit.
+
+    >>> [say_count(value) for value in (512, 4_900_000, 999_960_000)]
+    ['512', '4.9M', '1G']
+    """
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * scale:
+            scaled = value / scale
+            return f"{scaled:.0f}{unit}" if scaled >= 999.5 else f"{scaled:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def say_share(share: float) -> str:
+    """A share of the base network: "50%", "49.8%"."""
+    return f"{100 * share:.0f}%" if share >= 9.995 else f"{100 * share:.3g}%"
+
+
+def say_accuracy(fraction: float | None) -> str:
+    """An accuracy in percent with one decimal, or "not run"."""
+    return NOT_RUN if fraction is None else f"{100 * fraction:.1f}%"
+
+
+def say_difference(value: float | None, unit: str) -> str:
+    """A signed number with one decimal and a true minus, or "not run".
+
+    >>> say_difference(-0.94, " points"), say_difference(0.01, "%"), say_difference(None, "%")
+    ('−0.9 points', '0.0%', 'not run')
+    """
+    if value is None:
+        return NOT_RUN
+    rounded = f"{abs(value):.1f}"
+    sign = "" if float(rounded) == 0 else "+" if value > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{rounded}{unit}"
+
+
+def say_seconds(seconds: float | None) -> str:
+    """A duration to two units: "0.4 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds is None:
+        return NOT_RUN
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def points(left: float | None, right: float | None) -> float | None:
+    """left - right in percentage points; None if either was not run."""
+    return None if left is None or right is None else 100 * (left - right)
+
+
+def outcome(summary: Summary, result: BudgetResult) -> str:
+    """The result for one budget in one sentence, without the budget's name."""
+    slim, base, uniform = result.slim, summary.base, result.uniform
+    cost, whole = slim.costs[result.metric], base.costs[result.metric]
+    ends = (
+        f"at {say_count(cost)} {COST_WORDS[result.metric]}, {say_share(cost / whole)} of your network's; "
+        f"your own network {say_accuracy(base.test)}; uniform {say_accuracy(uniform and uniform.test)}."
+    )
+    if slim.test is not None:
+        return f"{say_accuracy(slim.test)} {ends}"
+    return f"{_untrained(slim)} {ends}"
+
+
+def _untrained(slim: Network) -> str:
+    if slim.search is None:
+        return f"Retraining {NOT_RUN};"
+    return f"Retraining {NOT_RUN}; {say_accuracy(slim.search)} in the supernet on search images"

@@ -1,0 +1,197 @@
+"""Stage 2, supernet: one set of full-width parameters that runs at any widths, in place.
+
+A sub-network is the graph's index selection, applied under `torch.func.functional_call`; the model's class, its code
+and its parameters stay what they are. At full width nothing is selected and the model runs as it is, bit for bit.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from autoslim.graph import ChannelGraph
+from autoslim.widths import Widths
+
+_PLANS = 512  # widths whose index selection is kept: the candidates of several search steps
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One dimension of a tensor: the first `length` slots (a view), or the `indices` where they are not the first."""
+
+    dim: int
+    length: int
+    indices: torch.Tensor | None
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.indices is None:
+            return tensor.narrow(self.dim, 0, self.length)
+        return tensor.index_select(self.dim, self.indices)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that changes at some widths: tensors by name, module attributes by module."""
+
+    cuts: Mapping[str, tuple[_Cut, ...]]
+    attributes: tuple[tuple[nn.Module, str, Any], ...]
+
+
+class Supernet(nn.Module):
+    """All sub-networks of a network in one set of weights.
+
+    Args:
+        model: The network at full width. It is held, not copied: training the supernet trains it.
+        graph: Its channel graph, from `trace_channels`.
+
+    >>> from autoslim import trace_channels
+    >>> model, x = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)), torch.ones(1, 3, 8, 8)
+    >>> net = Supernet(model, trace_channels(model, x))
+    >>> with net.at(net.graph.min_widths()):
+    ...     net(x).shape
+    torch.Size([1, 4, 6, 6])
+    """
+
+    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+        super().__init__()
+        self.model = model
+        self.graph = graph
+        self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
+        self._active: Mapping[str, torch.Tensor] | None = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._active is None:
+            return self.model(*args, **kwargs)
+        return functional_call(self.model, dict(self._active), args, kwargs)
+
+    @contextmanager
+    def at(self, widths: Widths, *, buffers: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
+        """Runs the sub-network of these widths inside the context; gradients reach its slots of the full parameters.
+
+        What a sub-network writes into its buffers (running statistics) never reaches the full network's. At full
+        width without `buffers` the model runs on its own, and does write them.
+
+        Args:
+            widths: Channels per group.
+            buffers: Buffers to run on instead of copies of the supernet's; from `buffers_at`. They are written to.
+
+        Raises:
+            WidthsError: The widths don't fit the graph.
+        """
+        plan = self._plan(widths)
+        if not plan.cuts and buffers is None:
+            yield
+            return
+        parameters = {
+            name: _apply(plan.cuts[name], p) for name, p in self.model.named_parameters() if name in plan.cuts
+        }
+        with self._activate({**parameters, **(buffers or self.buffers_at(widths))}, plan):
+            yield
+
+    @contextmanager
+    def leaves_at(self, widths: Widths) -> Iterator[None]:
+        """Like `at`, for training loops: runs on compact leaf copies, adds their gradients to the full ones on leaving.
+
+        Autograd's own slices would fill a full-size gradient with zeros in every pass and lose the channels-last
+        layout; compact copies avoid both (docs/architecture.md, stage 2). Run the backward pass inside the context.
+        """
+        plan = self._plan(widths)
+        if not plan.cuts:
+            yield
+            return
+        full = {name: p for name, p in self.model.named_parameters() if name in plan.cuts}
+        leaves = {
+            name: _copy(_apply(plan.cuts[name], p.detach())).requires_grad_(p.requires_grad) for name, p in full.items()
+        }
+        with self._activate({**leaves, **self.buffers_at(widths)}, plan):
+            yield
+        for name, leaf in leaves.items():
+            if leaf.grad is not None:
+                _add_(full[name], plan.cuts[name], leaf.grad)
+
+    def buffers_at(self, widths: Widths) -> dict[str, torch.Tensor]:
+        """Copies of all buffers, cut to these widths."""
+        cuts = self._plan(widths).cuts
+        return {name: _copy(_apply(cuts.get(name, ()), buffer)) for name, buffer in self.model.named_buffers()}
+
+    @contextmanager
+    def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Iterator[None]:
+        before, self._active = self._active, tensors
+        olds = [(module, name, getattr(module, name)) for module, name, _ in plan.attributes]
+        try:
+            for module, name, value in plan.attributes:
+                setattr(module, name, value)
+            yield
+        finally:
+            self._active = before
+            for module, name, value in olds:
+                setattr(module, name, value)
+
+    def _plan(self, widths: Widths) -> _Plan:
+        plan = self._plans.get(widths)
+        if plan is None:
+            plan = self._plans[widths] = self._make_plan(widths)
+            if len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def _make_plan(self, widths: Widths) -> _Plan:
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        cuts: dict[str, tuple[_Cut, ...]] = {}
+        for name, dims in self.graph.selection(widths).items():
+            tensor = tensors[name]
+            chosen = tuple(
+                _Cut(dim, len(kept), None if _is_prefix(kept) else kept.to(tensor.device))
+                for dim, kept in dims.items()
+                if len(kept) < tensor.shape[dim]
+            )
+            if chosen:
+                cuts[name] = chosen
+        attributes: list[tuple[nn.Module, str, Any]] = []
+        if cuts:
+            for path, values in self.graph.attributes(widths).items():
+                module = self.model.get_submodule(path)
+                attributes += [(module, name, value) for name, value in values.items()]
+        return _Plan(cuts, tuple(attributes))
+
+
+def _is_prefix(kept: torch.Tensor) -> bool:
+    return len(kept) == 0 or int(kept[-1]) == len(kept) - 1
+
+
+def _apply(cuts: tuple[_Cut, ...], tensor: torch.Tensor) -> torch.Tensor:
+    for cut in cuts:
+        tensor = cut.take(tensor)
+    return tensor
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A dense copy in the layout of its kind: four dimensions are kept channels-last if they came so."""
+    if tensor.dim() == 4 and tensor.stride(1) == 1 and tensor.shape[1] > 1:
+        return tensor.clone(memory_format=torch.channels_last)
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _add_(parameter: torch.Tensor, cuts: tuple[_Cut, ...], gradient: torch.Tensor) -> None:
+    """Adds a compact gradient into the slots of the full-size one."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    target = parameter.grad
+    gather = [cut for cut in cuts if cut.indices is not None]
+    for cut in cuts:
+        if cut.indices is None:
+            target = target.narrow(cut.dim, 0, cut.length)
+    if not gather:
+        target.add_(gradient)
+    elif len(gather) == 1:
+        target.index_add_(gather[0].dim, gather[0].indices, gradient)  # pyright: ignore[reportArgumentType]
+    else:
+        full = [torch.arange(size, device=target.device) for size in target.shape]
+        for cut in gather:
+            full[cut.dim] = cut.indices  # pyright: ignore[reportArgumentType, reportCallIssue]
+        target.index_put_(tuple(torch.meshgrid(*full, indexing="ij")), gradient, accumulate=True)
