@@ -70,3 +70,16 @@ def set_attributes_(model: nn.Module, values: Mapping[str, Mapping[str, Any]]) -
                     items[int(index)] = element
                 value = tuple(items)
             setattr(module, name, value)
+
+
+def correct_scale_(small: nn.Module, full: nn.Module) -> nn.Module:
+    """Gives a network cut from freshly drawn weights the scale its own, smaller fan-in asks for.
+
+    Initialisers draw with a variance of one over the fan-in; a cut leaves the variance of the full-width layer.
+    """
+    wide = dict(full.named_parameters())
+    with torch.no_grad():
+        for name, parameter in small.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_((wide[name][0].numel() / parameter[0].numel()) ** 0.5)
+    return small

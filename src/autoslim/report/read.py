@@ -17,7 +17,7 @@ METRICS = ("macs", "params", "memory")
 _ADVICE = "Give the folder of a finished run, or run again into it."
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """A network of the table. Accuracies are fractions, None where that stage was not run.
 
@@ -34,9 +34,12 @@ class Network:
     supernet: float | None = None
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class BudgetResult:
-    """What was found for one budget; `metric` is the first metric it limits that is a column of the table."""
+    """What was found for one budget; `metric` is the first metric it limits that is a column of the table.
+
+    `uniform` is None where that baseline was not run; `ratio` is the width it gives all layers.
+    """
 
     budget: str
     metric: str
@@ -44,9 +47,10 @@ class BudgetResult:
     widths: Mapping[str, int]
     slim: Network
     uniform: Network | None
+    ratio: float | None = None
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """summary.json; optional lists are empty and an optional text is "" where absent."""
 
@@ -64,7 +68,7 @@ class Summary:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """An accepted step of the search: `group` went from `before` to `after` channels."""
 
@@ -197,6 +201,7 @@ def check_widths(file: Path, summary: Summary, graph: ChannelGraph) -> None:
 def _budget(node: _Node) -> BudgetResult:
     budget, uniform = node.at("budget").text(), node.at("uniform")
     metric = budget.split("<=")[0].strip().lower()
+    ratio = None if uniform.value is None else uniform.at("ratio")
     return BudgetResult(
         budget=budget,
         metric=metric if metric in METRICS else "macs",
@@ -204,6 +209,7 @@ def _budget(node: _Node) -> BudgetResult:
         widths={name: item.whole() for name, item in node.at("widths").fields().items()},
         slim=_network(node),
         uniform=None if uniform.value is None else _network(uniform),
+        ratio=None if ratio is None or ratio.value is None else ratio.fraction(),
     )
 
 

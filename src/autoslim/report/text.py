@@ -32,8 +32,8 @@ def say_accuracy(fraction: float | None) -> str:
 def say_difference(value: float | None, unit: str) -> str:
     """A signed number with one decimal and a true minus, or "not run".
 
-    >>> say_difference(-0.94, " points"), say_difference(0.01, "%"), say_difference(None, "%")
-    ('−0.9 points', '0.0%', 'not run')
+    >>> say_difference(1.34, " points"), say_difference(0.01, "%"), say_difference(None, "%")
+    ('+1.3 points', '0.0%', 'not run')
     """
     if value is None:
         return NOT_RUN
@@ -73,4 +73,4 @@ def outcome(summary: Summary, result: BudgetResult) -> str:
 def _untrained(slim: Network) -> str:
     if slim.search is None:
         return f"Retraining {NOT_RUN};"
-    return f"Retraining {NOT_RUN}; {say_accuracy(slim.search)} in the supernet on search images"
+    return f"Retraining {NOT_RUN}; {say_accuracy(slim.search)} in the supernet on search images,"

@@ -1,1 +1,17 @@
-"""Shelf."""
+"""Stage 4, and the shelf of search methods: budgets in, the best widths for each of them out.
+
+A method knows widths, budgets, a `Cost` per metric and a `Scorer`, and nothing of networks, images or devices.
+"""
+
+from autoslim.search._base import METHODS as METHODS
+from autoslim.search._base import Cost as Cost
+from autoslim.search._base import Found as Found
+from autoslim.search._base import Method as Method
+from autoslim.search._base import Score as Score
+from autoslim.search._base import Scorer as Scorer
+from autoslim.search._base import Space as Space
+from autoslim.search._base import Step as Step
+from autoslim.search._base import check_budgets as check_budgets
+from autoslim.search.greedy import Greedy as Greedy
+from autoslim.search.uniform import Uniform as Uniform
+from autoslim.search.uniform import match_uniform as match_uniform

@@ -1,0 +1,425 @@
+"""The stages in order: trace, train the supernet, search, retrain what was found, test, report.
+
+Each stage leaves a file that the next one reads; a run that was stopped goes on with the first stage whose file is
+missing. The test images are touched by `_test` alone, after everything else has ended.
+"""
+
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from autoslim.budget import Budget
+from autoslim.costs import COSTS, make_cost
+from autoslim.data import Data, Loader, Split, hold_out, load_data
+from autoslim.errors import BudgetError
+from autoslim.extract import correct_scale_, extract_network, replace_tensors_
+from autoslim.graph import ChannelGraph
+from autoslim.models import build_model, describe_model
+from autoslim.progress import Shown
+from autoslim.report import write_report
+from autoslim.run_folder import RunFolder, read_json, write_json
+from autoslim.saved import load, load_tensors_, save_network, save_tensors
+from autoslim.score import SupernetScorer, evaluate
+from autoslim.search import Found, Greedy, Score, Space, Step, check_budgets, match_uniform
+from autoslim.supernet import Supernet
+from autoslim.tasks import TASKS
+from autoslim.trace import trace_channels
+from autoslim.train import TrainConfig, train_network, train_supernet
+from autoslim.widths import Widths
+
+_CALIBRATION = 1024  # train images for BatchNorm statistics
+_EVAL_BATCH = 250
+_CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    model: str
+    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
+    data: str
+    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; a folder of parquet or images) or folder:PATH (one folder per class)."""
+    budget: tuple[str, ...] = ("macs<=50%",)
+    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; several give several networks. Shares are of the network as given."""
+    out: str = "runs/autoslim"
+    """Folder for the results; must be new or empty."""
+    seed: int = 0
+    """Of every random choice."""
+    input: str = ""
+    """Input shape, e.g. 3,64,64; follows the data unless given."""
+    search_images: int = 10_000
+    """Images, held out of train, that decide each search step; 10% of train are held out, 10,000 at most."""
+    baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
+    """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
+    retrain: Literal["scratch", "inherit", "none"] = "scratch"
+    """How the found networks get their weights: trained anew, trained further from the supernet's, or the supernet's."""
+    search: Greedy = field(default_factory=Greedy)
+    """How the widths are searched."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How supernet and networks are trained."""
+
+    def __post_init__(self) -> None:
+        for text in self.budget:
+            for limit in Budget.parse(text).limits:
+                COSTS[limit.metric]  # an unknown metric is told before anything else happens
+        if self.search_images < 1:
+            raise ValueError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
+
+    @property
+    def budgets(self) -> list[Budget]:
+        return [Budget.parse(text) for text in self.budget]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        return parse_shape(self.input)[-3:] if self.input else None  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
+        parts = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
+        return cls(**{**data, **parts, "budget": tuple(data["budget"])})
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Reads "3,64,64" or "1,3,64,64"; anything else raises ValueError."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ValueError(f"Input shape {text!r}: expected channels,height,width. Write for instance --input 3,224,224.")
+    return shape if len(shape) == 4 else (1, *shape)
+
+
+def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> Path:
+    """Starts a run in a new folder and returns the folder; see `resume` for one that was stopped.
+
+    Args:
+        config: What to do; recipes give whole ones.
+        shown: Where progress goes.
+        command: The command line that asked for it, kept in the summary.
+    """
+    if not config.budget:
+        raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
+    # Everything that can be refused is refused before the folder is made.
+    job = Job(config, shown or Shown(), command)
+    RunFolder.check(Path(config.out))
+    job.prepare()
+    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config)})
+    return job.finish()
+
+
+def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
+    """Goes on with a run that was stopped, from the first stage that had not ended."""
+    run_folder, saved = RunFolder.open(Path(folder))
+    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
+    job = Job(config, shown or Shown(), saved["command"])
+    job.prepare()
+    job.folder = run_folder
+    return job.finish()
+
+
+class Job:
+    """One run at work: what the stages share. Each stage is a method, in the order of `finish`."""
+
+    folder: RunFolder
+
+    def __init__(self, config: RunConfig, shown: Shown, command: str) -> None:
+        self.config, self.shown, self.command = config, shown, command
+        self.task = TASKS["classification"]
+        self.spent: dict[str, float] = {}
+
+    def finish(self) -> Path:
+        """All stages after `prepare`; a stage whose file is there is not run again."""
+        write_json(self.folder.path / "graph.json", self.graph.to_json())
+        for stage, seconds in self.spent.items():
+            self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
+        self.train_supernet()
+        found = self.search()
+        with self.timed("retrain"):
+            places = self.retrain(found)
+        write_json(self.folder.path / "summary.json", self.test(found, places))
+        page = write_report(self.folder.path)
+        self.shown.line(f"report    {page}")
+        return self.folder.path
+
+    # 1. trace ------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Loads the data, builds and traces the model, and refuses budgets that can't be met."""
+        config = self.config
+        self.data: Data = load_data(config.data, input_shape=config.input_shape, seed=config.seed)
+        for note in self.data.notes:
+            self.shown.line(f"data      {note}")
+        classes, shape = self.data.num_classes, self.data.input_shape
+        self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
+        started = time.monotonic()
+        self.model = self.build()
+        self.graph: ChannelGraph = trace_channels(self.model, torch.zeros(1, *shape))
+        self.spent["trace"] = time.monotonic() - started
+        self.costs = {name: make_cost(name, self.graph) for name in COSTS}
+        self.base = self.price(self.graph.max_widths())
+        frozen = [group for group in self.graph.groups if group.frozen is not None]
+        least = self.costs["macs"](self.graph.min_widths()) / self.base["macs"]
+        self.shown.line(
+            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {self.base['macs'] / 1e6:.2f}M "
+            f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
+        )
+        check_budgets(self.space, self.costs, config.budgets, self.base)
+        self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+
+    def build(self) -> nn.Module:
+        """The network as the user gave it, freshly initialised from the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            model = build_model(
+                self.config.model, num_classes=self.data.num_classes, in_channels=self.data.input_shape[0]
+            )
+        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def price(self, widths: Widths) -> dict[str, float]:
+        return {name: cost(widths) for name, cost in self.costs.items()}
+
+    @property
+    def space(self) -> Space:
+        return Space(
+            candidates={group.name: group.candidates for group in self.graph.groups},
+            atoms={group.name: group.atom for group in self.graph.groups},
+        )
+
+    # 2. train ------------------------------------------------------------------------------------------------------
+
+    def train_supernet(self) -> None:
+        """Trains all sub-networks in one, on train without the search images."""
+        self.net = Supernet(self.model, self.graph).to(self.fabric.device)
+        path = self.folder.path / "supernet.safetensors"
+        if path.exists():
+            load_tensors_(path, self.model)
+            self.net.to(self.fabric.device)
+            return
+        config = self.config.train
+        loader = self.loader(self.train_split)
+        with self.timed("train"), self.seeded(), self.shown.bar("supernet", len(loader) * config.epochs_supernet) as bar:
+            losses = train_supernet(
+                self.net, loader, config, task=self.task, seed=self.config.seed, runtime=self.fabric,
+                on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
+            )
+        save_tensors(path, self.model)
+        write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
+        self.shown.line(f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}")
+
+    # 3. search -----------------------------------------------------------------------------------------------------
+
+    def search(self) -> list[Found]:
+        """Greedy slimming, all budgets from one nested pass; every accepted step is on the disk before the next."""
+        done = [Step.from_json(line) for line in self.folder.lines("search.jsonl")]
+        last = [time.monotonic()]
+
+        def on_step(step: Step) -> None:
+            self.folder.append("search.jsonl", step.to_json())
+            now = time.monotonic()
+            self.folder.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
+            last[0] = now
+            share = step.costs["macs"] / self.base["macs"]
+            bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {step.accuracy:.1%}")
+
+        most = sum(len(group.candidates) - 1 for group in self.graph.groups)
+        with self.timed("search"), self.shown.bar("search", most) as bar:
+            found = self.config.search.search(
+                self.space, self.costs, self.config.budgets, self.scorer, base=self.base, done=done, on_step=on_step
+            )
+        for each in found:
+            self.shown.line(
+                f"search    {each.budget.text}: {each.costs['macs'] / 1e6:.2f}M MACs, {each.score.accuracy:.1%} in the "
+                f"supernet on {len(self.judges)} search images, {self.took('search')}"
+            )
+        return found
+
+    @cached_property
+    def judges(self) -> Split:
+        """The search images that decide."""
+        chosen = torch.randperm(len(self.search_split), generator=torch.Generator().manual_seed(self.config.seed))
+        return self.search_split.take(chosen[: self.config.search_images])
+
+    @cached_property
+    def scorer(self) -> SupernetScorer:
+        order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
+        images = [x for x, _ in self.batches(self.train_split.take(order[:_CALIBRATION]))]
+        return SupernetScorer(self.net, self.task, calibration=images, search=list(self.batches(self.judges)))
+
+    # 4. extract and retrain ----------------------------------------------------------------------------------------
+
+    def retrain(self, found: list[Found]) -> dict[str, Path]:
+        """Trains the user's own network, what was found for each budget, and its uniform counterpart."""
+        places: dict[str, Path] = {}
+        wanted = self.config.baselines.split(",")
+        if "base" in wanted and self.config.retrain != "none":
+            places["base"] = self.obtain("models/base", self.graph.max_widths(), {})
+        for each in found:
+            folder = f"models/{each.budget.slug}"
+            places[each.budget.slug] = self.obtain(folder, each.widths, {"budget": each.budget.text})
+            if "uniform" in wanted and self.config.retrain != "none":
+                metric = _binding(each, self.base)
+                ratio, widths = match_uniform(self.space, self.costs[metric], each.costs[metric], tolerance=_CLOSE)
+                gap = self.costs[metric](widths) / each.costs[metric] - 1
+                self.shown.line(f"uniform   {each.budget.text}: ratio {ratio:.3f}, {gap:+.2%} {metric} of AutoSlim's")
+                slug = f"{each.budget.slug}/uniform"
+                places[slug] = self.obtain(f"{folder}/uniform", widths, {"ratio": ratio, "gap": gap})
+        return places
+
+    def obtain(self, folder: str, widths: Widths, facts: Mapping[str, Any]) -> Path:
+        """A trained network of these widths, on the disk; one that is there already is left alone."""
+        path = self.folder.path / folder
+        if (path / "metrics.json").exists():
+            return path
+        started = time.monotonic()
+        small = self.start(widths).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        config = self.config.train
+        loader = self.loader(self.data.train)
+        losses: list[float] = []
+        if self.config.retrain != "none":
+            with self.seeded(), self.shown.bar(f"retrain {folder}", len(loader) * config.epochs_retrain) as bar:
+                losses = train_network(
+                    small, loader, config, task=self.task, runtime=self.fabric,
+                    on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
+                )
+            told = f"{config.epochs_retrain} epochs, loss {losses[-1]:.3f}, {time.monotonic() - started:.0f} s"
+            self.shown.line(f"retrain   {folder}: {told}")
+        save_network(
+            path, small, builder=self.builder, attributes=self.graph.attributes(widths), widths=widths,
+            preparation=self.preparation, metrics={**facts, **self.price(widths), "losses": losses},
+        )
+        return path
+
+    def start(self, widths: Widths) -> nn.Module:
+        """The extracted network with the weights it starts from."""
+        if self.config.retrain == "scratch":
+            fresh = self.build()
+            return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
+        small = extract_network(self.model, self.graph, widths)
+        replace_tensors_(small, self.scorer.buffers(widths))
+        return small
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.data.classes),
+            "input": [1, *self.data.input_shape],
+            "normalisation": {"mean": list(self.data.mean), "std": list(self.data.std)},
+            "resize": self.data.resize,
+        }
+
+    # 5. test -------------------------------------------------------------------------------------------------------
+
+    def test(self, found: list[Found], places: Mapping[str, Path]) -> dict[str, Any]:
+        """Reads the test set, once, and puts everything into the summary."""
+        batches = list(self.batches(self.data.test))
+        trained = self.config.retrain != "none"
+        tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
+        rows: list[dict[str, Any]] = []
+        for each in found:
+            slug = each.budget.slug
+            supernet = self.scorer.judge(each.widths, batches)
+            accuracy = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
+            row = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
+            row |= {**each.costs, "accuracy": accuracy}
+            if f"{slug}/uniform" in places:
+                metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")
+                row["uniform"] = {key: metrics[key] for key in ("ratio", *self.costs)}
+                row["uniform"]["accuracy"] = {"test": tested[f"{slug}/uniform"]}
+            rows.append(row)
+            self.tell(row)
+        base = {**self.base, "accuracy": {"test": tested.get("base")}}
+        if tested.get("base") is not None:
+            self.shown.line(f"test      your own network: {tested['base']:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
+        return self.summary(base, rows)
+
+    def test_network(self, path: Path, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Test accuracy of a network as it lies on the disk, kept in its `metrics.json`."""
+        model = load(path).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        score: Score = evaluate(model, batches, self.task)
+        metrics = read_json(path / "metrics.json", kind="Metrics")
+        write_json(path / "metrics.json", {**metrics, "test_loss": score.loss, "test_accuracy": score.accuracy})
+        return score.accuracy
+
+    def tell(self, row: Mapping[str, Any]) -> None:
+        accuracy = row["accuracy"]["test"]
+        told = f"{accuracy:.2%}" if accuracy is not None else f"{row['accuracy']['supernet']:.2%} (in the supernet)"
+        uniform = row["uniform"]["accuracy"]["test"] if "uniform" in row else None
+        beside = f", uniform {uniform:.2%}" if uniform is not None else ""
+        share = row["macs"] / self.base["macs"]
+        self.shown.line(f"test      {row['budget']}: {told} at {row['macs'] / 1e6:.2f}M MACs ({share:.1%}){beside}")
+
+    def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+        config = self.config
+        packages = ("torch", "torchvision", "timm", "datasets", "lightning-fabric")
+        seconds = self.folder.seconds()
+        return {
+            "_type": "Summary", "_version": 1, "model": config.model, "data": config.data, "task": self.task.name,
+            "metric": self.task.metric, "seed": config.seed, "input": [[1, *self.data.input_shape]], "base": base,
+            "budgets": rows, "seconds": {s: seconds.get(s, 0.0) for s in ("trace", "train", "search", "retrain")},
+            "versions": {
+                "autoslim": importlib.metadata.version("autoslim"), "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in packages},
+            },
+            "command": self.command,
+            "notes": [*self.data.notes, *self.graph.notes],
+        }  # fmt: skip
+
+    # what the stages share -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def fabric(self) -> Any:
+        from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
+
+        return Fabric(accelerator="auto", devices=1, precision="32-true")
+
+    def loader(self, split: Split) -> Loader:
+        """Shuffled, augmented training batches."""
+        config = self.config.train
+        size = min(config.batch_size, len(split))
+        return Loader(
+            split=split, batch_size=size, mean=self.data.mean, std=self.data.std, augment=config.augment, shuffle=True,
+            drop_last=True, seed=self.config.seed,
+        )
+
+    def batches(self, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images once, in order, as they are."""
+        loader = Loader(
+            split=split, batch_size=_EVAL_BATCH, mean=self.data.mean, std=self.data.std, augment="none", shuffle=False,
+            drop_last=False, seed=0,
+        )
+        for images, labels in loader.epoch(0):
+            yield images.to(self.fabric.device), labels.to(self.fabric.device)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.spent[stage] = time.monotonic() - started
+        self.folder.append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
+
+    def took(self, stage: str) -> str:
+        return f"{self.spent[stage]:.0f} s"
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Dropout and the like draw from the seed, and the caller's random state is left as it was."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            yield
+
+
+def _binding(found: Found, base: Mapping[str, float]) -> str:
+    """The metric of the limit that is used up the most: the one a fair counterpart must match."""
+    return max(found.budget.limits, key=lambda limit: found.costs[limit.metric] / limit.absolute(base)).metric

@@ -1,0 +1,133 @@
+"""The files a run leaves: each written whole or not at all, and a folder that never holds two runs."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autoslim.errors import RunFolderError
+
+_TYPE, _VERSION = "Run", 1
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a file beside `path`, then puts it there in one step: a reader sees the old one or the new."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    text = json.dumps(data, indent=1) + "\n"
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path, *, kind: str, version: int = 1) -> dict[str, Any]:
+    """Reads what `write_json` wrote; RunFolderError if it is missing, broken, or of another kind or version."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"`{path.name}` is missing in {path.parent}. Expected a folder that `autoslim run` wrote. "
+            "Give that folder, or run again."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"`{path.name}` in {path.parent} can't be read: {error}. Expected JSON. Restore the file or run again."
+        ) from error
+    if not isinstance(data, dict) or data.get("_type") != kind or data.get("_version") != version:
+        found = (data.get("_type"), data.get("_version")) if isinstance(data, dict) else type(data).__name__
+        raise RunFolderError(
+            f"`{path.name}` in {path.parent} is {found}; expected {kind!r}, version {version}. "
+            "Use the version of autoslim that wrote it, or run again."
+        )
+    return data
+
+
+class RunFolder:
+    """One run's folder. `run.json` says whose it is; the other files are written by the stages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Refuses, with RunFolderError, a folder that holds anything."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "another run" if (path / "run.json").exists() else "other files"
+            raise RunFolderError(
+                f"The output folder {path} holds {what}; expected a new or empty one. Choose another with --out"
+                + (f", or go on with that run: autoslim run --resume {path}" if what == "another run" else "")
+                + "."
+            )
+
+    @classmethod
+    def create(cls, path: Path, started: Mapping[str, Any]) -> "RunFolder":
+        """Claims an empty or new folder; `started` says what for (its configuration and command)."""
+        cls.check(path)
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "run.json", {"_type": _TYPE, "_version": _VERSION, **started})
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> tuple["RunFolder", dict[str, Any]]:
+        """An existing run's folder and what it was started with."""
+        return cls(path), read_json(path / "run.json", kind=_TYPE, version=_VERSION)
+
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Appends one JSON line and puts it on the disk before returning."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file that `append` made; a last line that was torn by a kill is cut off, there too."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            write_whole(path, lambda aside: aside.write_text(whole, encoding="utf-8"))
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise RunFolderError(
+                f"`{name}` in {self.path} has a line that is not JSON: {error}. Expected one object a line. "
+                "Restore the file or run again into a new folder."
+            ) from error
+
+    def seconds(self) -> dict[str, float]:
+        """Time spent per stage, summed over all sessions of this run."""
+        total: dict[str, float] = {}
+        for line in self.lines("times.jsonl"):
+            if "stage" in line:
+                total[line["stage"]] = round(total.get(line["stage"], 0.0) + line["seconds"], 3)
+        return total
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path):
+    """A folder that appears at `path` complete or not at all; yields where to write meanwhile."""
+    aside = path.with_name(f".{path.name}.part")
+    _remove(aside)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        _remove(aside)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        for item in folder.iterdir():
+            _remove(item) if item.is_dir() else item.unlink()
+        folder.rmdir()

@@ -1,0 +1,100 @@
+"""A slim network on disk and back: `config.json`, `widths.json`, `model.safetensors`, `metrics.json`.
+
+The folder needs nothing of this library: `config.json` names the builder, the integer attributes that follow the
+widths and how images are prepared; the tensors in `model.safetensors` have their final shapes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from autoslim.errors import RunFolderError
+from autoslim.extract import replace_tensors_, set_attributes_
+from autoslim.models import rebuild_model
+from autoslim.run_folder import read_json, whole_folder, write_json, write_whole
+from autoslim.widths import Widths
+
+_TYPE, _VERSION = "SavedNetwork", 1
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, shared ones once, dense and on the CPU."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def save_tensors(path: Path, model: nn.Module) -> None:
+    """Writes a model's tensors whole or not at all."""
+    write_whole(path, lambda aside: save_file(tensors_of(model), aside))
+
+
+def load_tensors_(path: Path, model: nn.Module) -> None:
+    """Puts the tensors of a safetensors file into `model`, whatever their shape; RunFolderError if they don't belong."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(
+            f"`{path.name}` in {path.parent} can't be read: {error}. Expected a safetensors file. "
+            "Restore it or run again."
+        ) from error
+    wanted = set(tensors_of(model))
+    if wanted != set(tensors):
+        odd = sorted(wanted ^ set(tensors))[0]
+        raise RunFolderError(
+            f"`{path.name}` in {path.parent} does not belong to this {type(model).__name__}: "
+            f"{odd!r} is in only one of the two. Expected the same parameters and buffers. Rebuild the model as "
+            "`config.json` says."
+        )
+    replace_tensors_(model, tensors)
+
+
+def save_network(
+    folder: Path,
+    model: nn.Module,
+    *,
+    builder: Mapping[str, Any],
+    attributes: Mapping[str, Mapping[str, Any]],
+    widths: Widths,
+    preparation: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Writes a slim network's folder whole or not at all.
+
+    Args:
+        folder: Must not exist.
+        model: The extracted network.
+        builder: From `describe_model`: who builds the full-width network, with which arguments.
+        attributes: From `ChannelGraph.attributes`: what to set on it.
+        widths: Its channels per group.
+        preparation: Classes, input shape, normalisation, resize: what images need.
+        metrics: Its costs and accuracies.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder) as aside:
+        config = {"_type": _TYPE, "_version": _VERSION, "model": dict(builder), **preparation, "attributes": attributes}
+        write_json(aside / "config.json", config)
+        write_json(aside / "widths.json", widths.to_json())
+        save_file(tensors_of(model), aside / "model.safetensors")
+        write_json(aside / "metrics.json", {"_type": "Metrics", "_version": 1, **metrics})
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The network in a model folder of a run, in eval mode: a plain module of its own class.
+
+    A factory file named in `config.json` is code and is run, if its sha256 is still the recorded one.
+
+    Raises:
+        RunFolderError: A file is missing, broken, or not of this kind.
+        ModelError: The builder is gone or has changed.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "config.json", kind=_TYPE, version=_VERSION)
+    model = rebuild_model(config["model"])
+    load_tensors_(folder / "model.safetensors", model)
+    set_attributes_(model, config["attributes"])
+    return model.eval()

@@ -1,0 +1,262 @@
+"""What every search method takes and gives: a space, costs and a scorer in; steps on the way; a find per budget out."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim._registry import Registry, unknown_name
+from autoslim.budget import Budget, Limit
+from autoslim.errors import BudgetError, RunFolderError, WidthsError
+from autoslim.widths import Widths
+
+_TYPE, _VERSION = "Step", 1
+_UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
+
+
+class Cost(Protocol):
+    """One metric of a sub-network (MACs, parameters, seconds): finite, never below 0, the same at every call."""
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        """The cost of one sub-network, in the metric's own unit."""
+        ...
+
+    def many(self, widths: Sequence[Mapping[str, int]]) -> NDArray[np.float64]:
+        """The costs of N sub-networks at once, shape [N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a sub-network is worth on the search images: `loss`, lower is better; `accuracy`, a share from 0 to 1."""
+
+    loss: float
+    accuracy: float
+
+
+class Scorer(Protocol):
+    """Scores sub-networks, all of them on the same images, so that two scores may be compared."""
+
+    def score(self, widths: Widths) -> Score:
+        """The score of one sub-network."""
+        ...
+
+    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
+        """The scores of N sub-networks, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be chosen.
+
+    Attributes:
+        candidates: Per group the widths it may take, ascending, the whole group last; a frozen group has that one only.
+        atoms: Per group the channels in the smallest unit it can lose; every candidate is a multiple of it.
+
+    Raises:
+        WidthsError: The two name different groups, or a group's candidates are no ascending multiples of its atom.
+    """
+
+    candidates: Mapping[str, tuple[int, ...]]
+    atoms: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if set(self.candidates) != set(self.atoms):
+            odd = sorted(set(self.candidates) ^ set(self.atoms))
+            raise WidthsError(
+                f"Space: {odd[0]!r} has candidates or atoms, expected both. Name the same groups in each."
+            )
+        for group, widths in self.candidates.items():
+            atom = self.atoms[group]
+            ascending = all(low < high for low, high in zip((0, *widths), widths, strict=False))
+            if not widths or not ascending or any(width % atom for width in widths):
+                raise WidthsError(
+                    f"`{group}`: candidates {widths}; expected ascending multiples of {atom}. "
+                    "Give them in order, the whole group last."
+                )
+
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """The groups that have a choice, in order."""
+        return tuple(group for group, widths in self.candidates.items() if len(widths) > 1)
+
+    @cached_property
+    def widest(self) -> Widths:
+        """Every group whole."""
+        return Widths({group: widths[-1] for group, widths in self.candidates.items()})
+
+    @cached_property
+    def narrowest(self) -> Widths:
+        """Every group at its lowest candidate."""
+        return Widths({group: widths[0] for group, widths in self.candidates.items()})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One accepted step of a search, a line of `search.jsonl`. It holds no clock: two equal searches write equal files.
+
+    Attributes:
+        step: 1 for the first.
+        group: The group that was narrowed, from `before` to `after` channels.
+        loss: Of the sub-network after the step, as `accuracy` is.
+        costs: Of the sub-network after the step, per metric.
+        widths: The sub-network after the step.
+    """
+
+    step: int
+    group: str
+    before: int
+    after: int
+    loss: float
+    accuracy: float
+    costs: Mapping[str, float]
+    widths: Widths
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {**vars(self), "costs": dict(self.costs), "widths": dict(self.widths)}
+        return {"_type": _TYPE, "_version": _VERSION, **fields}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Step":
+        """The inverse of `to_json`; anything else raises RunFolderError."""
+        fields: dict[str, Any] = {name: value for name, value in data.items() if name not in ("_type", "_version")}
+        known = data.get("_type") == _TYPE and data.get("_version") == _VERSION
+        if not known or set(fields) != set(cls.__dataclass_fields__):
+            raise RunFolderError(
+                f"Not a step of a search: _type {data.get('_type')!r}, _version {data.get('_version')!r}, fields "
+                f"{sorted(fields)}; expected {_TYPE!r}, version {_VERSION}. Delete `search.jsonl` to search anew."
+            )
+        fields["widths"] = Widths(fields["widths"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer to one budget: widths that hold it, what they cost per metric, and what they are worth."""
+
+    budget: Budget
+    widths: Widths
+    costs: Mapping[str, float]
+    score: Score
+
+
+class Method(Protocol):
+    """A search method: a frozen dataclass of its own settings."""
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        done: Sequence[Step] = (),
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Found]:
+        """Finds widths for each budget.
+
+        Args:
+            space: The widths to choose from.
+            costs: Every metric of the budgets; others are recorded.
+            budgets: What the sub-networks may cost.
+            scorer: What they are worth.
+            base: The base network's cost per metric, of which relative limits are a share.
+            done: The steps of a search that was stopped; it goes on from there and ends in the same result.
+            on_step: Called with each new step, before the next begins.
+
+        Returns:
+            One `Found` per budget, in the order of `budgets`.
+
+        Raises:
+            BudgetError: The narrowest sub-network does not hold a budget.
+            RunFolderError: `done` is not the beginning of such a search.
+        """
+        ...
+
+
+METHODS: Registry[type[Method]] = Registry("search method")
+
+
+def costs_of(costs: Mapping[str, Cost], widths: Sequence[Widths]) -> list[dict[str, float]]:
+    """Every metric of each of N sub-networks; a cost that is not finite raises BudgetError."""
+    columns = {metric: cost.many(widths) for metric, cost in costs.items()}
+    for metric, column in columns.items():
+        if not np.isfinite(column).all():
+            at = int(np.flatnonzero(~np.isfinite(column))[0])
+            raise BudgetError(
+                f"Cost {metric!r} is {column[at]} for {widths[at]}; expected a finite number. "
+                "Repair the cost, or take the metric out of the budget."
+            )
+    return [{metric: float(column[at]) for metric, column in columns.items()} for at in range(len(widths))]
+
+
+def check_budgets(
+    space: Space, costs: Mapping[str, Cost], budgets: Sequence[Budget], base: Mapping[str, float]
+) -> None:
+    """Refuses budgets that even the narrowest sub-network does not hold; to be called before anything is trained.
+
+    Args:
+        space: The widths to choose from; its narrowest is taken to be the cheapest, as it is for every cost that
+            grows with the widths.
+        costs: Every metric of the budgets.
+        budgets: What the sub-networks may cost.
+        base: The base network's cost per metric.
+
+    Raises:
+        BudgetError: With the least cost of each metric that is too high, its share of the base network's, and the
+            closest budget that can be held.
+        UnknownNameError: A budget's metric has no cost, or a relative one has no base.
+    """
+    for limit in (limit for budget in budgets for limit in budget.limits):
+        for known in (costs, base) if limit.relative else (costs,):
+            if limit.metric not in known:
+                raise unknown_name("metric", limit.metric, list(known), hint="Name one of these in the budget.")
+    least = costs_of(costs, [space.narrowest])[0]
+    problems = [_too_tight(budget, least, base) for budget in budgets if not budget.holds(least, base)]
+    if problems:
+        raise BudgetError("\n".join(problems))
+
+
+def _too_tight(budget: Budget, least: Mapping[str, float], base: Mapping[str, float]) -> str:
+    told: list[str] = []
+    held: list[Limit] = []
+    for limit in budget.limits:
+        cost, most = least[limit.metric], limit.absolute(base)
+        held.append(limit if cost <= most else _reachable(limit, cost, base))
+        if cost > most:
+            whole = base.get(limit.metric)
+            share = f" ({cost / whole * 100:.3g}% of the base network's)" if whole else ""
+            told.append(f"{_short(cost)} {limit.metric}{share}, expected at most {_short(most)}")
+    text = ",".join(
+        f"{limit.metric}<=" + (f"{limit.value * 100:.10g}%" if limit.relative else _short(limit.value, digits=10))
+        for limit in held
+    )
+    return (
+        f"Budget {budget.text!r}: no sub-network holds it. The narrowest costs {' and '.join(told)}. "
+        f'Write "{text}" or more, or give the groups narrower candidates.'
+    )
+
+
+def _reachable(limit: Limit, least: float, base: Mapping[str, float]) -> Limit:
+    """The tightest limit of three digits that holds `least`: what a person would write."""
+    unit = 1.0 if limit.relative else next((scale for _, scale in _UNITS if least >= scale), 1.0)
+    number = least / base[limit.metric] * 100 if limit.relative else least / unit
+    grain = math.floor(math.log10(number)) - 2
+    count = math.floor(number / 10.0**grain)
+    while True:  # twice or three times: division and decimals round
+        written = float(f"{count}e{grain}")
+        tried = Limit(limit.metric, written / 100 if limit.relative else written * unit, limit.relative)
+        if tried.absolute(base) >= least:
+            return tried
+        count += 1
+
+
+def _short(value: float, *, digits: int = 6) -> str:
+    unit, scale = next(((unit, scale) for unit, scale in _UNITS if value >= scale), _UNITS[-1])
+    return f"{value / scale:.{digits}g}{unit}"

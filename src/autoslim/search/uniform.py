@@ -1,0 +1,143 @@
+"""The uniform network: one ratio for all groups, at an exact cost. What every other method has to beat."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim.budget import Budget
+from autoslim.errors import BudgetError, RunFolderError
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
+from autoslim.widths import Widths
+
+_Excess = Callable[[Sequence[Widths]], NDArray[np.float64]]  # N widths -> [N], relative; 0 on target, above it if over
+_EPSILON = 1e-9  # k / n * n may fall below k; two ratios differ by far more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest."""
+
+    tolerance: float = 0.01
+    """How far below its tightest limit a network may stay, as a share of it; 0 fills up as far as one atom allows."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(
+                f"Uniform: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance 0.01."
+            )
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        done: Sequence[Step] = (),
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Found]:
+        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
+        check_budgets(space, costs, budgets, base)
+        if done:
+            raise RunFolderError(
+                f"The search so far holds {len(done)} steps, but a uniform network is found without any; expected "
+                "none. They belong to another method: delete `search.jsonl`, or go on with that method."
+            )
+        chosen = [self._match(space, costs, budget, base) for budget in budgets]
+        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
+        return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
+
+    def _match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
+        limits = {limit.metric: limit.absolute(base) for limit in budget.limits}
+
+        def excess(widths: Sequence[Widths]) -> NDArray[np.float64]:
+            return np.stack([(costs[metric].many(widths) - most) / most for metric, most in limits.items()]).max(axis=0)
+
+        widths = _fit(space, excess, self.tolerance, over=False)[1]
+        if excess([widths])[0] > 0:
+            raise BudgetError(
+                f"Budget {budget.text!r}: no uniform network holds it, though the narrowest sub-network does; expected "
+                "a cost that grows with every width. Search this budget with another method."
+            )
+        return widths
+
+
+METHODS.register("uniform", Uniform)
+
+
+def match_uniform(space: Space, cost: Cost, target: float, *, tolerance: float = 0.01) -> tuple[float, Widths]:
+    """The uniform network of a given cost, to compare another sub-network of that cost with.
+
+    Args:
+        space: The groups; frozen ones stay whole. Widths are whole atoms, at least one: the candidates do not bind.
+        cost: What is to be matched; it should grow with the widths.
+        target: The cost to meet, above 0, in the cost's own unit.
+        tolerance: A gap to the target, as a share of it, that is small enough.
+
+    Returns:
+        The ratio and the widths. The ratio is the largest at which all groups, rounded down, cost no more than
+        `target`. From there the groups with the largest remainders get one atom more, until the cost is within
+        `tolerance` on either side; if atoms are too coarse for that, the closest seen. The gap is the caller's to tell.
+
+    Raises:
+        BudgetError: The target is not a number above 0.
+    """
+    if not target > 0:
+        raise BudgetError(f"match_uniform: target {target}; expected a cost above 0. Pass that of the other network.")
+    return _fit(space, lambda widths: (cost.many(widths) - target) / target, tolerance, over=True)
+
+
+def _fit(space: Space, excess: _Excess, tolerance: float, *, over: bool) -> tuple[float, Widths]:
+    """The largest ratio without excess, and its widths filled up; only if `over` may they end above the target."""
+    sizes = {group: space.candidates[group][-1] // space.atoms[group] for group in space.free}
+
+    def widths_at(kept: Mapping[str, int]) -> Widths:
+        return space.widest.replace({group: kept[group] * space.atoms[group] for group in kept})
+
+    def gap_at(kept: Mapping[str, int]) -> float:
+        return float(excess([widths_at(kept)])[0])
+
+    def floor(ratio: float) -> dict[str, int]:
+        return {group: max(int(ratio * size + _EPSILON), 1) for group, size in sizes.items()}
+
+    if not sizes or gap_at(sizes) <= 0:
+        return 1.0, space.widest
+    ratios = np.unique(np.concatenate([np.arange(1, size + 1) / size for size in sizes.values()])).tolist()
+    low, high = 0, len(ratios) - 1  # the widths change at these ratios only, so bisecting them is exact
+    gap = gap_at(floor(ratios[low]))
+    if gap > 0:
+        return ratios[low], widths_at(floor(ratios[low]))
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried = gap_at(floor(ratios[middle]))
+        low, high, gap = (middle, high, tried) if tried <= 0 else (low, middle, gap)
+    kept = floor(ratios[low])
+    remainders = {group: ratios[high] * size - kept[group] for group, size in sizes.items()}
+    order = sorted((group for group in sizes if remainders[group] > 0), key=lambda group: -remainders[group])
+    return ratios[low], widths_at(_fill(kept, gap, order, gap_at, tolerance, over=over))
+
+
+def _fill(
+    kept: dict[str, int],
+    gap: float,
+    order: Sequence[str],
+    gap_at: Callable[[Mapping[str, int]], float],
+    tolerance: float,
+    *,
+    over: bool,
+) -> dict[str, int]:
+    """One more atom for each group in `order`, where it stays below the target; the closest on the way is given."""
+    best, closest = kept, gap
+    for group in order:
+        if abs(closest) <= tolerance:
+            break
+        trial = {**kept, group: kept[group] + 1}
+        gap = gap_at(trial)
+        if abs(gap) < abs(closest) and (over or gap <= 0):
+            best, closest = trial, gap
+        if gap <= 0:
+            kept = trial
+    return best
