@@ -63,11 +63,13 @@ class Supernet(nn.Module):
         self.graph = graph
         self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
         self._active: Mapping[str, torch.Tensor] | None = None
+        self._aliases = _aliases(model)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._active is None:
             return self.model(*args, **kwargs)
-        return functional_call(self.model, dict(self._active), args, kwargs)
+        everywhere = {alias: tensor for name, tensor in self._active.items() for alias in self._aliases[name]}
+        return functional_call(self.model, everywhere, args, kwargs, tie_weights=False)
 
     @contextmanager
     def at(self, widths: Widths, *, buffers: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
@@ -158,6 +160,19 @@ class Supernet(nn.Module):
                 module = self.model.get_submodule(path)
                 attributes += [(module, name, value) for name, value in values.items()]
         return _Plan(cuts, tuple(attributes))
+
+
+def _aliases(model: nn.Module) -> dict[str, list[str]]:
+    """For the first name of each tensor, one name per place it stands in.
+
+    A module that is used under two names is one place: torch's own tying would swap it twice and restore it wrongly.
+    """
+    places: dict[int, dict[tuple[int, str], str]] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                places.setdefault(id(tensor), {}).setdefault((id(module), name), f"{prefix}.{name}" if prefix else name)
+    return {next(iter(names.values())): list(names.values()) for names in places.values()}
 
 
 def _is_prefix(kept: torch.Tensor) -> bool:

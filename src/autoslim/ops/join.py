@@ -68,16 +68,18 @@ class _Example(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
-        self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.left = nn.Conv2d(3, 8, 1)
+        self.right = nn.Identity() if how == "split" else nn.Conv2d(3, 8, 1)
         self.head = nn.Conv2d({"cat": 16, "split": 4}.get(how, 8), 4, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        a, b = self.left(x), self.right(x)
-        if self.how == "cat":
-            return self.head(torch.cat([a, b], 1))
+        a = self.left(x)
         if self.how == "split":
             first, second = a.chunk(2, 1)
             return self.head(first * second)
+        b = self.right(x)
+        if self.how == "cat":
+            return self.head(torch.cat([a, b], 1))
         if self.how == "stack":
             return self.head(torch.stack([a, b]).amax(0))
         first, second = torch.stack([a, b]).unbind(0)

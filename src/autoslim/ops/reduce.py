@@ -23,7 +23,7 @@ def _run(call: Call) -> Sequence[Labels]:
     for dim, vector in call.labels(x).items():
         if dim not in gone:
             labels[dim if kept_dims else dim - sum(other < dim for other in gone)] = vector
-        elif name != "aten.sum":  # a sum over the channels that are left equals the sum with the others at zero
+        else:
             call.pin(vector, f"a statistic over the channels ({name})")
     if name == "aten.mean" and x.dim() >= 3 and gone == set(range(x.dim() - len(gone), x.dim())):
         call.outputs("avg_pool", outs[0], labels)  # a global average pool by another name
@@ -37,7 +37,7 @@ class _Example(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
-        return self.head(y.mean((2, 3)) + y.amax((-1, -2)) * y.sum(1, keepdim=True).mean((2, 3)))
+        return self.head(y.mean((2, 3)) + y.amax((-1, -2)) * y.sum(2).std(-1))
 
 
 def _example() -> tuple[nn.Module, torch.Tensor]:

@@ -27,7 +27,7 @@ def cost_picture(summary: Summary, steps: Sequence[Step]) -> Picture:
     )
     return Picture(
         name="cost",
-        title=f"{summary.metric.capitalize()} against cost",
+        title=f"{summary.metric.capitalize() if summary.metric.islower() else summary.metric} against cost",
         alt=f"Chart of {summary.metric} against MACs. {walked} {_tests_in_words(summary)}",
         caption="The line is the greedy search: after every accepted step, the supernet's accuracy on search images. "
         "The points are test images: the slim networks after retraining, and your network. They were "

@@ -105,7 +105,7 @@ def make_problem(seed: int, *, groups: int = 4, levels: int = 6) -> Problem:
     candidates = {name: tuple(units[name] * level for level in range(1, levels + 1)) for name in names}
     candidates["conv2"] = candidates["conv2"][-1:]
     weights = {name: rng.uniform(0.1, 2.0) for name in names}
-    per_channel = {name: float(rng.randint(1, 50)) for name in names}
+    per_channel = {name: float(rng.randint(20, 80)) if name != "conv2" else 1.0 for name in names}
     costs = {"macs": ChainCost(names, scale=49.0), "params": LinearCost(per_channel, 17.0)}
     return Problem(Space(candidates, atoms), costs, weights)
 

@@ -1,0 +1,241 @@
+"""The equality everything stands on, over random networks: in place == extracted == masked, cost == counted."""
+
+import timm
+import torch
+import torchvision
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import pytest
+from autoslim import ChannelGraph, Supernet, extract_network, make_cost, trace_channels
+from autoslim.errors import ModelError
+from autoslim.testing.networks import check_subnetwork, outputs, randomise_
+from autoslim.testing.random_cnn import BLOCKS, RandomCNN
+from autoslim.widths import Widths
+
+INPUT = (torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
+networks = st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(3, 9)), min_size=1, max_size=5)
+
+
+def any_widths(graph: ChannelGraph, seed: int) -> Widths:
+    """Any whole number of atoms in each group: candidates bind the search only."""
+    generator = torch.Generator().manual_seed(seed)
+    return Widths({
+        g.name: g.size if g.frozen else g.atom * int(torch.randint(1, g.atoms + 1, (), generator=generator))
+        for g in graph.groups
+    })  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(blocks=networks, flatten=st.booleans(), seed=st.integers(0, 10_000))
+@example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
+def test_random_networks_in_place_extracted_masked_and_counted_agree(blocks, flatten, seed):
+    model = randomise_(RandomCNN(blocks, flatten=flatten, seed=seed)).eval()
+    graph = trace_channels(model, INPUT)
+    assert not [g.frozen for g in graph.groups if g.frozen and "rule" in g.frozen]
+    for widths in (graph.min_widths(), any_widths(graph, seed), graph.random_widths(seed)):
+        check_subnetwork(model, graph, widths, INPUT)
+        small = extract_network(model, graph, widths)
+        assert make_cost("params", graph)(widths) == sum(p.numel() for p in small.parameters())
+        assert make_cost("macs", graph)(widths) <= make_cost("macs", graph)(graph.max_widths())
+        small.train()(*INPUT)
+
+
+@settings(max_examples=25, deadline=None)
+@given(blocks=networks, seed=st.integers(0, 10_000))
+def test_extraction_at_full_width_is_the_identity(blocks, seed):
+    model = RandomCNN(blocks, seed=seed).eval()
+    x = (INPUT[0].float(),)
+    graph = trace_channels(model, x)
+    net = Supernet(model, graph)
+    with net.at(graph.max_widths()):
+        assert torch.equal(net(*x), model(*x))
+    small = extract_network(model, graph, graph.max_widths())
+    assert torch.equal(small(*x), model(*x))
+    assert {n: p.shape for n, p in small.state_dict().items()} == {n: p.shape for n, p in model.state_dict().items()}
+
+
+@settings(max_examples=25, deadline=None)
+@given(blocks=networks)
+def test_groups_partition_the_slots_they_own(blocks):
+    graph = trace_channels(RandomCNN(blocks), (INPUT[0].float(),))
+    for axis in graph.axes:
+        for index, group in enumerate(graph.groups):
+            atoms = axis.atom[axis.owner == index]
+            assert len(atoms) % group.atoms == 0  # every atom has equally many slots on every axis
+            assert sorted(set(atoms.tolist())) in ([], list(range(group.atoms)))
+
+
+def test_masking_changes_the_output():
+    """The equalities above would hold for a network that ignores its channels."""
+    model = randomise_(RandomCNN([("inverted", 8), ("squeeze", 4), ("concat", 9)])).eval()
+    graph = trace_channels(model, INPUT)
+    small = extract_network(model, graph, graph.min_widths())
+    assert (outputs(model, INPUT)[0] - outputs(small, INPUT)[0]).abs().max() > 1e-3
+
+
+def test_check_subnetwork_can_fail():
+    model = randomise_(RandomCNN([("residual", 6)])).eval()
+    graph = trace_channels(model, INPUT)
+    groups = [g.name for g in graph.groups if g.frozen is None]
+    wrong = graph.freeze({groups[0]: "on purpose"})  # now the widths say one thing and the selection another
+    widths = Widths({**wrong.max_widths(), groups[1]: 1})
+    check_subnetwork(model, wrong, widths, INPUT)
+    off = ChannelGraph.from_json({**graph.to_json(), "macs": graph.to_json()["macs"][1:]})
+    with pytest.raises(AssertionError):
+        check_subnetwork(model, off, off.min_widths(), INPUT)
+
+
+TORCHVISION = [
+    "mobilenet_v2", "resnet18", "vgg11_bn", "mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0", "densenet121",
+    "googlenet", "resnext50_32x4d", "mobilenet_v3_small",
+]  # fmt: skip
+LONG = {"densenet121", "resnext50_32x4d", "googlenet", "efficientnet_b0"}
+
+
+def build(name: str) -> nn.Module:
+    if name.startswith("timm:"):
+        return timm.create_model(name[5:], num_classes=10)
+    options = {"init_weights": False} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, num_classes=10, **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in [*TORCHVISION, "timm:mobilenetv1_100"]],
+)
+def test_libraries_networks_agree(name):
+    model = randomise_(build(name)).eval()
+    for module in model.modules():
+        if isinstance(module, torchvision.ops.StochasticDepth):
+            module.p = 0.0
+    size = 64 if name != "googlenet" else 96
+    x = (torch.randn(1, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),)
+    graph = trace_channels(model, x)
+    assert graph.notes == ()
+    for widths in (graph.min_widths(), any_widths(graph, 3)):
+        check_subnetwork(model.eval(), graph, widths, x)
+    small = extract_network(model, graph, graph.random_widths(5))
+    assert (outputs(model, x)[0] - outputs(small, x)[0]).abs().max() > 1e-9
+    out = small.train()(torch.cat([x[0], x[0]]))
+    assert (out[0] if isinstance(out, tuple) else out).shape == (2, 10)
+    share = make_cost("macs", graph)(graph.min_widths()) / make_cost("macs", graph)(graph.max_widths())
+    assert share < (0.3 if "shuffle" in name else 0.12)
+
+
+def test_googlenets_auxiliary_heads_follow():
+    graph = trace_channels(build("googlenet"), torch.zeros(1, 3, 96, 96))
+    free = {g.name: g for g in graph.groups if g.frozen is None}
+    assert free["aux1.conv.conv"].size == 128
+    assert free["aux1.fc1"].size == 1024
+    assert any("aux1.conv.conv" in g.layers for g in free.values() if g.name.startswith("inception4a"))
+
+
+def test_groups_of_mobilenet_v2():
+    graph = trace_channels(torchvision.models.mobilenet_v2(), torch.zeros(1, 3, 224, 224))
+    free = [g for g in graph.groups if g.frozen is None]
+    sizes = [g.size for g in free]
+    assert sizes == [32, 16, 96, 24, 144, 144, 32, 192, 192, 192, 64, 384, 384, 384, 384, 96, 576, 576, 576, 160,
+                     960, 960, 960, 320, 1280]  # fmt: skip
+    assert [(g.name, g.frozen) for g in graph.groups if g.frozen] == [("classifier.1", "the network's output")]
+    assert make_cost("macs", graph)(graph.max_widths()) == 300_774_272
+    assert make_cost("params", graph)(graph.max_widths()) == 3_504_872
+
+
+def test_the_model_is_untouched():
+    model = RandomCNN([("inverted", 8)]).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trace_channels(model, INPUT[0].float())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class Odd(nn.Module):
+    """One module for each thing the trace must freeze, with what it does in `how`."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 5, 1)
+        self.linear = nn.Linear(16 * 36, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.first(x))
+        if self.how == "literal view":
+            return self.linear(y.view(-1, 16 * 36))
+        if self.how == "softmax":
+            y = y.softmax(1)
+        if self.how == "mean":
+            y = y - y.mean(1, keepdim=True)
+        if self.how == "cumsum":
+            y = y.cumsum(1)
+        if self.how == "pick":
+            y = y * y[:, 3:4]
+        if self.how == "item":
+            y = y * float(x.sum().item())
+        if self.how == "fixed":
+            y = y + torch.ones(16, 1, 1, device=y.device, dtype=y.dtype)
+        return self.second(y).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("literal view", "the model's code can't follow: RuntimeError"),
+        ("softmax", "no rule for the operator aten._softmax in Odd, test_trace.py:"),
+        ("mean", "a statistic over the channels (aten.mean) in Odd, test_trace.py:"),
+        ("cumsum", "no rule for the operator aten.cumsum in Odd, test_trace.py:"),
+        ("fixed", "meets a tensor of fixed size (aten.add) in Odd, test_trace.py:"),
+    ],
+)
+def test_what_cannot_be_followed_is_frozen_with_its_reason(how, reason):
+    graph = trace_channels(Odd(how), INPUT[0].float())
+    frozen = graph.group("first").frozen
+    assert frozen is not None
+    assert reason in frozen
+    assert graph.group("first").candidates == (16,)
+
+
+@pytest.mark.parametrize("how", ["pick", "item", "softmax", "fixed", "literal view"])
+def test_odd_networks_agree_all_the_same(how):
+    model = randomise_(Odd(how)).eval()
+    graph = trace_channels(model, INPUT)
+    for widths in (graph.min_widths(), any_widths(graph, 0)):
+        check_subnetwork(model, graph, widths, INPUT)
+
+
+def test_a_model_that_fails_is_told_with_its_shapes():
+    with pytest.raises(ModelError) as error:
+        trace_channels(nn.Sequential(nn.Conv2d(4, 8, 3)), torch.zeros(1, 3, 8, 8))
+    assert "Sequential.forward fails on inputs of shape (1, 3, 8, 8): RuntimeError" in str(error.value)
+    assert "Give example inputs the model runs on." in str(error.value)
+
+
+def test_a_model_without_parameters_is_refused():
+    with pytest.raises(ModelError, match=r"^ReLU has no parameters; expected a network\."):
+        trace_channels(nn.ReLU(), torch.zeros(1, 3))
+
+
+def test_shared_weights_stay_shared():
+    first = nn.Conv2d(8, 8, 3, padding=1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), first, nn.ReLU(), first, nn.Conv2d(8, 4, 1))
+    graph = trace_channels(model, INPUT[0].float())
+    small = extract_network(model, graph, Widths({**graph.max_widths(), "0": 3}))
+    assert small[1] is small[3]
+    assert small[1].weight.shape == (3, 3, 3, 3)
+    tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 2))
+    tied[2].weight = tied[0].weight
+    graph = trace_channels(tied, torch.zeros(1, 6))
+    small = extract_network(tied, graph, graph.min_widths())
+    assert small[2].weight is small[0].weight
+
+
+def test_json_round_trip():
+    graph = trace_channels(RandomCNN([("concat", 8), ("grouped", 4)]), INPUT[0].float())
+    again = ChannelGraph.from_json(graph.to_json())
+    assert again == graph
+    with pytest.raises(ModelError, match="Not a channel graph"):
+        ChannelGraph.from_json({**graph.to_json(), "_version": 99})
