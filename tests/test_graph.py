@@ -1,11 +1,11 @@
 """Widths, candidates and what follows from them."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import pytest
 from autoslim import Widths, make_cost, trace_channels
 from autoslim.errors import UnknownNameError, WidthsError
 from autoslim.graph import make_candidates
@@ -13,7 +13,9 @@ from autoslim.graph import make_candidates
 
 @pytest.fixture(scope="module")
 def graph():
-    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Conv2d(32, 48, 1), nn.Flatten(), nn.Linear(432, 5))
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.Conv2d(32, 48, 1), nn.Flatten(), nn.Linear(432, 5)
+    )
     return trace_channels(model, torch.zeros(1, 3, 5, 5))
 
 
@@ -96,7 +98,9 @@ def test_costs_refuse_what_does_not_fit(graph):
 
 
 def test_unfitting_widths_are_told_in_four_parts(graph):
-    with pytest.raises(WidthsError, match=r"`4`: width 3, but the group is frozen at 5 \(the network's output\)\. Use 5\."):
+    with pytest.raises(
+        WidthsError, match=r"`4`: width 3, but the group is frozen at 5 \(the network's output\)\. Use 5\."
+    ):
         graph.check({"0": 32, "2": 48, "4": 3})
     with pytest.raises(WidthsError, match="Unknown channel group 'conv'"):
         graph.check({**graph.max_widths(), "conv": 3})

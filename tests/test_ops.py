@@ -1,9 +1,9 @@
 """Every operator rule, from its own example: traced without an unknown, equal in place, extracted and masked."""
 
+import pytest
 import torch
 from torch import nn
 
-import pytest
 from autoslim import extract_network, trace_channels
 from autoslim.ops import RULES, find_rule
 from autoslim.ops._base import Rule, register
@@ -66,7 +66,9 @@ def test_a_rule_that_fails_freezes_and_tells(monkeypatch):
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1))
     frozen = trace_channels(model, torch.zeros(1, 3, 4, 4)).group("0").frozen
     assert frozen is not None
-    assert frozen.startswith("KeyError ('no such thing') in the rule for the operator aten.max_pool2d_with_indices in 1")
+    assert frozen.startswith(
+        "KeyError ('no such thing') in the rule for the operator aten.max_pool2d_with_indices in 1"
+    )
 
 
 def test_matrix_products_of_unknown_operators_are_counted():

@@ -1,5 +1,6 @@
 """The equality everything stands on, over random networks: in place == extracted == masked, cost == counted."""
 
+import pytest
 import timm
 import torch
 import torchvision
@@ -7,7 +8,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import pytest
 from autoslim import ChannelGraph, Supernet, extract_network, make_cost, trace_channels
 from autoslim.errors import ModelError
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_

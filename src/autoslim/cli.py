@@ -56,7 +56,9 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)
-        Console(highlight=False, soft_wrap=True).print(_HELP.format(recipes=", ".join(recipes), default=recipes[0]), markup=False)
+        Console(highlight=False, soft_wrap=True).print(
+            _HELP.format(recipes=", ".join(recipes), default=recipes[0]), markup=False
+        )
         return 0
     try:
         if args[0] not in _COMMANDS:
@@ -117,12 +119,20 @@ def _show(console: Console, graph: ChannelGraph) -> None:
     table = Table("group", "channels", "atom", "layers", "candidates, or why it is frozen", box=None)
     for group in graph.groups:
         why = f"frozen: {group.frozen}" if group.frozen else " ".join(map(str, group.candidates))
-        table.add_row(group.name, str(group.size), str(group.atom), str(len(group.layers)), why + (group.note and f"; {group.note}"))
+        table.add_row(
+            group.name,
+            str(group.size),
+            str(group.atom),
+            str(len(group.layers)),
+            why + (group.note and f"; {group.note}"),
+        )
     console.print(table)
     for name in ("macs", "params", "memory"):
         cost = make_cost(name, graph)
         widest, narrowest = cost(graph.max_widths()), cost(graph.min_widths())
-        console.print(f"{name:7} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})")
+        console.print(
+            f"{name:7} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})"
+        )
     for note in graph.notes:
         console.print(f"note: {note}", markup=False)
 

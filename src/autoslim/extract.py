@@ -1,4 +1,4 @@
-"""Stage 5, extract: widths -> a plain module of the user's own class, with smaller tensors and nothing of this library."""
+"""Stage 5, extract: widths -> a plain module of the user's own class, with smaller tensors and nothing of ours."""
 
 import copy
 from collections.abc import Mapping
@@ -28,9 +28,7 @@ def extract_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn
     """
     small = copy.deepcopy(model)
     state = {**dict(small.named_parameters()), **dict(small.named_buffers())}
-    cut = {
-        name: _cut(state[name].detach(), kept) for name, kept in graph.selection(widths).items() if name in state
-    }
+    cut = {name: _cut(state[name].detach(), kept) for name, kept in graph.selection(widths).items() if name in state}
     replace_tensors_(small, cut)
     set_attributes_(small, graph.attributes(widths))
     return small

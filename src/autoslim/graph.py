@@ -1,4 +1,4 @@
-"""ChannelGraph: which slot of which tensor belongs to which channel group. Frozen data that trace makes and all else reads.
+"""ChannelGraph: which slot of which tensor belongs to which channel group. Data that trace makes and all else reads.
 
 A *group* is a set of layers that must keep the same channels. It is made of *atoms*, the smallest units it can lose:
 a channel, a whole convolution group, the 49 columns a flattened map gives each channel. An *axis* is one dimension of
@@ -101,7 +101,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Term:
-    """`scale` x the product of `factors`: one operator's share of a cost. `kind` is the operator, `module` its place."""
+    """`scale` x the product of `factors`: one operator's share of a cost; `kind` names it, `module` is its place."""
 
     kind: str
     module: str
@@ -124,7 +124,7 @@ class Patch:
 
 
 def count_slots(owner: NDArray[np.int64], groups: Sequence[Group]) -> Count:
-    """The slots kept of an axis or vector whose slots belong to `owner` (-1: no group); atoms have equally many each."""
+    """The slots kept of a vector whose slots belong to `owner` (-1: no group); each atom has equally many."""
     slots = Counter(owner.tolist())
     return Count(slots.pop(-1, 0), tuple((g, n // groups[g].atoms) for g, n in sorted(slots.items())))
 
@@ -265,13 +265,20 @@ class ChannelGraph:
         def term(item: Mapping[str, Any]) -> Term:
             return Term(item["kind"], item["module"], item["scale"], tuple(count(f) for f in item["factors"]))
 
+        def group(item: dict[str, Any]) -> Group:
+            lists: dict[str, Any] = {name: tuple(item[name]) for name in ("candidates", "layers")}
+            return Group(**{**item, **lists})
+
+        def patch(item: dict[str, Any]) -> Patch:
+            counted: dict[str, Any] = {"count": count(item["count"])}
+            return Patch(**{**item, **counted})
+
         return cls(
-            groups=tuple(
-                Group(**{**item, "candidates": tuple(item["candidates"]), "layers": tuple(item["layers"])})
-                for item in data["groups"]
+            groups=tuple(group(item) for item in data["groups"]),
+            axes=tuple(
+                Axis(item["tensor"], item["dim"], tuple(Run(**r) for r in item["runs"])) for item in data["axes"]
             ),
-            axes=tuple(Axis(item["tensor"], item["dim"], tuple(Run(**r) for r in item["runs"])) for item in data["axes"]),
-            patches=tuple(Patch(**{**item, "count": count(item["count"])}) for item in data["patches"]),
+            patches=tuple(patch(item) for item in data["patches"]),
             macs=tuple(term(item) for item in data["macs"]),
             outputs=tuple(term(item) for item in data["outputs"]),
             parameters=tuple((name, tuple(shape)) for name, shape in data["parameters"]),
@@ -283,7 +290,9 @@ class ChannelGraph:
         lines = [f"{len(self.groups)} channel groups, inputs {' '.join(map(str, self.inputs))}"]
         for group in self.groups:
             what = f"frozen: {group.frozen}" if group.frozen else " ".join(map(str, group.candidates))
-            lines.append(f"  {group.name:<32} {group.size:>5} / {group.atom:<3} {what}{group.note and '; ' + group.note}")
+            lines.append(
+                f"  {group.name:<32} {group.size:>5} / {group.atom:<3} {what}{group.note and '; ' + group.note}"
+            )
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
@@ -323,4 +332,4 @@ def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tupl
     lowest = max(unit, math.ceil(_LOWEST * size / unit) * unit)
     levels = min(_LEVELS, (size - lowest) // unit + 1)
     steps = np.linspace(lowest, size, levels) if levels > 1 else np.array([lowest])
-    return tuple(sorted({min(int(round(step / unit)) * unit, size) for step in steps} | {size}))
+    return tuple(sorted({min(round(float(step) / unit) * unit, size) for step in steps} | {size}))

@@ -5,10 +5,9 @@ missing. The test images are touched by `_test` alone, after everything else has
 """
 
 import importlib.metadata
-import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -49,9 +48,10 @@ class RunConfig:
     model: str
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     data: str
-    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; a folder of parquet or images) or folder:PATH (one folder per class)."""
+    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images) or folder:PATH (one folder per class)."""
     budget: tuple[str, ...] = ("macs<=50%",)
-    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; several give several networks. Shares are of the network as given."""
+    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
+    given. Several give several networks."""
     out: str = "runs/autoslim"
     """Folder for the results; must be new or empty."""
     seed: int = 0
@@ -63,7 +63,7 @@ class RunConfig:
     baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
     """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
     retrain: Literal["scratch", "inherit", "none"] = "scratch"
-    """How the found networks get their weights: trained anew, trained further from the supernet's, or the supernet's."""
+    """Where the found networks' weights come from: trained anew, trained on from the supernet's, or the supernet's."""
     search: Greedy = field(default_factory=Greedy)
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -86,8 +86,9 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
-        parts = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
-        return cls(**{**data, **parts, "budget": tuple(data["budget"])})
+        parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
+        parts["budget"] = tuple(data["budget"])
+        return cls(**{**data, **parts})
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -209,14 +210,25 @@ class Job:
             return
         config = self.config.train
         loader = self.loader(self.train_split)
-        with self.timed("train"), self.seeded(), self.shown.bar("supernet", len(loader) * config.epochs_supernet) as bar:
+        with (
+            self.timed("train"),
+            self.seeded(),
+            self.shown.bar("supernet", len(loader) * config.epochs_supernet) as bar,
+        ):
             losses = train_supernet(
-                self.net, loader, config, task=self.task, seed=self.config.seed, runtime=self.fabric,
+                self.net,
+                loader,
+                config,
+                task=self.task,
+                seed=self.config.seed,
+                runtime=self.fabric,
                 on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
             )
         save_tensors(path, self.model)
         write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
-        self.shown.line(f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}")
+        self.shown.line(
+            f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}"
+        )
 
     # 3. search -----------------------------------------------------------------------------------------------------
 
@@ -290,14 +302,23 @@ class Job:
         if self.config.retrain != "none":
             with self.seeded(), self.shown.bar(f"retrain {folder}", len(loader) * config.epochs_retrain) as bar:
                 losses = train_network(
-                    small, loader, config, task=self.task, runtime=self.fabric,
+                    small,
+                    loader,
+                    config,
+                    task=self.task,
+                    runtime=self.fabric,
                     on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
                 )
             told = f"{config.epochs_retrain} epochs, loss {losses[-1]:.3f}, {time.monotonic() - started:.0f} s"
             self.shown.line(f"retrain   {folder}: {told}")
         save_network(
-            path, small, builder=self.builder, attributes=self.graph.attributes(widths), widths=widths,
-            preparation=self.preparation, metrics={**facts, **self.price(widths), "losses": losses},
+            path,
+            small,
+            builder=self.builder,
+            attributes=self.graph.attributes(widths),
+            widths=widths,
+            preparation=self.preparation,
+            metrics={**facts, **self.price(widths), "losses": losses},
         )
         return path
 
@@ -339,9 +360,10 @@ class Job:
                 row["uniform"]["accuracy"] = {"test": tested[f"{slug}/uniform"]}
             rows.append(row)
             self.tell(row)
-        base = {**self.base, "accuracy": {"test": tested.get("base")}}
-        if tested.get("base") is not None:
-            self.shown.line(f"test      your own network: {tested['base']:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
+        base: dict[str, Any] = {**self.base, "accuracy": {"test": tested.get("base")}}
+        own = tested.get("base")
+        if own is not None:
+            self.shown.line(f"test      your own network: {own:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
         return self.summary(base, rows)
 
     def test_network(self, path: Path, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
@@ -389,21 +411,33 @@ class Job:
         config = self.config.train
         size = min(config.batch_size, len(split))
         return Loader(
-            split=split, batch_size=size, mean=self.data.mean, std=self.data.std, augment=config.augment, shuffle=True,
-            drop_last=True, seed=self.config.seed,
+            split=split,
+            batch_size=size,
+            mean=self.data.mean,
+            std=self.data.std,
+            augment=config.augment,
+            shuffle=True,
+            drop_last=True,
+            seed=self.config.seed,
         )
 
     def batches(self, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """All images once, in order, as they are."""
         loader = Loader(
-            split=split, batch_size=_EVAL_BATCH, mean=self.data.mean, std=self.data.std, augment="none", shuffle=False,
-            drop_last=False, seed=0,
+            split=split,
+            batch_size=_EVAL_BATCH,
+            mean=self.data.mean,
+            std=self.data.std,
+            augment="none",
+            shuffle=False,
+            drop_last=False,
+            seed=0,
         )
         for images, labels in loader.epoch(0):
             yield images.to(self.fabric.device), labels.to(self.fabric.device)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Generator[None, None, None]:
         started = time.monotonic()
         yield
         self.spent[stage] = time.monotonic() - started
@@ -413,7 +447,7 @@ class Job:
         return f"{self.spent[stage]:.0f} s"
 
     @contextmanager
-    def seeded(self) -> Iterator[None]:
+    def seeded(self) -> Generator[None, None, None]:
         """Dropout and the like draw from the seed, and the caller's random state is left as it was."""
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)

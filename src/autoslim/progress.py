@@ -1,7 +1,7 @@
 """What a long run shows: a progress bar in a terminal, plain lines in a log, one line of result per stage."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -38,11 +38,13 @@ class Shown:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Bar]:
+    def bar(self, name: str, total: int) -> Generator[Bar, None, None]:
         """A bar of `total` units that vanishes when the stage is over; its result is told by `line`."""
         if not self.console.is_terminal or self.console.quiet:
             yield Bar(self, name, total, None)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True) as bars:
+        with Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True
+        ) as bars:
             yield Bar(self, name, total, bars)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path):
+def whole_folder(path: Path) -> Generator[Path, None, None]:
     """A folder that appears at `path` complete or not at all; yields where to write meanwhile."""
     aside = path.with_name(f".{path.name}.part")
     _remove(aside)

@@ -34,7 +34,7 @@ def save_tensors(path: Path, model: nn.Module) -> None:
 
 
 def load_tensors_(path: Path, model: nn.Module) -> None:
-    """Puts the tensors of a safetensors file into `model`, whatever their shape; RunFolderError if they don't belong."""
+    """Puts a safetensors file's tensors into `model`, whatever their shape; RunFolderError if they don't belong."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

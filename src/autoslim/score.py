@@ -75,7 +75,9 @@ class SupernetScorer:
         search: Batches of search images and labels, which decide.
     """
 
-    def __init__(self, net: Supernet, task: Task, *, calibration: Sequence[torch.Tensor], search: Sequence[Batch]) -> None:
+    def __init__(
+        self, net: Supernet, task: Task, *, calibration: Sequence[torch.Tensor], search: Sequence[Batch]
+    ) -> None:
         self._net, self._task = net, task
         self._calibration, self._search = calibration, search
 

@@ -5,7 +5,7 @@ and its parameters stay what they are. At full width nothing is selected and the
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +72,7 @@ class Supernet(nn.Module):
         return functional_call(self.model, everywhere, args, kwargs, tie_weights=False)
 
     @contextmanager
-    def at(self, widths: Widths, *, buffers: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
+    def at(self, widths: Widths, *, buffers: Mapping[str, torch.Tensor] | None = None) -> Generator[None, None, None]:
         """Runs the sub-network of these widths inside the context; gradients reach its slots of the full parameters.
 
         What a sub-network writes into its buffers (running statistics) never reaches the full network's. At full
@@ -96,7 +96,7 @@ class Supernet(nn.Module):
             yield
 
     @contextmanager
-    def leaves_at(self, widths: Widths) -> Iterator[None]:
+    def leaves_at(self, widths: Widths) -> Generator[None, None, None]:
         """Like `at`, for training loops: runs on compact leaf copies, adds their gradients to the full ones on leaving.
 
         Autograd's own slices would fill a full-size gradient with zeros in every pass and lose the channels-last
@@ -122,7 +122,7 @@ class Supernet(nn.Module):
         return {name: _copy(_apply(cuts.get(name, ()), buffer)) for name, buffer in self.model.named_buffers()}
 
     @contextmanager
-    def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Iterator[None]:
+    def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Generator[None, None, None]:
         before, self._active = self._active, tensors
         olds = [(module, name, getattr(module, name)) for module, name, _ in plan.attributes]
         try:

@@ -95,8 +95,16 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.lr * ((1 + math.cos(math.pi * share)) / 2 if config.schedule == "cosine" else 1 - share)
 
 
-def sandwich_step(net: Supernet, batch: Batch, *, task: Task, seed: int, subnets: int = 2, smoothing: float = 0.0,
-                  runtime: Runtime | None = None) -> float:
+def sandwich_step(
+    net: Supernet,
+    batch: Batch,
+    *,
+    task: Task,
+    seed: int,
+    subnets: int = 2,
+    smoothing: float = 0.0,
+    runtime: Runtime | None = None,
+) -> float:
     """Gradients of one training step of the supernet, left in `.grad` (AutoSlim, section 3.2).
 
     The widest learns from the labels, the narrowest and `subnets` random ones from its detached output; their losses
@@ -132,8 +140,16 @@ def sandwich_step(net: Supernet, batch: Batch, *, task: Task, seed: int, subnets
     return total
 
 
-def train_supernet(net: Supernet, loader: Loader, config: TrainConfig, *, task: Task, seed: int, runtime: Runtime,
-                   on_step: Callable[[float], None]) -> list[float]:
+def train_supernet(
+    net: Supernet,
+    loader: Loader,
+    config: TrainConfig,
+    *,
+    task: Task,
+    seed: int,
+    runtime: Runtime,
+    on_step: Callable[[float], None],
+) -> list[float]:
     """Trains all sub-networks at once; returns the mean loss of each epoch.
 
     Raises:
@@ -142,15 +158,27 @@ def train_supernet(net: Supernet, loader: Loader, config: TrainConfig, *, task: 
 
     def step(batch: Batch, number: int) -> float:
         return sandwich_step(
-            net, batch, task=task, seed=(seed << 32) + number, subnets=config.random_subnets,
-            smoothing=config.label_smoothing, runtime=runtime,
+            net,
+            batch,
+            task=task,
+            seed=(seed << 32) + number,
+            subnets=config.random_subnets,
+            smoothing=config.label_smoothing,
+            runtime=runtime,
         )
 
     return _train(net, loader, config, config.epochs_supernet, step, runtime, on_step)
 
 
-def train_network(model: nn.Module, loader: Loader, config: TrainConfig, *, task: Task, runtime: Runtime,
-                  on_step: Callable[[float], None]) -> list[float]:
+def train_network(
+    model: nn.Module,
+    loader: Loader,
+    config: TrainConfig,
+    *,
+    task: Task,
+    runtime: Runtime,
+    on_step: Callable[[float], None],
+) -> list[float]:
     """Plain training from labels with the same recipe; the weights are those of the last epoch.
 
     Raises:
@@ -166,10 +194,19 @@ def train_network(model: nn.Module, loader: Loader, config: TrainConfig, *, task
     return _train(model, loader, config, config.epochs_retrain, step, runtime, on_step)
 
 
-def _train(model: nn.Module, loader: Loader, config: TrainConfig, epochs: int, step: Callable[[Batch, int], float],
-           runtime: Runtime, on_step: Callable[[float], None]) -> list[float]:
+def _train(
+    model: nn.Module,
+    loader: Loader,
+    config: TrainConfig,
+    epochs: int,
+    step: Callable[[Batch, int], float],
+    runtime: Runtime,
+    on_step: Callable[[float], None],
+) -> list[float]:
     optimizer = torch.optim.SGD(
-        parameter_groups(model, config.weight_decay), lr=config.lr, momentum=config.momentum,
+        parameter_groups(model, config.weight_decay),
+        lr=config.lr,
+        momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
     model.train()

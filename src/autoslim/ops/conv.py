@@ -34,7 +34,9 @@ def _run(call: Call) -> Sequence[Labels]:
         _read(call, call.match(come, columns) if x.shape[1] > 1 else None)
         goes = rows
     elif transposed or not _keeps_slots(groups, weight.shape[1]):
-        goes = _drop_groups(call, come, rows if not transposed else columns, columns if not transposed else rows, groups)
+        goes = _drop_groups(
+            call, come, rows if not transposed else columns, columns if not transposed else rows, groups
+        )
     else:
         goes = _keep_slots(call, come, rows, columns, groups)
     if bias is not None and call.out.shape[1] > 1:
@@ -57,7 +59,11 @@ def _drop_groups(call: Call, come: Vector | None, by_group: Vector | None, withi
     if by_group is None or (come is None and call.args[0].shape[1] > 1):
         call.pin(come, "a grouped convolution with a fixed weight")
         call.pin(by_group, "a grouped convolution of a fixed input")
-        return None if by_group is None else by_group.view(groups, -1)[:, :1].expand(-1, _outputs(call) // groups).reshape(-1)
+        return (
+            None
+            if by_group is None
+            else by_group.view(groups, -1)[:, :1].expand(-1, _outputs(call) // groups).reshape(-1)
+        )
     heads = by_group.view(groups, -1)
     call.tie(heads, heads[:, :1])
     if come is not None:

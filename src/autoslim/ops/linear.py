@@ -18,12 +18,12 @@ def _run(call: Call) -> Sequence[Labels]:
         if read is not None:
             call.ledger.read.append(read)
             inner = read
-    made = b.get(1)
-    call.macs("matmul", 1, a.get(0, rows), inner, columns if made is None else made)
+    come, made = a.get(0), b.get(1)
+    call.macs("matmul", 1, rows if come is None else come, inner, columns if made is None else made)
     if with_bias and columns > 1:
         bias = call.args[0]
         made = call.match(made, call.labels(bias).get(bias.dim() - 1))
-    out = {dim: vector for dim, vector in ((0, a.get(0)), (1, made)) if vector is not None}
+    out = {dim: vector for dim, vector in ((0, come), (1, made)) if vector is not None}
     if made is not None:
         call.ledger.made.append((made, call.module))
     call.outputs("matmul", call.out, out)

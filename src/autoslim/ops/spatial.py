@@ -11,8 +11,12 @@ from autoslim.ops._base import Call, Labels, Rule, register
 
 _POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "_adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 _MAX_POOLS = [f"max_pool{n}d_with_indices" for n in (2, 3)]
-_RESAMPLES = [f"upsample_{kind}{n}d{exact}" for kind in ("nearest", "bilinear", "bicubic", "linear", "trilinear")
-              for n in (1, 2, 3) for exact in ("", "_aa", "_vec")] + ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
+_RESAMPLES = [
+    f"upsample_{kind}{n}d{exact}"
+    for kind in ("nearest", "bilinear", "bicubic", "linear", "trilinear")
+    for n in (1, 2, 3)
+    for exact in ("", "_aa", "_vec")
+] + ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
 _PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)]
 
 

@@ -22,7 +22,9 @@ def _run(call: Call) -> Sequence[Labels]:
         # Positions, not labels, are followed: labels that are tied already would hide where a channel went.
         spread = torch.arange(len(vector)).view(shape).expand(x.shape)
         # A view of the data may need a copy of the labels, which are laid out otherwise.
-        moved = spread.reshape(call.out.shape) if name in _RESHAPES else call.func(spread, *call.args[1:], **call.kwargs)
+        moved = (
+            spread.reshape(call.out.shape) if name in _RESHAPES else call.func(spread, *call.args[1:], **call.kwargs)
+        )
         landed = _along_one(call, moved, vector)
         if landed is None or landed[0] in out:
             why = "one channel is picked out of" if landed is None else "two channel dimensions are merged in"
@@ -61,7 +63,9 @@ class _Example(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
         batch, channels, height, width = y.shape
-        shuffled = y.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        shuffled = (
+            y.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+        )
         return self.head(shuffled.permute(0, 2, 3, 1).flip(1).permute(0, 3, 1, 2).flatten(1))
 
 

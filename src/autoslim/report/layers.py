@@ -64,7 +64,7 @@ def _bars(groups: Sequence[Group], result: BudgetResult, index: int, num_budgets
             f"{say_share(result.widths[group.name] / group.size)}"
             for group in groups
         ],
-        "hovertemplate": f"%{{customdata}}<extra>{safe(result.budget)}</extra>",
+        "hovertemplate": "%{customdata}<extra>%{fullData.name}</extra>",
     }
 
 

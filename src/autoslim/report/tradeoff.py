@@ -72,7 +72,7 @@ def _path(steps: Sequence[Step]) -> dict[str, Any]:
         "x": [step.macs / 1e6 for step in steps],
         "y": [100 * step.accuracy for step in steps],
         "line": {"color": GREY, "width": 1.5},
-        "marker": {"size": 4},
+        "marker": {"size": 5},
         "customdata": [f"step {step.step}: {safe(step.group)}, {step.before} to {step.after}" for step in steps],
         "hovertemplate": "%{customdata}<br>%{x:.4g} M, %{y:.1f}%<extra></extra>",
     }

@@ -28,7 +28,9 @@ class Classification:
 
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         """Cross entropy with the soft targets: the Kullback-Leibler divergence up to a constant."""
-        losses = [functional.cross_entropy(head.float(), soft) for head, soft in zip(_heads(output), taught, strict=True)]
+        losses = [
+            functional.cross_entropy(head.float(), soft) for head, soft in zip(_heads(output), taught, strict=True)
+        ]
         return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
 
     def judge(self, output: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,7 @@ def randomise_(model: nn.Module, *, seed: int = 0) -> nn.Module:
     model.double()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.numel() > 1 and parameter.std() < 1e-3 or parameter.dim() <= 1:
+            if (parameter.numel() > 1 and parameter.std() < 1e-3) or parameter.dim() <= 1:
                 parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype) + 0.5)
         for buffer in model.buffers():
             if buffer.is_floating_point():

@@ -28,7 +28,9 @@ class _Inverted(nn.Module):
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _ConvBlock(channels, inner, 1), _ConvBlock(inner, inner, groups=inner), _ConvBlock(inner, channels, 1, relu=False)
+            _ConvBlock(channels, inner, 1),
+            _ConvBlock(inner, inner, groups=inner),
+            _ConvBlock(inner, channels, 1, relu=False),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -93,7 +95,19 @@ class _SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.up(torch.relu(self.down(pooled))))
 
 
-BLOCKS = ("conv", "residual", "inverted", "concat", "dense", "split", "shuffle", "grouped", "squeeze", "pool", "transposed")
+BLOCKS = (
+    "conv",
+    "residual",
+    "inverted",
+    "concat",
+    "dense",
+    "split",
+    "shuffle",
+    "grouped",
+    "squeeze",
+    "pool",
+    "transposed",
+)
 
 
 def _make_block(name: str, come: int, goes: int) -> tuple[nn.Module, int]:
@@ -114,7 +128,9 @@ def _make_block(name: str, come: int, goes: int) -> tuple[nn.Module, int]:
         return _Shuffle(come, goes, 2 if goes % 2 else 6), goes
     if name == "grouped":
         groups = 4 if goes % 2 else 8
-        return nn.Sequential(_ConvBlock(come, groups * 3, 1), _ConvBlock(groups * 3, groups * 2, groups=groups)), groups * 2
+        return nn.Sequential(
+            _ConvBlock(come, groups * 3, 1), _ConvBlock(groups * 3, groups * 2, groups=groups)
+        ), groups * 2
     if name == "squeeze":
         return _SqueezeExcite(come, inner), come
     if name == "pool":

@@ -30,7 +30,8 @@ def trace_channels(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, 
     Raises:
         ModelError: The model fails on these inputs in its own forward pass, or has no parameters.
 
-    >>> graph = trace_channels(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)), torch.ones(1, 3, 8, 8))
+    >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
+    >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
     >>> [(group.name, group.size, group.candidates) for group in graph.groups if group.frozen is None]
     [('0', 16, (8, 16))]
     """

@@ -53,11 +53,14 @@ def probe(graph: ChannelGraph, model: nn.Module, inputs: tuple[Any, ...], device
 def _draw(graph: ChannelGraph, seed: int) -> Widths:
     """Any whole number of atoms, unequal on purpose: equal widths would hide an integer that fits by accident."""
     generator = torch.Generator().manual_seed(seed)
-    return Widths({
-        group.name: group.size if group.frozen is not None
-        else group.atom * int(torch.randint(1, group.atoms + 1, (), generator=generator))
-        for group in graph.groups
-    })
+    return Widths(
+        {
+            group.name: group.size
+            if group.frozen is not None
+            else group.atom * int(torch.randint(1, group.atoms + 1, (), generator=generator))
+            for group in graph.groups
+        }
+    )
 
 
 def _fails(net: Supernet, graph: ChannelGraph, widths: Widths, inputs: tuple[Any, ...], wanted: Any) -> str | None:

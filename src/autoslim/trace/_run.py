@@ -49,7 +49,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Ledger, tuple[str
         pass  # values that meta tensors don't have (.item(), data-dependent shapes): run it for real
     try:
         return *_record_on("cpu", model, inputs), "cpu"
-    except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is chained
+    except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, torch.Tensor))
         raise ModelError(
             f"{type(model).__name__}.forward fails on inputs of shape {shapes}: {type(error).__name__}: {error}. "
@@ -111,7 +111,10 @@ class _Tracer(TorchDispatchMode):
             hook.remove()
 
     def _enter(self, name: str) -> Any:
-        return lambda module, args: self.stack.append((name, type(module).__name__))
+        def enter(module: nn.Module, args: Any) -> None:
+            self.stack.append((name, type(module).__name__))
+
+        return enter
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()

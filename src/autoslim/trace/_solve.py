@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -106,7 +107,9 @@ def _collect(ledger: Ledger, classes: Ints) -> list[_Found]:
             found[key].atoms.append(c)
     for group in found.values():
         if group.mark is None and len(group.atoms) == 1:
-            group.mark = "all its channels stay or go together: the code mixes them (shuffle, softmax, one-channel layer)"
+            group.mark = (
+                "all its channels stay or go together: the code mixes them (shuffle, softmax, one-channel layer)"
+            )
     return list(found.values())
 
 
@@ -149,7 +152,7 @@ def _runs(owners: Ints, atoms: Ints) -> Iterable[Run]:
     owners, atoms = owners[starts], atoms[starts]
     follows = (np.diff(owners) == 0) & (np.diff(atoms) == 1) & (np.diff(repeats) == 0)
     bounds = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(owners)]
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         repeat = int(repeats[first])
         if owners[first] < 0:  # no group's: one atom that is always kept
             yield Run(-1, 0, repeat, repeat)

@@ -1,0 +1,281 @@
+"""Takes the name of some labelled images, gives them decoded: train and test, in memory, of one shape.
+
+A source, one file of this shelf each, only lists images and labels. What holds for all of them is here: the checks, the
+split that is made where none came along, decoding, and the statistics of the channels.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoslim._registry import Registry, unknown_name
+from autoslim.data._images import Decoded, Listing, Shape, decode_listing, describe_resize, find_shape
+from autoslim.data._random import draw_stratified
+from autoslim.errors import DataError
+
+_MEMORY = 8 * 2**30  # bytes of decoded images, train and test together
+_TEST_SHARE = 0.2  # of the images, where no test split came along
+_NAMED = 5  # names spelt out in a message, before "and N more"
+_LEAST_STD = 1 / 255  # one step of a pixel: a constant channel must not divide by zero
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and labels, decoded.
+
+    Attributes:
+        images: uint8 [N, C, H, W], contiguous.
+        labels: int64 [N].
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if (images.dtype, images.dim(), labels.dtype) != (torch.uint8, 4, torch.int64) or not images.is_contiguous():
+            raise DataError(
+                f"Split: images {images.dtype} {list(images.shape)}, labels {labels.dtype} {list(labels.shape)}; "
+                "expected contiguous uint8 [N, C, H, W] and int64 [N]. Convert them first."
+            )
+        if labels.shape != images.shape[:1]:
+            raise DataError(
+                f"Split: {len(images)} images but labels of shape {list(labels.shape)}; expected [{len(images)}]. "
+                "Give each image one label."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: "torch.Tensor | NDArray[np.int64] | Sequence[int]") -> "Split":
+        """The images at `indices`, in their order, copied."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return Split(self.images[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Labelled images, ready to be trained on.
+
+    Attributes:
+        name: The spec they were loaded from.
+        train: For training; the images that decide the search are held out of it with `hold_out`.
+        test: For the final table only.
+        classes: The name of each label.
+        mean: Of each channel of the train images, in [0, 1].
+        std: Likewise; never 0.
+        resize: How images were brought to the input size, in words; "none" if all had it.
+        notes: What the user must be told: a split that was made, images that were left out.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str
+    notes: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> Shape:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a source lists; `test` is None if it has none, and a split is then made."""
+
+    train: Listing
+    test: Listing | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+# From the spec's part after the colon to what is there, for as long as the context is open.
+Source: TypeAlias = Callable[[str], AbstractContextManager[Found]]
+SOURCES: Registry[Source] = Registry("data source")
+
+
+def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None) -> Data:
+    """Loads labelled images into memory.
+
+    Args:
+        spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), or "hf:NAME_OR_FOLDER" (a
+            data set of the Hugging Face hub, or a folder that its `datasets` library reads).
+        input_shape: (C, H, W) that all images are brought to, C being 1 or 3; by default it follows from the images.
+        seed: Of the test split, where one must be made, and of `limit`.
+        limit: At most so many images of each split, the classes in proportion; by default all.
+
+    Raises:
+        UnknownNameError: No such source; the message lists the closest.
+        DataError: Images or labels that are missing, unreadable or contradictory, or too many for memory.
+    """
+    source, _, place = spec.partition(":")
+    if source not in SOURCES:
+        hint = "Write digits, folder:PATH or hf:NAME_OR_FOLDER."
+        raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
+    _check_shape(spec, input_shape)
+    with SOURCES[source](place) as found:
+        _check_labels(spec, found)
+        train, test, notes = _divide(spec, found, seed)
+        if limit is not None:
+            train, test = (_limit(spec, part, found.classes, limit, seed) for part in (train, test))
+            notes = (*notes, f"Limited to {len(train)} train and {len(test)} test images, drawn with seed {seed}.")
+        if input_shape is None:
+            input_shape, note = find_shape((train, test))
+            notes = (*notes, note) if note else notes
+        _check_memory(spec, len(train) + len(test), input_shape)
+        parts: list[Split] = []
+        resized = False
+        for part, listing in (("train", train), ("test", test)):
+            decoded = decode_listing(listing, input_shape)
+            notes = (*notes, *_check_decoded(f"{spec}, {part}", decoded, listing.labels, found.classes))
+            parts.append(Split(decoded.images, torch.from_numpy(listing.labels[decoded.kept])))
+            resized = resized or decoded.resized
+    mean, std = _statistics(parts[0].images)
+    resize = describe_resize(input_shape) if resized else "none"
+    return Data(spec, parts[0], parts[1], found.classes, mean, std, resize, notes)
+
+
+def hold_out(train: Split, *, share: float = 0.1, most: int = 10_000, seed: int) -> tuple[Split, Split]:
+    """Holds the images out of train that decide the search.
+
+    Args:
+        train: What to divide.
+        share: Of the images, to hold out.
+        most: At most so many images, though at least one of each class.
+        seed: Of the draw; the same seed holds out the same images.
+
+    Returns:
+        Train without them, and the images held out, each class in proportion in both.
+
+    Raises:
+        DataError: A class has fewer than two images, or `share` is not between 0 and 1.
+    """
+    if not 0 < share < 1 or most < 1:
+        raise DataError(
+            f"hold_out: share {share}, most {most}; expected 0 < share < 1 and at least 1 image. "
+            "Use for instance share=0.1."
+        )
+    labels = train.labels.numpy()
+    _check_pairs("hold_out", labels, None)
+    count = max(min(round(share * len(train)), most), 1)
+    chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1)
+    return train.take(np.setdiff1d(np.arange(len(train)), chosen)), train.take(chosen)
+
+
+def _check_shape(spec: str, input_shape: Shape | None) -> None:
+    if input_shape is not None and (input_shape[0] not in (1, 3) or min(input_shape) < 1):
+        raise DataError(
+            f"{spec}: images can't be brought to {'x'.join(map(str, input_shape))}; expected channels x height x width "
+            "with 1 channel (grey) or 3 (RGB). Choose for instance --input 3x32x32."
+        )
+
+
+def _check_labels(spec: str, found: Found) -> None:
+    """Refuses what no training can work with: no images, a single class, labels that name no class."""
+    if not len(found.train):
+        raise DataError(f"{spec}: no images at all; expected at least two for each class. Check the path or the name.")
+    for part, listing in (("train", found.train), ("test", found.test)):
+        labels = np.empty(0, np.int64) if listing is None else listing.labels
+        outside = np.flatnonzero((labels < 0) | (labels >= len(found.classes)))
+        if outside.size:
+            raise DataError(
+                f"{spec}, {part}: {outside.size} labels are outside the class range, the first is {labels[outside[0]]} "
+                f"at image {outside[0]}; expected 0 to {len(found.classes) - 1}. Correct these labels, or leave out the "
+                "images that have none (often marked -1)."
+            )
+    if len(np.unique(found.train.labels)) < 2:
+        raise DataError(
+            f"{spec}: all {len(found.train)} images are of one class ({found.classes[found.train.labels[0]]}); "
+            "expected two classes or more. Add images of another class."
+        )
+
+
+def _check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
+    values, sizes = np.unique(labels, return_counts=True)
+    alone = [classes[value] if classes else f"class {value}" for value in values[sizes < 2]]
+    if alone:
+        raise DataError(
+            f"{where}: only one image of {_name_some(alone)}; expected two or more of each class, as each is divided. "
+            "Add images, or leave such a class out."
+        )
+
+
+def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple[str, ...]]:
+    """Train and test as found, or made from all images; and the notes with it."""
+    if found.test is not None:
+        return found.train, found.test, found.notes
+    total = len(found.train)
+    _check_pairs(spec, found.train.labels, found.classes)
+    chosen = draw_stratified(found.train.labels, round(_TEST_SHARE * total), purpose="test split", seed=seed, spare=1)
+    note = (
+        f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
+        f"proportion, drawn with seed {seed}."
+    )
+    rest = np.setdiff1d(np.arange(total), chosen)
+    return found.train.take(rest), found.train.take(chosen), (*found.notes, note)
+
+
+def _limit(spec: str, listing: Listing, classes: Sequence[str], limit: int, seed: int) -> Listing:
+    if limit < len(classes):
+        raise DataError(
+            f"{spec}: a limit of {limit} images is less than one for each of the {len(classes)} classes; expected "
+            f"at least {len(classes)}. Raise the limit."
+        )
+    if len(listing) <= limit:
+        return listing
+    return listing.take(draw_stratified(listing.labels, limit, purpose="limit", seed=seed))
+
+
+def _check_memory(spec: str, count: int, shape: Shape) -> None:
+    size = count * shape[0] * shape[1] * shape[2]
+    if size > _MEMORY:
+        side = int((_MEMORY / (count * shape[0])) ** 0.5)
+        raise DataError(
+            f"{spec}: {count} images of {'x'.join(map(str, shape))} take {size / 2**30:.1f} GiB decoded; expected at "
+            f"most {_MEMORY / 2**30:g} GiB, as all are kept in memory. Choose a smaller --input (sides up to {side} "
+            "fit) or fewer images."
+        )
+
+
+def _check_decoded(where: str, decoded: Decoded, labels: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
+    """Notes on the images left out; DataError if they are more than 1%, or the last ones of a class."""
+    if not decoded.failed:
+        return ()
+    told = f"{len(decoded.failed)} of {len(labels)} images can't be read: {_name_some(decoded.failed)}"
+    if 100 * len(decoded.failed) > len(labels):
+        raise DataError(f"{where}: {told}. Expected at most 1%. Replace or remove them.")
+    lost = [classes[label] for label in np.setdiff1d(labels, labels[decoded.kept])]
+    if lost:
+        raise DataError(f"{where}: {told}. No image of {_name_some(lost)} is left; expected one. Replace them.")
+    return (f"{where}: {told}. They are left out.",)
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 [N, C, H, W], in [0, 1]: exact, by counting pixel values."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for chunk in images.split(4096):
+        for channel in range(images.shape[1]):
+            counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
+    shares, values = counts / counts.sum(1, keepdim=True), torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(_LEAST_STD).tolist())

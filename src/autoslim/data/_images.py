@@ -1,0 +1,201 @@
+"""From listed images, encoded in files or bytes, to one uint8 tensor of one shape. Sets no global state of Pillow's."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+File: TypeAlias = bytes | str | NDArray[np.uint8] | None
+Shape: TypeAlias = tuple[int, int, int]
+
+_CHUNK = 256  # images read and decoded by one task: enough that the pool's own cost does not show
+_SIDE = 224  # of the input, when the images' sizes differ and none was asked for
+_GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
+# A palette is resolved with its transparency, or Pillow warns; premultiplied colours have no direct way to RGB.
+_FIRST = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+# What Pillow's decoders are known to raise on damaged files.
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Images that are known but not decoded.
+
+    Attributes:
+        rows: Where each image stands in its source, shape [N]: what `read` is asked for.
+        labels: The class of each, shape [N].
+        read: From rows to (name, file) each; a file is encoded bytes, a path, grey pixels [H, W], or None if missing.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: NDArray[np.int64]) -> "Listing":
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The images that could be read, [M, C, H, W] uint8; `kept` are their indices, `failed` the others' names and why."""
+
+    images: torch.Tensor
+    kept: NDArray[np.int64]
+    failed: tuple[str, ...]
+    resized: bool
+
+
+def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
+    """The input shape (C, H, W) that follows from the images' headers, and a note if their sizes differ ("" if not).
+
+    Three channels as soon as one image has colour; the common size, or a square of 224 or of the median shorter side.
+    """
+    sizes: list[tuple[int, int]] = []
+    colour = False
+    for listing in listings:
+        found = np.zeros((len(listing), 2), dtype=np.int64)
+        coloured = np.zeros(len(listing), dtype=bool)
+
+        def look(
+            position: int, image: Image.Image, found: NDArray[np.int64] = found, coloured: NDArray[np.bool_] = coloured
+        ) -> None:
+            found[position] = _upright_size(image)
+            coloured[position] = image.mode not in _GREY
+
+        _visit(listing, look)
+        sizes.extend((int(w), int(h)) for w, h in found if w)
+        colour = colour or bool(coloured.any())
+    channels = 3 if colour else 1
+    if not sizes:  # decoding will tell what is wrong with them
+        return (channels, 1, 1), ""
+    if len(set(sizes)) == 1:
+        return (channels, sizes[0][1], sizes[0][0]), ""
+    shorter = sorted(min(size) for size in sizes)
+    side = min(_SIDE, shorter[len(shorter) // 2])
+    (w0, h0), (w1, h1) = min(sizes, key=_area), max(sizes, key=_area)
+    return (channels, side, side), (
+        f"The images' sizes differ, from {h0}x{w0} to {h1}x{w1} (height x width): all are brought to {side}x{side}. "
+        "Choose another size with --input."
+    )
+
+
+def decode_listing(listing: Listing, shape: Shape) -> Decoded:
+    """Decodes all images to `shape` (C, H, W) on a pool of threads; those that can't be read are left out and named."""
+    images = torch.empty((len(listing), *shape), dtype=torch.uint8)
+    pixels = images.numpy()
+    resized = np.zeros(len(listing), dtype=bool)
+    mode, size = ("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1])
+
+    def decode(position: int, image: Image.Image) -> None:
+        ImageOps.exif_transpose(image, in_place=True)
+        image = _to_mode(image, mode)
+        if image.size != size:
+            image, resized[position] = _cover(image, size), True
+        pixels[position] = np.asarray(image).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
+
+    failed = _visit(listing, decode)
+    kept = np.setdiff1d(np.arange(len(listing)), [position for position, _ in failed])
+    if failed:
+        for target, position in enumerate(kept):  # in place: a copy of all could be gigabytes
+            pixels[target] = pixels[position]
+    return Decoded(images[: len(kept)], kept, tuple(text for _, text in failed), bool(resized[kept].any()))
+
+
+def describe_resize(shape: Shape) -> str:
+    """In words, how `decode_listing` brings an image of another size to `shape`."""
+    _, height, width = shape
+    if height == width:
+        return f"bilinear, shorter side to {height}, centre crop"
+    return f"bilinear, scaled to cover {height}x{width}, centre crop"
+
+
+def _visit(listing: Listing, work: Callable[[int, Image.Image], None]) -> list[tuple[int, str]]:
+    """Calls `work` with each position and opened image; returns the positions that failed, each with name and reason."""
+
+    def visit(start: int) -> list[tuple[int, str]]:
+        failed: list[tuple[int, str]] = []
+        rows = listing.rows[start : start + _CHUNK].tolist()
+        for position, (name, file) in enumerate(listing.read(rows), start):
+            try:
+                with _open(file) as image:
+                    work(position, image)
+            except _UNREADABLE as error:
+                failed.append((position, f"{name} ({_reason(error)})"))
+        return failed
+
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
+        return [failure for failures in pool.map(visit, range(0, len(listing), _CHUNK)) for failure in failures]
+
+
+def _open(file: File) -> Image.Image:
+    if file is None:
+        raise OSError("no image here")
+    if isinstance(file, np.ndarray):
+        return Image.fromarray(file)
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text holds a memory address
+        return "not an image that Pillow can read"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height once EXIF orientation is applied, from the header alone."""
+    width, height = image.size
+    # without this look at `info`, `getexif` would decode a whole PNG in search of a late chunk
+    turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in mode L or RGB, 8 bits a channel; transparency is dropped, as `Image.convert` does."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("32-bit pixels that do not fit 16 bits")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # Pillow's own conversion clips at 255
+    if image.mode in _FIRST:
+        image = image.convert(_FIRST[image.mode])
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image scaled until it just covers `size` (width, height), then cropped to its centre."""
+    (width, height), (to_width, to_height) = image.size, size
+    if width * to_height <= height * to_width:
+        scaled = (to_width, to_width * height // width)
+    else:
+        scaled = (to_height * width // height, to_height)
+    image = image.resize(scaled, Image.Resampling.BILINEAR)
+    left, top = round((scaled[0] - to_width) / 2), round((scaled[1] - to_height) / 2)
+    return image.crop((left, top, left + to_width, top + to_height))
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
