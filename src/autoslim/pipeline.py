@@ -189,7 +189,8 @@ class Job:
         return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def price(self, widths: Widths) -> dict[str, float]:
-        return {name: cost(widths) for name, cost in self.costs.items()}
+        """Every cost of these widths: whole numbers, told as such."""
+        return {name: int(cost(widths)) for name, cost in self.costs.items()}
 
     @property
     def space(self) -> Space:
@@ -347,23 +348,25 @@ class Job:
         batches = list(self.batches(self.data.test))
         trained = self.config.retrain != "none"
         tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
+        own = tested.get("base")
+        if own is not None:
+            self.shown.line(f"test      your own network: {own:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
         rows: list[dict[str, Any]] = []
         for each in found:
             slug = each.budget.slug
             supernet = self.scorer.judge(each.widths, batches)
             accuracy = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
             row = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
-            row |= {**each.costs, "accuracy": accuracy}
+            row |= {**self.price(each.widths), "accuracy": accuracy}
             if f"{slug}/uniform" in places:
                 metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")
-                row["uniform"] = {key: metrics[key] for key in ("ratio", *self.costs)}
-                row["uniform"]["accuracy"] = {"test": tested[f"{slug}/uniform"]}
+                row["uniform"] = {
+                    **{key: metrics[key] for key in ("ratio", *self.costs)},
+                    "accuracy": {"test": tested[f"{slug}/uniform"]},
+                }
             rows.append(row)
             self.tell(row)
-        base: dict[str, Any] = {**self.base, "accuracy": {"test": tested.get("base")}}
-        own = tested.get("base")
-        if own is not None:
-            self.shown.line(f"test      your own network: {own:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
+        base: dict[str, Any] = {**self.base, "accuracy": {"test": own}}
         return self.summary(base, rows)
 
     def test_network(self, path: Path, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:

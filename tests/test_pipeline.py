@@ -1,0 +1,229 @@
+"""The main job at its smallest, on real digits: what it leaves keeps the contract that later tools rely on."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import autoslim
+from autoslim.budget import Budget
+from autoslim.data import load_data
+from autoslim.errors import BudgetError, RunFolderError, TrainingError
+from autoslim.pipeline import Job, RunConfig, parse_shape, resume, run
+from autoslim.progress import Shown
+from autoslim.recipes import RECIPES
+from autoslim.testing.networks import counted_macs
+from autoslim.train import TrainConfig
+
+QUIET = Shown(quiet=True)
+CONFIG = RunConfig(
+    model="zoo:resnet_digits?width=8",
+    data="digits",
+    budget=("macs<=50%", "params<=40%,macs<=60%"),
+    search_images=60,
+    train=TrainConfig(epochs_supernet=2, epochs_retrain=2, batch_size=64, augment="crop"),
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    return run(
+        replace(CONFIG, out=str(tmp_path_factory.mktemp("runs") / "done")), shown=QUIET, command="autoslim run x"
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(done):
+    return json.loads((done / "summary.json").read_text())
+
+
+def test_the_summary_keeps_its_contract(summary):
+    assert (summary["_type"], summary["_version"]) == ("Summary", 1)
+    assert (summary["model"], summary["data"], summary["task"]) == (CONFIG.model, "digits", "classification")
+    assert (summary["metric"], summary["seed"], summary["input"]) == ("accuracy", 0, [[1, 1, 8, 8]])
+    assert set(summary["base"]) == {"macs", "params", "memory", "accuracy"}
+    assert set(summary["seconds"]) == {"trace", "train", "search", "retrain"}
+    assert all(seconds > 0 for seconds in summary["seconds"].values())
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert [row["budget"] for row in summary["budgets"]] == list(CONFIG.budget)
+    for row in summary["budgets"]:
+        assert set(row) == {"budget", "folder", "widths", "macs", "params", "memory", "accuracy", "uniform"}
+        assert set(row["accuracy"]) == {"search", "supernet", "test"}
+        assert set(row["uniform"]) == {"ratio", "macs", "params", "memory", "accuracy"}
+        assert all(0 <= value <= 1 for value in (*row["accuracy"].values(), *row["uniform"]["accuracy"].values()))
+
+
+def test_budgets_hold_and_costs_are_those_of_the_loaded_modules(done, summary):
+    x = (torch.zeros(1, 1, 8, 8),)
+    base = {name: summary["base"][name] for name in ("macs", "params", "memory")}
+    for row in summary["budgets"]:
+        assert Budget.parse(row["budget"]).holds(row, base)
+        for folder, told in ((done / row["folder"], row), (done / row["folder"] / "uniform", row["uniform"])):
+            model = autoslim.load(folder)
+            assert counted_macs(model, x) == told["macs"]
+            assert sum(p.numel() for p in model.parameters()) == told["params"]
+        binding = "macs" if row["budget"] == "macs<=50%" else "params"
+        assert abs(row["uniform"][binding] / row[binding] - 1) < 0.03  # eight channels are coarse
+
+
+def test_test_accuracy_is_that_of_the_loaded_module_on_prepared_images(done, summary):
+    row = summary["budgets"][0]
+    config = json.loads((done / row["folder"] / "config.json").read_text())
+    data = load_data("digits", seed=0)
+    mean, std = (torch.tensor(config["normalisation"][k]).view(1, -1, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        logits = autoslim.load(done / row["folder"])((data.test.images / 255 - mean) / std)
+    hits = (logits.argmax(1) == data.test.labels).double().mean()
+    assert float(hits) == row["accuracy"]["test"]
+    assert config["classes"] == [str(digit) for digit in range(10)]
+    assert config["input"] == [1, 1, 8, 8]
+
+
+def test_each_model_folder_is_complete(done, summary):
+    folders = [done / "models" / "base"]
+    for row in summary["budgets"]:
+        folders += [done / row["folder"], done / row["folder"] / "uniform"]
+        assert json.loads((done / row["folder"] / "widths.json").read_text())["widths"] == row["widths"]
+    for folder in folders:
+        assert {p.name for p in folder.iterdir() if p.is_file()} == {
+            "config.json", "widths.json", "model.safetensors", "metrics.json",
+        }  # fmt: skip
+    assert not [p for p in done.rglob("*.part")]
+
+
+def test_the_search_is_on_the_disk_without_a_clock(done, summary):
+    steps = [json.loads(line) for line in (done / "search.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == list(range(1, len(steps) + 1))
+    assert summary["budgets"][0]["widths"] in [step["widths"] for step in steps]
+    assert not any("second" in key or "time" in key for step in steps for key in step)
+    assert len([line for line in (done / "times.jsonl").read_text().splitlines() if "search_step" in line]) == len(
+        steps
+    )
+
+
+@pytest.mark.parametrize("lost", [["summary.json"], ["search.jsonl", "summary.json"], ["models", "summary.json"]])
+def test_a_run_that_was_stopped_resumes_to_the_same_result(done, summary, tmp_path, lost):
+    again = tmp_path / "again"
+    shutil.copytree(done, again)
+    search = (done / "search.jsonl").read_text()
+    for name in lost:
+        path = again / name
+        if name == "search.jsonl":
+            path.write_text(search[: len(search) // 2])  # a torn line, too
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    resume(again, shown=QUIET)
+    assert (again / "search.jsonl").read_text() == search
+    new = json.loads((again / "summary.json").read_text())
+    assert {**new, "seconds": None} == {**summary, "seconds": None}
+    assert new["command"] == "autoslim run x"
+
+
+def test_an_output_folder_with_a_run_is_refused_before_any_work(done):
+    with pytest.raises(RunFolderError, match="holds another run"):
+        run(replace(CONFIG, out=str(done), data="hf:not-even-looked-at"), shown=QUIET)
+
+
+def test_a_budget_that_cannot_be_met_is_refused_before_the_folder_is_made(tmp_path):
+    with pytest.raises(BudgetError) as error:
+        run(replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=1%",)), shown=QUIET)
+    assert "macs<=1%" in str(error.value)
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(BudgetError, match="budget is empty"):
+        run(replace(CONFIG, out=str(tmp_path / "x"), budget=()), shown=QUIET)
+
+
+@pytest.mark.parametrize("how", ["inherit", "none"])
+def test_other_ways_to_get_weights(tmp_path, how):
+    config = replace(CONFIG, out=str(tmp_path / how), budget=("macs<=60%",), retrain=how, baselines="none")
+    config = replace(config, train=replace(CONFIG.train, epochs_retrain=1))
+    folder = run(config, shown=QUIET)
+    row = json.loads((folder / "summary.json").read_text())["budgets"][0]
+    assert "uniform" not in row
+    assert (row["accuracy"]["test"] is None) == (how == "none")
+    assert json.loads((folder / "summary.json").read_text())["base"]["accuracy"]["test"] is None
+    if how == "none":  # the saved network is the sub-network of the supernet, statistics and all
+        data = load_data("digits", seed=0)
+        config = json.loads((folder / row["folder"] / "config.json").read_text())["normalisation"]
+        mean, std = (torch.tensor(config[k]).view(1, -1, 1, 1) for k in ("mean", "std"))
+        with torch.no_grad():
+            logits = autoslim.load(folder / row["folder"])((data.test.images / 255 - mean) / std)
+        hits = (logits.argmax(1) == data.test.labels).double().mean()
+        assert float(hits) == pytest.approx(row["accuracy"]["supernet"], abs=0.01)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = replace(CONFIG, out=str(tmp_path / "nan"), train=replace(CONFIG.train, lr=1e9, warmup=0.0))
+    with pytest.raises(TrainingError, match="learning rate"):
+        run(config, shown=QUIET)
+    assert not (tmp_path / "nan" / "supernet.safetensors").exists()
+
+
+def test_the_test_set_is_not_read_before_everything_else_has_ended(tmp_path, monkeypatch):
+    order: list[str] = []
+    for stage in ("train_supernet", "search", "retrain", "test"):
+        original = getattr(Job, stage)
+
+        def noted(self, *args, original=original, stage=stage):
+            if stage == "test":
+                order.append("test begins")
+                object.__setattr__(self.data, "test", kept["test"])
+            return original(self, *args)
+
+        monkeypatch.setattr(Job, stage, noted)
+    kept = {}
+    prepare = Job.prepare
+
+    def without_test(self):
+        prepare(self)
+        kept["test"] = self.data.test
+        object.__setattr__(self.data, "test", None)  # whoever looks at it earlier fails
+
+    monkeypatch.setattr(Job, "prepare", without_test)
+    run(replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=60%",), baselines="none"), shown=QUIET)
+    assert order == ["test begins"]
+
+
+def test_a_users_own_factory_and_folder_of_images(tmp_path):
+    from PIL import Image
+
+    images = load_data("digits", seed=0).train
+    for index in range(160):
+        folder = tmp_path / "data" / ("even" if images.labels[index] % 2 == 0 else "odd")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.images[index, 0].numpy()).resize((12, 12)).save(folder / f"{index}.png")
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def factory(num_classes, in_channels, width=16):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
+    )
+    config = RunConfig(
+        model=f"{tmp_path}/mine.py:factory?width=24", data=f"folder:{tmp_path}/data", out=str(tmp_path / "out"),
+        baselines="none", train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=32),
+    )  # fmt: skip
+    folder = run(config, shown=QUIET)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["input"] == [[1, 1, 12, 12]]
+    model = autoslim.load(folder / summary["budgets"][0]["folder"])
+    assert isinstance(model, nn.Sequential)
+    assert model(torch.zeros(1, 1, 12, 12)).shape == (1, 2)
+
+
+def test_shapes_are_read():
+    assert parse_shape("3,64,32") == parse_shape("1,3,64,32") == (1, 3, 64, 32)
+    for text in ("3,64", "a,b,c", "3,0,4", ""):
+        with pytest.raises(ValueError, match=r"expected channels,height,width\. Write for instance --input 3,224,224"):
+            parse_shape(text)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_recipes_round_trip(name):
+    config = RECIPES[name]()
+    data = json.loads(json.dumps(autoslim.pipeline.asdict(config)))
+    assert RunConfig.from_json(data) == config

@@ -1,0 +1,99 @@
+"""Files are written whole, a folder never holds two runs, a torn line is cut off."""
+
+import json
+
+import pytest
+
+from autoslim.errors import RunFolderError
+from autoslim.run_folder import RunFolder, read_json, whole_folder, write_json, write_whole
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"_type": "A", "_version": 1})
+
+    def broken(aside):
+        aside.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, broken)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert read_json(path, kind="A") == {"_type": "A", "_version": 1}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    def break_off():
+        with whole_folder(tmp_path / "model") as aside:
+            (aside / "deep").mkdir()
+            (aside / "deep" / "a").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(tmp_path / "model") as aside:
+        (aside / "a").write_text("x")
+        assert not (tmp_path / "model").exists()
+    assert [p.name for p in (tmp_path / "model").iterdir()] == ["a"]
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    RunFolder.create(tmp_path / "run", {"config": {}, "command": ""})
+    with pytest.raises(RunFolderError) as error:
+        RunFolder.create(tmp_path / "run", {"config": {}, "command": ""})
+    assert str(error.value) == (
+        f"The output folder {tmp_path / 'run'} holds another run; expected a new or empty one. Choose another with "
+        f"--out, or go on with that run: autoslim run --resume {tmp_path / 'run'}."
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(
+        RunFolderError, match=r"holds other files; expected a new or empty one\. Choose another with --out\."
+    ):
+        RunFolder.check(tmp_path / "mine")
+    RunFolder.check(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_lines_come_back_and_a_torn_last_one_is_cut_off(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"config": {}, "command": ""})
+    assert folder.lines("search.jsonl") == []
+    folder.append("search.jsonl", {"step": 1})
+    folder.append("search.jsonl", {"step": 2})
+    path = folder.path / "search.jsonl"
+    whole = path.read_text()
+    for cut in range(1, len('{"step": 2}') + 1):
+        path.write_text(whole[:-cut])
+        assert folder.lines("search.jsonl") == [{"step": 1}]
+        assert path.read_text() == '{"step": 1}\n'
+    path.write_text('{"step": 1}\nnot json\n{"step": 3}\n')
+    with pytest.raises(RunFolderError, match=r"`search\.jsonl` in .* has a line that is not JSON"):
+        folder.lines("search.jsonl")
+
+
+def test_seconds_are_summed_over_sessions(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", {"config": {}, "command": ""})
+    for line in (
+        {"stage": "train", "seconds": 1.5},
+        {"search_step": 1, "step_seconds": 9.0},
+        {"stage": "train", "seconds": 2.0},
+    ):
+        folder.append("times.jsonl", line)
+    assert folder.seconds() == {"train": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "is missing"),
+        ("{", "can't be read"),
+        ("[]", "is list"),
+        (json.dumps({"_type": "B", "_version": 1}), r"is \('B', 1\)"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_told(tmp_path, content, what):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(RunFolderError, match=f"`a.json`.*{what}"):
+        read_json(tmp_path / "a.json", kind="A")
