@@ -75,7 +75,9 @@ def test_what_can_not_be_read_is_refused(text: str, part: str):
 def test_nothing_is_no_budget(text: str):
     with pytest.raises(BudgetError) as error:
         Budget.parse(text)
-    assert str(error.value) == f"Budget {text!r}: {text!r} leaves nothing; expected a number above 0."
+    assert str(error.value) == (
+        f'Budget {text!r}: {text!r} limits to 0; expected a finite number above 0. Write for instance "macs<=50%".'
+    )
 
 
 @pytest.mark.parametrize("text", ["macs<=1M,macs<=50%", "flops<=1M,macs<=2M"])
@@ -135,7 +137,8 @@ def test_slug_says_the_limits(limits: dict[str, tuple[int, str]]):
         metric, said = part.rsplit("-", 1)
         assert metric == limit.metric
         (read,) = Budget.parse(f"{metric}<={said}{'%' if limit.relative else ''}").limits
-        assert read == limit
+        assert (read.metric, read.relative) == (limit.metric, limit.relative)
+        assert math.isclose(read.value, limit.value, rel_tol=1e-12)
 
 
 @given(metrics, numbers, units, st.sampled_from(["", " "]))
@@ -161,3 +164,12 @@ def test_any_text_is_read_or_refused(text: str):
     except BudgetError:
         return
     assert all(limit.value > 0 for limit in budget.limits)
+
+
+def test_decimals_are_exact_and_endless_numbers_refused():
+    assert Budget.parse("macs<=1.001k").holds({"macs": 1001.0}, {})
+    assert Budget.parse("macs<=1234567").slug != Budget.parse("macs<=1234568").slug
+    assert Budget.parse("macs<=1e15").slug == "macs-1000000G"
+    assert Budget.parse("macs<=50%") == Budget.parse(" macs <= 50 %")
+    with pytest.raises(BudgetError, match="limits to inf; expected a finite number above 0"):
+        Budget.parse("macs<=1e999")

@@ -120,3 +120,10 @@ def test_replace_all_with_the_same(data: dict[str, int], width: int):
     replaced = Widths(data).replace(dict.fromkeys(data, width))
     assert dict(replaced) == dict.fromkeys(data, width)
     assert list(replaced) == list(data)
+
+
+def test_a_width_is_a_whole_number():
+    with pytest.raises(WidthsError, match=r"Widths \{'a': 7\.9\}: .* Expected whole numbers of channels, one per group\."):
+        Widths({"a": 7.9})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(WidthsError, match="Expected whole numbers"):
+        Widths.from_json({"_type": "Widths", "_version": 1, "widths": {"a": "8"}})

@@ -4,6 +4,8 @@ import ctypes
 import os
 import sys
 
+from autoslim.cli import main as command
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _LARGEST = -1, -3, 2**31 - 1
 
 
@@ -25,8 +27,6 @@ def set_process() -> None:
 def main() -> int:
     """Entry point of `autoslim` and `python -m autoslim`."""
     set_process()
-    from autoslim.cli import main as command  # after the settings: it loads all that reads them
-
     return command()
 
 

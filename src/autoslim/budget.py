@@ -1,12 +1,14 @@
 """Budget: what the slim network may cost. "macs<=300M", "params<=60%", several joined by commas."""
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 
 from autoslim.errors import BudgetError
 
-_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_UNITS = {"%": Decimal("0.01"), "": Decimal(1), "k": Decimal(10**3), "m": Decimal(10**6), "g": Decimal(10**9)}
 _ALIASES = {"flops": "macs"}
 _PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|[kmg]?)\s*", re.IGNORECASE)
 
@@ -33,7 +35,7 @@ class Budget:
     ('macs-50+params-2M', [300000000.0, 2000000.0])
     """
 
-    text: str
+    text: str = field(compare=False)
     limits: tuple[Limit, ...]
 
     @classmethod
@@ -47,11 +49,14 @@ class Budget:
                     f"Budget {text!r}: can't read {part.strip()!r}; expected metric<=number with an optional k, M, G "
                     'or %. Write for instance --budget "macs<=300M", "macs<=50%" or "macs<=50%,params<=2M".'
                 )
-            name, number, unit = match.group(1).lower(), float(match.group(2)), match.group(3).lower()
+            name, unit = match.group(1).lower(), match.group(3).lower()
             metric = _ALIASES.get(name, name)
-            value = number / 100 if unit == "%" else number * _UNITS[unit]
-            if value <= 0:
-                raise BudgetError(f"Budget {text!r}: {part.strip()!r} leaves nothing; expected a number above 0.")
+            value = float(Decimal(match.group(2)) * _UNITS[unit])  # decimal, so that 1.001k is 1001 and not below it
+            if value <= 0 or not math.isfinite(value):
+                raise BudgetError(
+                    f"Budget {text!r}: {part.strip()!r} limits to {value:g}; expected a finite number above 0. "
+                    'Write for instance "macs<=50%".'
+                )
             if metric in limits:
                 raise BudgetError(f"Budget {text!r}: {metric} is limited twice; keep the tighter one.")
             limits[metric] = Limit(metric, value, relative=unit == "%")
@@ -69,8 +74,8 @@ class Budget:
 
 def _short(limit: Limit) -> str:
     if limit.relative:
-        return f"{limit.value * 100:g}"
+        return f"{limit.value * 100:.12g}"
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if limit.value >= scale:
-            return f"{limit.value / scale:g}{unit}"
-    return f"{limit.value:g}"
+            return f"{limit.value / scale:.12g}{unit}"
+    return f"{limit.value:.12g}"

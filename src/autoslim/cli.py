@@ -67,11 +67,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except AutoSlimError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
         return 2
-    except ValueError as error:  # a configuration that does not validate
-        if type(error) is not ValueError:
-            raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
-        return 2
 
 
 def _run(args: list[str]) -> int:

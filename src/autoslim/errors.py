@@ -12,6 +12,10 @@ class UnknownNameError(AutoSlimError, KeyError):
         return str(self.args[0])
 
 
+class ConfigError(AutoSlimError, ValueError):
+    """Settings that don't fit: a field out of range, or two that contradict each other."""
+
+
 class WidthsError(AutoSlimError, ValueError):
     """Widths that do not fit their graph: an unknown group, or channels that are no whole atoms."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from autoslim.errors import TrainingError
+from autoslim.errors import ConfigError, TrainingError
 from autoslim.supernet import Supernet
 from autoslim.tasks import Task
 
@@ -46,9 +46,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (("epochs_supernet", 1), ("epochs_retrain", 1), ("batch_size", 2), ("random_subnets", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
+                raise ConfigError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
         if self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.label_smoothing < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"TrainConfig: lr {self.lr}, warmup {self.warmup}, label_smoothing {self.label_smoothing}; expected "
                 "lr > 0 and the other two in [0, 1)."
             )

@@ -1,6 +1,7 @@
 """Widths: how many channels each group keeps. The one value that search, supernet and extraction exchange."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from operator import index
 from typing import Any
 
 from autoslim.errors import WidthsError
@@ -21,7 +22,10 @@ class Widths(Mapping[str, int]):
     __slots__ = ("_hash", "_items")
 
     def __init__(self, items: Mapping[str, int] | Iterable[tuple[str, int]]) -> None:
-        self._items = {str(name): int(width) for name, width in dict(items).items()}
+        try:
+            self._items = {str(name): index(width) for name, width in dict(items).items()}
+        except TypeError as error:
+            raise WidthsError(f"Widths {items!r}: {error}. Expected whole numbers of channels, one per group.") from None
         self._hash = hash(frozenset(self._items.items()))
 
     def replace(self, changes: Mapping[str, int] | None = None, **more: int) -> "Widths":

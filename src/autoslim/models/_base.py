@@ -92,7 +92,8 @@ def make_network(factory: Factory, arguments: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         raise ModelError(
             f"{called} raised {type(error).__name__}: {str(error).rstrip('.')}. By its signature it takes "
-            f"{_say_parameters(factory)}. Change the arguments after `?` in the model's name."
+            f"{_say_parameters(factory)}. Change the arguments after `?` in the model's name, "
+            "or correct what makes it."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(

@@ -101,10 +101,11 @@ def _load(path: Path, data: bytes, sha256: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         exec(loader.source_to_code(data, str(path)), vars(module))
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        for helper in _helpers(path.parent, before, folders):
-            del sys.modules[helper]
+    except BaseException as error:
+        for half_run in [name, *_helpers(path.parent, before, folders)]:
+            sys.modules.pop(half_run, None)
+        if not isinstance(error, (Exception, SystemExit)):
+            raise  # Ctrl-C
         raise ModelError(
             f"Model file `{path}`: importing it raised {type(error).__name__}: {error}; expected a file that only "
             'defines networks. Correct it; what should run as a script goes under `if __name__ == "__main__":`.'
@@ -126,7 +127,7 @@ def _helpers(folder: Path, before: set[str], folders: list[str]) -> list[str]:
         known = getattr(sys.modules.get(top), "__spec__", None)
         return found is not None and known is not None and found.origin == known.origin
 
-    return [name for name in sys.modules if name not in before and came_from_folder(name)]
+    return [name for name in list(sys.modules) if name not in before and came_from_folder(name)]
 
 
 def _forget_helpers(folder: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, RunFolderError
+from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.search._base import METHODS, Cost, Found, Score, Scorer, Space, Step, check_budgets, costs_of
 from autoslim.widths import Widths
 
@@ -54,7 +54,7 @@ class Greedy:
             ("metric", self.metric, ("loss", "accuracy")),
         ):
             if value not in known:
-                raise ValueError(f"Greedy: {name}={value!r}; expected {known[0]!r} or {known[1]!r}. Pass one of them.")
+                raise ConfigError(f"Greedy: {name}={value!r}; expected {known[0]!r} or {known[1]!r}. Pass one of them.")
 
     def search(
         self,

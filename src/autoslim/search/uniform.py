@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, RunFolderError
+from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
 from autoslim.widths import Widths
 
@@ -24,7 +24,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"Uniform: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance 0.01."
             )
 

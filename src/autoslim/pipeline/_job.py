@@ -1,133 +1,38 @@
-"""The stages in order: trace, train the supernet, search, retrain what was found, test, report.
-
-Each stage leaves a file that the next one reads; a run that was stopped goes on with the first stage whose file is
-missing. The test images are touched by `_test` alone, after everything else has ended.
-"""
+"""The stages of one run at work, in their order; each leaves a file that the next one reads."""
 
 import importlib.metadata
 import platform
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from autoslim.budget import Budget
 from autoslim.costs import COSTS, make_cost
 from autoslim.data import Data, Loader, Split, hold_out, load_data
-from autoslim.errors import BudgetError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model, describe_model
+from autoslim.pipeline._config import RunConfig
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.saved import load, load_tensors_, save_network, save_tensors
 from autoslim.score import SupernetScorer, evaluate
-from autoslim.search import Found, Greedy, Score, Space, Step, check_budgets, match_uniform
+from autoslim.search import Found, Score, Space, Step, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
 from autoslim.trace import trace_channels
-from autoslim.train import TrainConfig, train_network, train_supernet
+from autoslim.train import train_network, train_supernet
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
 _EVAL_BATCH = 250
 _CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """A whole run."""
-
-    model: str
-    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
-    data: str
-    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images) or folder:PATH (one folder per class)."""
-    budget: tuple[str, ...] = ("macs<=50%",)
-    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
-    given. Several give several networks."""
-    out: str = "runs/autoslim"
-    """Folder for the results; must be new or empty."""
-    seed: int = 0
-    """Of every random choice."""
-    input: str = ""
-    """Input shape, e.g. 3,64,64; follows the data unless given."""
-    search_images: int = 10_000
-    """Images, held out of train, that decide each search step; 10% of train are held out, 10,000 at most."""
-    baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
-    """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
-    retrain: Literal["scratch", "inherit", "none"] = "scratch"
-    """Where the found networks' weights come from: trained anew, trained on from the supernet's, or the supernet's."""
-    search: Greedy = field(default_factory=Greedy)
-    """How the widths are searched."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """How supernet and networks are trained."""
-
-    def __post_init__(self) -> None:
-        for text in self.budget:
-            for limit in Budget.parse(text).limits:
-                COSTS[limit.metric]  # an unknown metric is told before anything else happens
-        if self.search_images < 1:
-            raise ValueError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
-
-    @property
-    def budgets(self) -> list[Budget]:
-        return [Budget.parse(text) for text in self.budget]
-
-    @property
-    def input_shape(self) -> tuple[int, int, int] | None:
-        return parse_shape(self.input)[-3:] if self.input else None  # pyright: ignore[reportReturnType]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
-        parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
-        parts["budget"] = tuple(data["budget"])
-        return cls(**{**data, **parts})
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Reads "3,64,64" or "1,3,64,64"; anything else raises ValueError."""
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) not in (3, 4) or min(shape) < 1:
-        raise ValueError(f"Input shape {text!r}: expected channels,height,width. Write for instance --input 3,224,224.")
-    return shape if len(shape) == 4 else (1, *shape)
-
-
-def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> Path:
-    """Starts a run in a new folder and returns the folder; see `resume` for one that was stopped.
-
-    Args:
-        config: What to do; recipes give whole ones.
-        shown: Where progress goes.
-        command: The command line that asked for it, kept in the summary.
-    """
-    if not config.budget:
-        raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
-    # Everything that can be refused is refused before the folder is made.
-    job = Job(config, shown or Shown(), command)
-    RunFolder.check(Path(config.out))
-    job.prepare()
-    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config)})
-    return job.finish()
-
-
-def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
-    """Goes on with a run that was stopped, from the first stage that had not ended."""
-    run_folder, saved = RunFolder.open(Path(folder))
-    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
-    job = Job(config, shown or Shown(), saved["command"])
-    job.prepare()
-    job.folder = run_folder
-    return job.finish()
 
 
 class Job:

@@ -1,0 +1,43 @@
+"""The stages in order: trace, train the supernet, search, retrain what was found, test, report.
+
+Each stage leaves a file that the next one reads; a run that was stopped goes on with the first stage whose file is
+missing. The test images are touched by `Job.test` alone, after everything else has ended.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from autoslim.errors import BudgetError
+from autoslim.pipeline._config import RunConfig as RunConfig
+from autoslim.pipeline._config import parse_shape as parse_shape
+from autoslim.pipeline._job import Job
+from autoslim.progress import Shown
+from autoslim.run_folder import RunFolder
+
+
+def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> Path:
+    """Starts a run in a new folder and returns the folder; see `resume` for one that was stopped.
+
+    Args:
+        config: What to do; recipes give whole ones.
+        shown: Where progress goes.
+        command: The command line that asked for it, kept in the summary.
+    """
+    if not config.budget:
+        raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
+    # Everything that can be refused is refused before the folder is made.
+    job = Job(config, shown or Shown(), command)
+    RunFolder.check(Path(config.out))
+    job.prepare()
+    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config)})
+    return job.finish()
+
+
+def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
+    """Goes on with a run that was stopped, from the first stage that had not ended."""
+    run_folder, saved = RunFolder.open(Path(folder))
+    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
+    job = Job(config, shown or Shown(), saved["command"])
+    job.prepare()
+    job.folder = run_folder
+    return job.finish()

@@ -1,0 +1,80 @@
+"""What a whole run is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from autoslim.budget import Budget
+from autoslim.costs import COSTS
+from autoslim.errors import BudgetError, ConfigError
+from autoslim.search import Greedy
+from autoslim.train import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A whole run."""
+
+    model: str
+    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
+    data: str
+    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images) or folder:PATH (one folder per class)."""
+    budget: tuple[str, ...] = ("macs<=50%",)
+    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
+    given. Several give several networks."""
+    out: str = "runs/autoslim"
+    """Folder for the results; must be new or empty."""
+    seed: int = 0
+    """Of every random choice."""
+    input: str = ""
+    """Input shape, e.g. 3,64,64; follows the data unless given."""
+    search_images: int = 10_000
+    """Images, held out of train, that decide each search step; 10% of train are held out, 10,000 at most."""
+    baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
+    """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
+    retrain: Literal["scratch", "inherit", "none"] = "scratch"
+    """Where the found networks' weights come from: trained anew, trained on from the supernet's, or the supernet's."""
+    search: Greedy = field(default_factory=Greedy)
+    """How the widths are searched."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How supernet and networks are trained."""
+
+    def __post_init__(self) -> None:
+        for text in self.budget:
+            for limit in Budget.parse(text).limits:
+                COSTS[limit.metric]  # an unknown metric is told before anything else happens
+        slugs: dict[str, str] = {}
+        for budget in self.budgets:
+            if budget.slug in slugs:
+                raise BudgetError(
+                    f"The budgets {slugs[budget.slug]!r} and {budget.text!r} would share the folder {budget.slug!r}; "
+                    "expected different ones. Drop one, or write it with another unit."
+                )
+            slugs[budget.slug] = budget.text
+        if self.search_images < 1:
+            raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
+
+    @property
+    def budgets(self) -> list[Budget]:
+        return [Budget.parse(text) for text in self.budget]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        return parse_shape(self.input)[-3:] if self.input else None  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
+        parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
+        parts["budget"] = tuple(data["budget"])
+        return cls(**{**data, **parts})
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Reads "3,64,64" or "1,3,64,64"; anything else raises ConfigError."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ConfigError(f"Input shape {text!r}: expected channels,height,width. Write for instance --input 3,224,224.")
+    return shape if len(shape) == 4 else (1, *shape)

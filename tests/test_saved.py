@@ -1,0 +1,80 @@
+"""A slim network on disk and back, with this library and without it."""
+
+import json
+
+import pytest
+import torch
+
+from autoslim import extract_network, load, trace_channels
+from autoslim.errors import RunFolderError
+from autoslim.models import build_model, describe_model
+from autoslim.saved import load_tensors_, save_network, save_tensors
+
+SPEC = "zoo:mobilenet_small?width_mult=0.5"
+X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "models" / "macs-50"
+    model = build_model(SPEC, num_classes=7)
+    graph = trace_channels(model, X)
+    widths = graph.random_widths(1)
+    small = extract_network(model, graph, widths).eval()
+    save_network(
+        folder, small, builder=describe_model(SPEC, num_classes=7), attributes=graph.attributes(widths), widths=widths,
+        preparation={"classes": list("abcdefg"), "input": [1, 3, 32, 32]}, metrics={"macs": 1},
+    )  # fmt: skip
+    return folder, small
+
+
+def test_load_gives_the_same_module_back(saved):
+    folder, small = saved
+    again = load(folder)
+    assert not again.training
+    assert type(again) is type(small)
+    assert torch.equal(again(X), small(X))
+    for (name, module), other in zip(small.named_modules(), again.modules(), strict=True):
+        for attribute in ("in_channels", "out_channels", "groups", "num_features", "in_features"):
+            assert getattr(module, attribute, None) == getattr(other, attribute, None), (name, attribute)
+
+
+def test_plain_torch_rebuilds_it_from_the_files(saved):
+    """What `config.json` holds is enough: nothing below but torch and safetensors (and who builds the full model)."""
+    from safetensors.torch import load_file
+
+    folder, small = saved
+    config = json.loads((folder / "config.json").read_text())
+    model = build_model(SPEC, num_classes=len(config["classes"])).eval()
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        kind = torch.nn.Parameter if attribute in module._parameters else torch.Tensor.clone
+        setattr(module, attribute, kind(tensor))
+    for path, values in config["attributes"].items():
+        for attribute, value in values.items():
+            setattr(model.get_submodule(path), attribute, value)
+    assert torch.equal(model(X), small(X))
+
+
+def test_widths_and_metrics_lie_beside_it(saved):
+    folder, _ = saved
+    assert json.loads((folder / "metrics.json").read_text())["macs"] == 1
+    assert json.loads((folder / "widths.json").read_text())["_type"] == "Widths"
+
+
+def test_tensors_of_another_model_are_refused(tmp_path):
+    save_tensors(tmp_path / "a.safetensors", torch.nn.Linear(2, 3))
+    with pytest.raises(RunFolderError) as error:
+        load_tensors_(tmp_path / "a.safetensors", torch.nn.Linear(2, 3, bias=False))
+    assert "does not belong to this Linear: 'bias' is in only one of the two" in str(error.value)
+    (tmp_path / "b.safetensors").write_bytes(b"\x05")
+    with pytest.raises(RunFolderError, match=r"`b\.safetensors` in .* can't be read"):
+        load_tensors_(tmp_path / "b.safetensors", torch.nn.Linear(2, 3))
+    with pytest.raises(RunFolderError, match=r"`c\.safetensors` in .* can't be read"):
+        load_tensors_(tmp_path / "c.safetensors", torch.nn.Linear(2, 3))
+
+
+def test_a_folder_that_is_no_model_is_told(tmp_path):
+    with pytest.raises(RunFolderError, match=r"`config\.json` is missing in .* Expected a folder that `autoslim run` wrote"):
+        load(tmp_path)
