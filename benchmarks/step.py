@@ -12,7 +12,7 @@ import platform
 import statistics
 import time
 
-from autoslim.__main__ import set_process
+from autoslim._process import set_process
 
 set_process()  # before torch, as the command line does
 

@@ -200,8 +200,8 @@ def test_a_users_own_factory_and_folder_of_images(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def factory(num_classes, in_channels, width=16):\n"
-        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3),\n"
-        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(),\n"
+        "        nn.Conv2d(width, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
     )
     config = RunConfig(
         model=f"{tmp_path}/mine.py:factory?width=24", data=f"folder:{tmp_path}/data", out=str(tmp_path / "out"),

@@ -76,5 +76,13 @@ def test_tensors_of_another_model_are_refused(tmp_path):
 
 
 def test_a_folder_that_is_no_model_is_told(tmp_path):
-    with pytest.raises(RunFolderError, match=r"`config\.json` is missing in .* Expected a folder that `autoslim run` wrote"):
+    with pytest.raises(
+        RunFolderError, match=r"`config\.json` is missing in .* Expected a folder that `autoslim run` wrote"
+    ):
         load(tmp_path)
+
+
+def test_files_are_as_readable_as_any_other(saved, tmp_path):
+    (tmp_path / "plain").write_text("")
+    mode = (tmp_path / "plain").stat().st_mode
+    assert {p.stat().st_mode for p in saved[0].iterdir()} == {mode}

@@ -123,7 +123,9 @@ def test_replace_all_with_the_same(data: dict[str, int], width: int):
 
 
 def test_a_width_is_a_whole_number():
-    with pytest.raises(WidthsError, match=r"Widths \{'a': 7\.9\}: .* Expected whole numbers of channels, one per group\."):
+    with pytest.raises(
+        WidthsError, match=r"Widths \{'a': 7\.9\}: .* Expected whole numbers of channels, one per group\."
+    ):
         Widths({"a": 7.9})  # pyright: ignore[reportArgumentType]
     with pytest.raises(WidthsError, match="Expected whole numbers"):
         Widths.from_json({"_type": "Widths", "_version": 1, "widths": {"a": "8"}})

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from autoslim.errors import RunFolderError
@@ -30,7 +30,9 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_tensors(path: Path, model: nn.Module) -> None:
     """Writes a model's tensors whole or not at all."""
-    write_whole(path, lambda aside: save_file(tensors_of(model), aside))
+    # Written as bytes: the library's own writer leaves files that only their owner can read.
+    data = save(tensors_of(model))
+    write_whole(path, lambda aside: aside.write_bytes(data))
 
 
 def load_tensors_(path: Path, model: nn.Module) -> None:
@@ -79,7 +81,7 @@ def save_network(
         config = {"_type": _TYPE, "_version": _VERSION, "model": dict(builder), **preparation, "attributes": attributes}
         write_json(aside / "config.json", config)
         write_json(aside / "widths.json", widths.to_json())
-        save_file(tensors_of(model), aside / "model.safetensors")
+        save_tensors(aside / "model.safetensors", model)
         write_json(aside / "metrics.json", {"_type": "Metrics", "_version": 1, **metrics})
 
 

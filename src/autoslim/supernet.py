@@ -108,7 +108,7 @@ class Supernet(nn.Module):
             return
         full = {name: p for name, p in self.model.named_parameters() if name in plan.cuts}
         leaves = {
-            name: _copy(_apply(plan.cuts[name], p.detach())).requires_grad_(p.requires_grad) for name, p in full.items()
+            name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()
         }
         with self._activate({**leaves, **self.buffers_at(widths)}, plan):
             yield
@@ -119,7 +119,7 @@ class Supernet(nn.Module):
     def buffers_at(self, widths: Widths) -> dict[str, torch.Tensor]:
         """Copies of all buffers, cut to these widths."""
         cuts = self._plan(widths).cuts
-        return {name: _copy(_apply(cuts.get(name, ()), buffer)) for name, buffer in self.model.named_buffers()}
+        return {name: _copy(cuts.get(name, ()), buffer) for name, buffer in self.model.named_buffers()}
 
     @contextmanager
     def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Generator[None, None, None]:
@@ -185,11 +185,10 @@ def _apply(cuts: tuple[_Cut, ...], tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A dense copy in the layout of its kind: four dimensions are kept channels-last if they came so."""
-    if tensor.dim() == 4 and tensor.stride(1) == 1 and tensor.shape[1] > 1:
-        return tensor.clone(memory_format=torch.channels_last)
-    return tensor.clone(memory_format=torch.contiguous_format)
+def _copy(cuts: tuple[_Cut, ...], tensor: torch.Tensor) -> torch.Tensor:
+    """A dense copy of what the cuts leave, in the layout of the full tensor: channels-last stays channels-last."""
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return _apply(cuts, tensor).clone(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _add_(parameter: torch.Tensor, cuts: tuple[_Cut, ...], gradient: torch.Tensor) -> None:

@@ -76,5 +76,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if len(shape) not in (3, 4) or min(shape) < 1:
-        raise ConfigError(f"Input shape {text!r}: expected channels,height,width. Write for instance --input 3,224,224.")
+        raise ConfigError(
+            f"Input shape {text!r}: expected channels,height,width. Write for instance --input 3,224,224."
+        )
     return shape if len(shape) == 4 else (1, *shape)

@@ -261,7 +261,7 @@ class Job:
             slug = each.budget.slug
             supernet = self.scorer.judge(each.widths, batches)
             accuracy = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
-            row = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
+            row: dict[str, Any] = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
             row |= {**self.price(each.widths), "accuracy": accuracy}
             if f"{slug}/uniform" in places:
                 metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")

@@ -25,10 +25,10 @@ def copy_model(model: nn.Module, device: str) -> nn.Module:
     """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        moved = torch.empty_like(parameter, device=device) if device == "meta" else parameter.detach().clone()
+        moved = parameter.detach().to(device, copy=True)
         memo[id(parameter)] = nn.Parameter(moved, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().to(device) if device == "meta" else buffer.detach().clone()
+        memo[id(buffer)] = buffer.detach().to(device, copy=True)
     return copy.deepcopy(model, memo)
 
 
