@@ -90,6 +90,7 @@ def test_errors_are_children_of_one_root_and_of_what_they_are():
     builtin = {name: kind.__mro__[2].__name__ for name, kind in kinds.items() if kind is not AutoSlimError}
     assert builtin == {
         "UnknownNameError": "KeyError",
+        "ConfigError": "ValueError",
         "WidthsError": "ValueError",
         "BudgetError": "ValueError",
         "ModelError": "ValueError",

@@ -107,9 +107,7 @@ class Supernet(nn.Module):
             yield
             return
         full = {name: p for name, p in self.model.named_parameters() if name in plan.cuts}
-        leaves = {
-            name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()
-        }
+        leaves = {name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()}
         with self._activate({**leaves, **self.buffers_at(widths)}, plan):
             yield
         for name, leaf in leaves.items():

@@ -25,7 +25,9 @@ class Widths(Mapping[str, int]):
         try:
             self._items = {str(name): index(width) for name, width in dict(items).items()}
         except TypeError as error:
-            raise WidthsError(f"Widths {items!r}: {error}. Expected whole numbers of channels, one per group.") from None
+            raise WidthsError(
+                f"Widths {items!r}: {error}. Expected whole numbers of channels, one per group."
+            ) from None
         self._hash = hash(frozenset(self._items.items()))
 
     def replace(self, changes: Mapping[str, int] | None = None, **more: int) -> "Widths":

@@ -14,13 +14,20 @@ import torch
 from numpy.typing import NDArray
 
 from autoslim._registry import Registry, unknown_name
-from autoslim.data._images import Decoded, Listing, Shape, decode_listing, describe_resize, find_shape
+from autoslim.data._images import decode_listing, describe_resize, find_shape
+from autoslim.data._listing import (
+    Found,
+    Listing,
+    Shape,
+    check_labels,
+    check_memory,
+    check_pairs,
+    check_readable,
+)
 from autoslim.data._random import draw_stratified
 from autoslim.errors import DataError
 
-_MEMORY = 8 * 2**30  # bytes of decoded images, train and test together
 _TEST_SHARE = 0.2  # of the images, where no test split came along
-_NAMED = 5  # names spelt out in a message, before "and N more"
 _LEAST_STD = 1 / 255  # one step of a pixel: a constant channel must not divide by zero
 
 
@@ -93,16 +100,6 @@ class Data:
         return len(self.classes)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a source lists; `test` is None if it has none, and a split is then made."""
-
-    train: Listing
-    test: Listing | None
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
 # From the spec's part after the colon to what is there, for as long as the context is open.
 Source: TypeAlias = Callable[[str], AbstractContextManager[Found]]
 SOURCES: Registry[Source] = Registry("data source")
@@ -128,7 +125,7 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
         raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
     _check_shape(spec, input_shape)
     with SOURCES[source](place) as found:
-        _check_labels(spec, found)
+        check_labels(spec, found)
         train, test, notes = _divide(spec, found, seed)
         if limit is not None:
             train, test = (_limit(spec, part, found.classes, limit, seed) for part in (train, test))
@@ -136,12 +133,12 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
         if input_shape is None:
             input_shape, note = find_shape((train, test))
             notes = (*notes, note) if note else notes
-        _check_memory(spec, len(train) + len(test), input_shape)
+        check_memory(spec, len(train) + len(test), input_shape)
         parts: list[Split] = []
         resized = False
         for part, listing in (("train", train), ("test", test)):
-            decoded = decode_listing(listing, input_shape)
-            notes = (*notes, *_check_decoded(f"{spec}, {part}", decoded, listing.labels, found.classes))
+            where, decoded = f"{spec}, {part}", decode_listing(listing, input_shape)
+            notes = (*notes, *check_readable(where, decoded.failed, listing.labels, decoded.kept, found.classes))
             parts.append(Split(decoded.images, torch.from_numpy(listing.labels[decoded.kept])))
             resized = resized or decoded.resized
     mean, std = _statistics(parts[0].images)
@@ -170,7 +167,7 @@ def hold_out(train: Split, *, share: float = 0.1, most: int = 10_000, seed: int)
             "Use for instance share=0.1."
         )
     labels = train.labels.numpy()
-    _check_pairs("hold_out", labels, None)
+    check_pairs("hold_out", labels, None)
     count = max(min(round(share * len(train)), most), 1)
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1)
     return train.take(np.setdiff1d(np.arange(len(train)), chosen)), train.take(chosen)
@@ -180,37 +177,7 @@ def _check_shape(spec: str, input_shape: Shape | None) -> None:
     if input_shape is not None and (input_shape[0] not in (1, 3) or min(input_shape) < 1):
         raise DataError(
             f"{spec}: images can't be brought to {'x'.join(map(str, input_shape))}; expected channels x height x width "
-            "with 1 channel (grey) or 3 (RGB). Choose for instance --input 3x32x32."
-        )
-
-
-def _check_labels(spec: str, found: Found) -> None:
-    """Refuses what no training can work with: no images, a single class, labels that name no class."""
-    if not len(found.train):
-        raise DataError(f"{spec}: no images at all; expected at least two for each class. Check the path or the name.")
-    for part, listing in (("train", found.train), ("test", found.test)):
-        labels = np.empty(0, np.int64) if listing is None else listing.labels
-        outside = np.flatnonzero((labels < 0) | (labels >= len(found.classes)))
-        if outside.size:
-            raise DataError(
-                f"{spec}, {part}: {outside.size} labels are outside the class range, the first is {labels[outside[0]]} "
-                f"at image {outside[0]}; expected 0 to {len(found.classes) - 1}. Correct these labels, or leave out the "
-                "images that have none (often marked -1)."
-            )
-    if len(np.unique(found.train.labels)) < 2:
-        raise DataError(
-            f"{spec}: all {len(found.train)} images are of one class ({found.classes[found.train.labels[0]]}); "
-            "expected two classes or more. Add images of another class."
-        )
-
-
-def _check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
-    values, sizes = np.unique(labels, return_counts=True)
-    alone = [classes[value] if classes else f"class {value}" for value in values[sizes < 2]]
-    if alone:
-        raise DataError(
-            f"{where}: only one image of {_name_some(alone)}; expected two or more of each class, as each is divided. "
-            "Add images, or leave such a class out."
+            "with 1 channel (grey) or 3 (RGB). Choose for instance --input 3,32,32."
         )
 
 
@@ -219,7 +186,7 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
     if found.test is not None:
         return found.train, found.test, found.notes
     total = len(found.train)
-    _check_pairs(spec, found.train.labels, found.classes)
+    check_pairs(spec, found.train.labels, found.classes)
     chosen = draw_stratified(found.train.labels, round(_TEST_SHARE * total), purpose="test split", seed=seed, spare=1)
     note = (
         f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
@@ -238,35 +205,6 @@ def _limit(spec: str, listing: Listing, classes: Sequence[str], limit: int, seed
     if len(listing) <= limit:
         return listing
     return listing.take(draw_stratified(listing.labels, limit, purpose="limit", seed=seed))
-
-
-def _check_memory(spec: str, count: int, shape: Shape) -> None:
-    size = count * shape[0] * shape[1] * shape[2]
-    if size > _MEMORY:
-        side = int((_MEMORY / (count * shape[0])) ** 0.5)
-        raise DataError(
-            f"{spec}: {count} images of {'x'.join(map(str, shape))} take {size / 2**30:.1f} GiB decoded; expected at "
-            f"most {_MEMORY / 2**30:g} GiB, as all are kept in memory. Choose a smaller --input (sides up to {side} "
-            "fit) or fewer images."
-        )
-
-
-def _check_decoded(where: str, decoded: Decoded, labels: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
-    """Notes on the images left out; DataError if they are more than 1%, or the last ones of a class."""
-    if not decoded.failed:
-        return ()
-    told = f"{len(decoded.failed)} of {len(labels)} images can't be read: {_name_some(decoded.failed)}"
-    if 100 * len(decoded.failed) > len(labels):
-        raise DataError(f"{where}: {told}. Expected at most 1%. Replace or remove them.")
-    lost = [classes[label] for label in np.setdiff1d(labels, labels[decoded.kept])]
-    if lost:
-        raise DataError(f"{where}: {told}. No image of {_name_some(lost)} is left; expected one. Replace them.")
-    return (f"{where}: {told}. They are left out.",)
-
-
-def _name_some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,16 +6,14 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-File: TypeAlias = bytes | str | NDArray[np.uint8] | None
-Shape: TypeAlias = tuple[int, int, int]
+from autoslim.data._listing import File, Listing, Shape
 
 _CHUNK = 256  # images read and decoded by one task: enough that the pool's own cost does not show
 _SIDE = 224  # of the input, when the images' sizes differ and none was asked for
@@ -37,29 +35,8 @@ _UNREADABLE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
-    """Images that are known but not decoded.
-
-    Attributes:
-        rows: Where each image stands in its source, shape [N]: what `read` is asked for.
-        labels: The class of each, shape [N].
-        read: From rows to (name, file) each; a file is encoded bytes, a path, grey pixels [H, W], or None if missing.
-    """
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, indices: NDArray[np.int64]) -> "Listing":
-        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
-
-
-@dataclass(frozen=True, eq=False)
 class Decoded:
-    """The images that could be read, [M, C, H, W] uint8; `kept` are their indices, `failed` the others' names and why."""
+    """The images that could be read, uint8 [M, C, H, W]; `kept` are their indices, `failed` the others and why."""
 
     images: torch.Tensor
     kept: NDArray[np.int64]
@@ -72,29 +49,16 @@ def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
 
     Three channels as soon as one image has colour; the common size, or a square of 224 or of the median shorter side.
     """
-    sizes: list[tuple[int, int]] = []
-    colour = False
-    for listing in listings:
-        found = np.zeros((len(listing), 2), dtype=np.int64)
-        coloured = np.zeros(len(listing), dtype=bool)
-
-        def look(
-            position: int, image: Image.Image, found: NDArray[np.int64] = found, coloured: NDArray[np.bool_] = coloured
-        ) -> None:
-            found[position] = _upright_size(image)
-            coloured[position] = image.mode not in _GREY
-
-        _visit(listing, look)
-        sizes.extend((int(w), int(h)) for w, h in found if w)
-        colour = colour or bool(coloured.any())
-    channels = 3 if colour else 1
-    if not sizes:  # decoding will tell what is wrong with them
-        return (channels, 1, 1), ""
-    if len(set(sizes)) == 1:
-        return (channels, sizes[0][1], sizes[0][0]), ""
-    shorter = sorted(min(size) for size in sizes)
-    side = min(_SIDE, shorter[len(shorter) // 2])
-    (w0, h0), (w1, h1) = min(sizes, key=_area), max(sizes, key=_area)
+    headers = np.concatenate([_read_headers(listing) for listing in listings])
+    headers = headers[headers[:, 0] > 0]
+    if not len(headers):  # decoding will tell what is wrong with them
+        return (1, 1, 1), ""
+    channels = 3 if headers[:, 2].any() else 1
+    areas = headers[:, 0] * headers[:, 1]
+    (h0, w0, _), (h1, w1, _) = headers[areas.argmin()].tolist(), headers[areas.argmax()].tolist()
+    if (headers[:, :2] == (h0, w0)).all():
+        return (channels, h0, w0), ""
+    side = min(_SIDE, int(np.median(headers[:, :2].min(axis=1))))
     return (channels, side, side), (
         f"The images' sizes differ, from {h0}x{w0} to {h1}x{w1} (height x width): all are brought to {side}x{side}. "
         "Choose another size with --input."
@@ -132,7 +96,7 @@ def describe_resize(shape: Shape) -> str:
 
 
 def _visit(listing: Listing, work: Callable[[int, Image.Image], None]) -> list[tuple[int, str]]:
-    """Calls `work` with each position and opened image; returns the positions that failed, each with name and reason."""
+    """Calls `work` with each position and opened image; returns the positions that failed, with name and reason."""
 
     def visit(start: int) -> list[tuple[int, str]]:
         failed: list[tuple[int, str]] = []
@@ -147,6 +111,18 @@ def _visit(listing: Listing, work: Callable[[int, Image.Image], None]) -> list[t
 
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
         return [failure for failures in pool.map(visit, range(0, len(listing), _CHUNK)) for failure in failures]
+
+
+def _read_headers(listing: Listing) -> NDArray[np.int64]:
+    """Height, width, and whether it has colour, of each image: shape [N, 3]; zeros for those that can't be read."""
+    headers = np.zeros((len(listing), 3), dtype=np.int64)
+
+    def look(position: int, image: Image.Image) -> None:
+        width, height = _upright_size(image)
+        headers[position] = height, width, image.mode not in _GREY
+
+    _visit(listing, look)
+    return headers
 
 
 def _open(file: File) -> Image.Image:
@@ -195,7 +171,3 @@ def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = round((scaled[0] - to_width) / 2), round((scaled[1] - to_height) / 2)
     return image.crop((left, top, left + to_width, top + to_height))
-
-
-def _area(size: tuple[int, int]) -> int:
-    return size[0] * size[1]

@@ -1,13 +1,13 @@
 """Images in folders: one folder per class, below train/ and test/ if these are there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from autoslim.data._base import SOURCES, Found
-from autoslim.data._images import File, Listing
+from autoslim.data._base import SOURCES
+from autoslim.data._listing import File, Found, Listing
 from autoslim.errors import DataError
 
 _TESTS = ("test", "val", "valid", "validation")  # in the order of preference
@@ -15,7 +15,7 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif",
 
 
 @contextmanager
-def list_folder(place: str) -> Iterator[Found]:
+def list_folder(place: str) -> Generator[Found, None, None]:
     """Lists the images directly inside the class folders, by name.
 
     Raises:
@@ -34,8 +34,8 @@ def list_folder(place: str) -> Iterator[Found]:
     classes = tuple(folder.name for folder in _folders(train_root))
     if not classes:
         raise DataError(
-            f"folder:{place}: no class folders in {train_root}; expected one folder per class with its images. Move the "
-            "images of each class into a folder of its name."
+            f"folder:{place}: no images at all: {train_root} has no class folders; expected one folder per class with "
+            "its images. Move the images of each class into a folder of its name."
         )
     train, skipped = _list_classes(place, train_root, classes)
     test = None
@@ -65,8 +65,8 @@ def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listi
             empty.append(name)
     if empty:
         raise DataError(
-            f"folder:{place}: no images in the class {'folder' if len(empty) == 1 else 'folders'} {', '.join(empty)} of "
-            f"{root}; expected files with names like 1.png or 1.jpg directly in it. Add images, or remove the folder."
+            f"folder:{place}: no images in the class folders {', '.join(empty)} of {root}; expected files with names "
+            "like 1.png or 1.jpg directly in each. Add images, or remove these folders."
         )
 
     def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
@@ -83,8 +83,8 @@ def _check_classes(place: str, name: str, train: Sequence[str], test: Sequence[s
     ]
     if only:
         raise DataError(
-            f"folder:{place}: train and {name} have different class folders, {'; '.join(only)}. Expected the same names "
-            "in both. Rename, add or remove folders."
+            f"folder:{place}: train and {name} have different class folders, {'; '.join(only)}. Expected the same "
+            "names in both. Rename, add or remove folders."
         )
 
 

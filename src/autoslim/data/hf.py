@@ -1,7 +1,7 @@
 """Data sets that the Hugging Face library `datasets` reads: from a local folder (parquet, image folders) or the hub."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autoslim.data._base import SOURCES, Found
-from autoslim.data._images import File, Listing
+from autoslim.data._base import SOURCES
+from autoslim.data._listing import File, Found, Listing
 from autoslim.errors import DataError
 
 _TESTS = ("test", "validation", "valid", "val")  # in the order of preference
@@ -29,7 +29,7 @@ class _Column:
 
 
 @contextmanager
-def list_hf(place: str) -> Iterator[Found]:
+def list_hf(place: str) -> Generator[Found, None, None]:
     """Lists a data set; image and label columns are found by their type.
 
     Raises:
@@ -41,7 +41,7 @@ def list_hf(place: str) -> Iterator[Found]:
         splits, columns = _load(place, scratch)
         train_name = _find_train(place, splits)
         image, label, notes = _find_columns(place, splits[train_name], columns)
-        classes = label.classes or tuple(sorted(splits[train_name].unique(label.name)))
+        classes = label.classes or tuple(sorted(set(splits[train_name].unique(label.name)) - {None}))
         numbers = {name: _number(split[label.name][:], classes, label) for name, split in splits.items()}
         test_name = _find_test(train_name, numbers)
         if test_name not in (None, "test"):
@@ -76,9 +76,10 @@ def _load(place: str, scratch: str) -> tuple[Mapping[str, Any], tuple[_Column, .
     if not hidden:
         datasets.disable_progress_bars()
     try:
-        splits = (
-            datasets.load_dataset(str(folder.resolve()), cache_dir=scratch) if local else datasets.load_dataset(place)
-        )
+        if local:
+            loaded = datasets.load_dataset(str(folder.resolve()), cache_dir=scratch)
+        else:
+            loaded = datasets.load_dataset(place)
     except Exception as error:  # it raises nearly everything: its own errors, pyarrow's, the network's
         tried = "reading this folder" if local else "a folder of this name (there is none), then the hub"
         raise DataError(
@@ -89,6 +90,7 @@ def _load(place: str, scratch: str) -> tuple[Mapping[str, Any], tuple[_Column, .
         if not hidden:
             datasets.enable_progress_bars()
 
+    splits: dict[str, Any] = {str(name): split for name, split in loaded.items()}
     columns: list[_Column] = []
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, datasets.Image):

@@ -1,0 +1,108 @@
+"""What a source lists, images that are not decoded yet, and the checks that hold whatever the source."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim.errors import DataError
+
+File: TypeAlias = bytes | str | NDArray[np.uint8] | None
+Shape: TypeAlias = tuple[int, int, int]
+
+_MEMORY = 8 * 2**30  # bytes of decoded images, train and test together
+_NAMED = 5  # names spelt out in a message, before "and N more"
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Images that are known but not decoded.
+
+    Attributes:
+        rows: Where each image stands in its source, shape [N]: what `read` is asked for.
+        labels: The class of each, shape [N].
+        read: From rows to (name, file) each; a file is encoded bytes, a path, grey pixels [H, W], or None if missing.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: NDArray[np.int64]) -> "Listing":
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a source lists; `test` is None if it has none, and a split is then made."""
+
+    train: Listing
+    test: Listing | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_labels(spec: str, found: Found) -> None:
+    """Refuses what no training can work with: no images, a single class, labels that name no class."""
+    if not len(found.train):
+        raise DataError(f"{spec}: no images at all; expected at least two for each class. Check the path or the name.")
+    for part, listing in (("train", found.train), ("test", found.test)):
+        labels = np.empty(0, np.int64) if listing is None else listing.labels
+        outside = np.flatnonzero((labels < 0) | (labels >= len(found.classes)))
+        if outside.size:
+            raise DataError(
+                f"{spec}, {part}: {outside.size} labels are outside the class range, the first is {labels[outside[0]]} "
+                f"at image {outside[0]}; expected 0 to {len(found.classes) - 1}. Correct these labels, or leave images "
+                "without one (often marked -1) out."
+            )
+    if len(np.unique(found.train.labels)) < 2:
+        raise DataError(
+            f"{spec}: all {len(found.train)} images are of one class ({found.classes[found.train.labels[0]]}); "
+            "expected two classes or more. Add images of another class."
+        )
+
+
+def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
+    values, sizes = np.unique(labels, return_counts=True)
+    alone = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < 2]]
+    if alone:
+        raise DataError(
+            f"{where}: only one image of {_name_some(alone)}; expected two or more of each class, as each is divided. "
+            "Add images, or leave such a class out."
+        )
+
+
+def check_memory(spec: str, count: int, shape: Shape) -> None:
+    size = count * shape[0] * shape[1] * shape[2]
+    if size > _MEMORY:
+        side = int((_MEMORY / (count * shape[0])) ** 0.5)
+        raise DataError(
+            f"{spec}: {count} images of {'x'.join(map(str, shape))} take {size / 2**30:.1f} GiB decoded; expected at "
+            f"most {_MEMORY / 2**30:g} GiB, as all are kept in memory. Choose a smaller --input (sides up to {side} "
+            "fit) or fewer images."
+        )
+
+
+def check_readable(
+    where: str, failed: Sequence[str], labels: NDArray[np.int64], kept: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """Notes on the images left out; DataError if they are more than 1%, or the last ones of a class."""
+    if not failed:
+        return ()
+    told = f"{len(failed)} of {len(labels)} images can't be read: {_name_some(failed)}"
+    if 100 * len(failed) > len(labels):
+        raise DataError(f"{where}: {told}. Expected at most 1%. Replace or remove them.")
+    lost = [classes[int(label)] for label in np.setdiff1d(labels, labels[kept])]
+    if lost:
+        raise DataError(f"{where}: {told}. No image of {_name_some(lost)} is left; expected one. Replace them.")
+    return (f"{where}: {told}. They are left out.",)
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
