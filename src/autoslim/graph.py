@@ -322,7 +322,7 @@ def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tupl
     >>> make_candidates(32, 1)
     (8, 16, 24, 32)
     >>> make_candidates(1280, 1)
-    (192, 288, 392, 488, 584, 688, 784, 880, 984, 1080, 1176, 1280)
+    (192, 288, 392, 488, 584, 688, 784, 888, 984, 1080, 1184, 1280)
     """
     if divisor is None:
         divisor = 8 if size >= 16 else max(1, 2 ** int(math.log2(max(size // 4, 1))))
