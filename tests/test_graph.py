@@ -32,7 +32,7 @@ def test_candidates_are_whole_atoms_up_to_the_size(atoms, atom):
 
 def test_candidates_prefer_multiples_of_eight():
     assert make_candidates(96, 1) == (16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96)
-    assert make_candidates(16, 1) == (8, 16)
+    assert make_candidates(16, 1) == (4, 8, 12, 16)
     assert make_candidates(8, 1) == (2, 4, 6, 8)
     assert make_candidates(58, 29) == (29, 58)
     assert make_candidates(96, 1, divisor=32) == (32, 64, 96)

@@ -314,7 +314,7 @@ def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tupl
     Args:
         size: Channels at full width.
         atom: Channels in the smallest removable unit; all candidates are multiples of it.
-        divisor: Preferred granularity; default 8, below 16 channels the largest power of two that leaves four levels.
+        divisor: Preferred granularity; default 8, below 32 channels the largest power of two that leaves four levels.
 
     Returns:
         Ascending widths; the lowest is the larger of the divisor and 0.15 of the size.
@@ -325,7 +325,7 @@ def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tupl
     (192, 288, 392, 488, 584, 688, 784, 888, 984, 1080, 1184, 1280)
     """
     if divisor is None:
-        divisor = 8 if size >= 16 else max(1, 2 ** int(math.log2(max(size // 4, 1))))
+        divisor = min(8, 2 ** int(math.log2(max(size // 4, 1))))
     unit = math.lcm(atom, divisor)
     if unit > size // 2:
         unit = atom

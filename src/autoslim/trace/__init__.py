@@ -33,7 +33,7 @@ def trace_channels(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, 
     >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
     >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
     >>> [(group.name, group.size, group.candidates) for group in graph.groups if group.frozen is None]
-    [('0', 16, (8, 16))]
+    [('0', 16, (4, 8, 12, 16))]
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if next(model.parameters(), None) is None:
