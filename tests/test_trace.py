@@ -207,6 +207,18 @@ def test_odd_networks_agree_all_the_same(how):
         check_subnetwork(model, graph, widths, INPUT)
 
 
+def test_a_model_that_runs_in_eval_mode_only_is_traced_there_and_told():
+    class EvalOnly(nn.Sequential):
+        def forward(self, x):
+            if self.training:
+                raise RuntimeError("no training here")
+            return super().forward(x)
+
+    graph = trace_channels(EvalOnly(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)), INPUT[0].float())
+    assert graph.notes == ("train mode was not traced: RuntimeError: no training here",)
+    assert graph.group("0").frozen is None
+
+
 def test_a_model_that_fails_is_told_with_its_shapes():
     with pytest.raises(ModelError) as error:
         trace_channels(nn.Sequential(nn.Conv2d(4, 8, 3)), torch.zeros(1, 3, 8, 8))

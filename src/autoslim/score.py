@@ -72,11 +72,11 @@ class SupernetScorer:
         net: The trained supernet.
         task: Judges its outputs.
         calibration: Batches of train images for the BatchNorm statistics, at least 512 images where there are so many.
-        search: Batches of search images and labels, which decide.
+        search: Batches of search images and labels, which decide; gone through once a score.
     """
 
     def __init__(
-        self, net: Supernet, task: Task, *, calibration: Sequence[torch.Tensor], search: Sequence[Batch]
+        self, net: Supernet, task: Task, *, calibration: Sequence[torch.Tensor], search: Iterable[Batch]
     ) -> None:
         self._net, self._task = net, task
         self._calibration, self._search = calibration, search

@@ -108,6 +108,10 @@ SOURCES: Registry[Source] = Registry("data source")
 def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None) -> Data:
     """Loads labelled images into memory.
 
+    >>> data = load_data("digits")
+    >>> data.input_shape, data.num_classes, len(data.train), len(data.test)
+    ((1, 8, 8), 10, 1438, 359)
+
     Args:
         spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), or "hf:NAME_OR_FOLDER" (a
             data set of the Hugging Face hub, or a folder that its `datasets` library reads).
@@ -148,6 +152,10 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
 
 def hold_out(train: Split, *, share: float = 0.1, most: int = 10_000, seed: int) -> tuple[Split, Split]:
     """Holds the images out of train that decide the search.
+
+    >>> train, search = hold_out(load_data("digits").train, seed=0)
+    >>> len(train), len(search)
+    (1294, 144)
 
     Args:
         train: What to divide.

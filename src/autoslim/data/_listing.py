@@ -1,7 +1,9 @@
 """What a source lists, images that are not decoded yet, and the checks that hold whatever the source."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -47,6 +49,11 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
+def locate(place: str) -> Path:
+    """The path that `place` writes, with ~ expanded where there is such a user."""
+    return Path(os.path.expanduser(place))  # Path.expanduser raises for a user that does not exist
+
+
 def check_labels(spec: str, found: Found) -> None:
     """Refuses what no training can work with: no images, a single class, labels that name no class."""
     if not len(found.train):
@@ -68,6 +75,7 @@ def check_labels(spec: str, found: Found) -> None:
 
 
 def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
+    """Refuses a class with a single image, which can't be divided; without `classes` it is named by its number."""
     values, sizes = np.unique(labels, return_counts=True)
     alone = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < 2]]
     if alone:
@@ -78,6 +86,7 @@ def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | 
 
 
 def check_memory(spec: str, count: int, shape: Shape) -> None:
+    """Refuses `count` images of `shape` if they exceed the memory that decoded images may take."""
     size = count * shape[0] * shape[1] * shape[2]
     if size > _MEMORY:
         side = int((_MEMORY / (count * shape[0])) ** 0.5)

@@ -14,10 +14,10 @@ from autoslim.errors import DataError
 @contextmanager
 def list_digits(place: str) -> Generator[Found, None, None]:
     """Lists the digits; they come without a test split."""
-    from sklearn import datasets  # heavy: only who asks for digits pays for it
-
     if place:
         raise DataError(f"digits:{place}: digits is one data set; expected nothing after its name. Write digits.")
+    from sklearn import datasets  # heavy: only who asks for digits pays for it
+
     bunch: Any = datasets.load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # ink is counted from 0 to 16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from autoslim.data._base import SOURCES
-from autoslim.data._listing import File, Found, Listing
+from autoslim.data._listing import File, Found, Listing, locate
 from autoslim.errors import DataError
 
 _TESTS = ("test", "val", "valid", "validation")  # in the order of preference
@@ -21,7 +21,7 @@ def list_folder(place: str) -> Generator[Found, None, None]:
     Raises:
         DataError: No such folder, a class folder without images, or train and test with different classes.
     """
-    root = Path(place).expanduser()
+    root = locate(place)
     if not place or not root.is_dir():
         raise DataError(
             f"folder:{place}: there is no such folder; expected one with a folder per class. Check the path, seen from "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autoslim.data._base import SOURCES
-from autoslim.data._listing import File, Found, Listing
+from autoslim.data._listing import File, Found, Listing, locate
 from autoslim.errors import DataError
 
 _TESTS = ("test", "validation", "valid", "val")  # in the order of preference
@@ -41,12 +41,13 @@ def list_hf(place: str) -> Generator[Found, None, None]:
         splits, columns = _load(place, scratch)
         train_name = _find_train(place, splits)
         image, label, notes = _find_columns(place, splits[train_name], columns)
-        classes = label.classes or tuple(sorted(set(splits[train_name].unique(label.name)) - {None}))
+        classes = label.classes or tuple(sorted(_distinct(splits[train_name], label)))
         numbers = {name: _number(split[label.name][:], classes, label) for name, split in splits.items()}
         test_name = _find_test(train_name, numbers)
-        if test_name not in (None, "test"):
-            reason = "The test split has no labels" if "test" in splits else "There is no test split"
-            notes = (*notes, f"{reason}: {test_name} serves as test.")
+        unlabelled = "test" in splits and "test" not in (train_name, test_name)
+        if unlabelled or test_name not in (None, "test"):
+            reason = "The test split has no labels" if unlabelled else "There is no test split"
+            notes = (*notes, f"{reason}: {test_name or 'a part of train'} serves as test.")
         names = label.classes or tuple(str(value) for value in classes)
 
         def list_split(name: str) -> Listing:
@@ -65,7 +66,7 @@ def _load(place: str, scratch: str) -> tuple[Mapping[str, Any], tuple[_Column, .
     """The splits by name, their images left encoded, and what their columns are."""
     import datasets  # heavy: only who asks for hf: pays for it
 
-    folder = Path(place).expanduser()
+    folder = locate(place)
     local = bool(place) and folder.is_dir()
     if not local and (not place or place.startswith(("/", ".", "~")) or place.count("/") > 1):
         raise DataError(
@@ -123,7 +124,7 @@ def _find_columns(place: str, split: Any, columns: Sequence[_Column]) -> tuple[_
     labels = [column for column in columns if column.kind == "class"]
     if not labels:
         most = min(_FEW, len(split) // 2)  # an identifier differs from row to row
-        labels = [c for c in columns if c.kind == "plain" and 2 <= len(split.unique(c.name)) <= most]
+        labels = [c for c in columns if c.kind == "plain" and 2 <= len(_distinct(split, c)) <= most]
         named = [column for column in labels if column.name.lower() in _LABEL_NAMES]
         labels = labels if len(labels) == 1 else named
     if not images or not labels:
@@ -139,6 +140,11 @@ def _find_columns(place: str, split: Any, columns: Sequence[_Column]) -> tuple[_
         if len(found) > 1
     )
     return images[0], labels[0], notes
+
+
+def _distinct(split: Any, column: _Column) -> set[Any]:
+    """The values that occur; a missing one is none."""
+    return set(split.unique(column.name)) - {None}
 
 
 def _number(values: Sequence[Any], classes: Sequence[Any], label: _Column) -> Any:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoslim.data._base import Split
 from autoslim.data._random import make_generator
@@ -17,6 +19,11 @@ _PAD = 8  # a crop may leave the image by an eighth of its side
 @dataclass(frozen=True, eq=False)
 class Loader:
     """Batches of a split. It has no state: the same seed and epoch give the same batches, in any order of asking.
+
+    >>> split = Split(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10))
+    >>> loader = Loader(split, 4, (0.5,) * 3, (0.25,) * 3, "crop+flip", shuffle=True)
+    >>> [list(x.shape) for x, y in loader.epoch(0)]
+    [[4, 3, 8, 8], [4, 3, 8, 8], [2, 3, 8, 8]]
 
     Attributes:
         split: The images and labels.
@@ -61,36 +68,41 @@ class Loader:
 
     def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of epoch `number`: images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]."""
-        count = len(self.split)
-        order = torch.arange(count)
+        # numpy, not torch: its indexing stays on one core and leaves torch's threads to the network
+        images, labels = self.split.images.numpy(), self.split.labels.numpy()
+        mean, std = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        order = np.arange(len(labels))
         if self.shuffle:
-            order = torch.randperm(count, generator=make_generator("order", self.seed, number))
-        mean, std = 255 * torch.tensor(self.mean), 255 * torch.tensor(self.std)
-        rows, columns = self._positions(number)
+            order = torch.randperm(len(labels), generator=make_generator("order", self.seed, number)).numpy()
+        down, right, mirrored = self._draw(number)
         for batch in range(len(self)):
             places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             chosen = order[places]
             if self.augment == "none":
-                x_NHWC = self.split.images[chosen].permute(0, 2, 3, 1)
+                x_NHWC = images[chosen].transpose(0, 2, 3, 1)
             else:
-                # three index tensors around the channels: their dimensions come first, the channels last
-                x_NHWC = self.split.images[chosen[:, None, None], :, rows[places, :, None], columns[places, None, :]]
-            x_NHWC = x_NHWC.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).div_(std)
-            yield x_NHWC.permute(0, 3, 1, 2), self.split.labels[chosen]
+                rows, columns = _shift(images.shape[2], down[places]), _shift(images.shape[3], right[places])
+                columns = np.where(mirrored[places, None], columns[:, ::-1], columns)
+                # three index arrays around the channels: their dimensions come first, the channels last
+                x_NHWC = images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+            x_NHWC = x_NHWC.astype(np.float32, order="C")
+            x_NHWC -= mean
+            x_NHWC /= std
+            yield torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels[chosen])
 
-    def _positions(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The row and the column that each pixel of the epoch's images is taken from: [N, H] and [N, W]."""
+    def _draw(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """How far each of the epoch's images is shifted down and right, and whether it is mirrored: shape [N] each."""
         count, (height, width) = len(self.split), self.split.images.shape[2:]
         crop = make_generator("crop", self.seed, number)
-        rows, columns = (_shifted(side, count, crop) for side in (height, width))
-        if self.augment == "crop+flip":
-            mirrored = torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5
-            columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-        return rows, columns
+        down, right = (
+            torch.randint(-(side // _PAD), side // _PAD + 1, (count,), generator=crop).numpy()
+            for side in (height, width)
+        )
+        if self.augment != "crop+flip":
+            return down, right, np.zeros(count, dtype=np.bool_)
+        return down, right, (torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5).numpy()
 
 
-def _shifted(side: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Positions 0 to side - 1, shifted at random and reflected at both ends, shape [count, side]."""
-    pad = side // _PAD
-    shift = torch.randint(-pad, pad + 1, (count, 1), generator=generator)
-    return (side - 1) - ((side - 1) - (torch.arange(side) + shift).abs()).abs()
+def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions 0 to side - 1, shifted and reflected at both ends: shape [B, side]."""
+    return (side - 1) - np.abs((side - 1) - np.abs(np.arange(side) + shift[:, None]))

@@ -3,8 +3,9 @@
 import importlib.metadata
 import platform
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.saved import load, load_tensors_, save_network, save_tensors
-from autoslim.score import SupernetScorer, evaluate
+from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Found, Score, Space, Step, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
@@ -33,6 +34,18 @@ from autoslim.widths import Widths
 _CALIBRATION = 1024  # train images for BatchNorm statistics
 _EVAL_BATCH = 250
 _CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size."""
+
+    loader: Loader
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in self.loader.epoch(0):
+            yield images.to(self.device), labels.to(self.device)
 
 
 class Job:
@@ -172,8 +185,8 @@ class Job:
     @cached_property
     def scorer(self) -> SupernetScorer:
         order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
-        images = [x for x, _ in self.batches(self.train_split.take(order[:_CALIBRATION]))]
-        return SupernetScorer(self.net, self.task, calibration=images, search=list(self.batches(self.judges)))
+        images = [x for x, _ in self.batches(self.train_split.take(order[:_CALIBRATION]), whole=True)]
+        return SupernetScorer(self.net, self.task, calibration=images, search=self.batches(self.judges))
 
     # 4. extract and retrain ----------------------------------------------------------------------------------------
 
@@ -250,7 +263,7 @@ class Job:
 
     def test(self, found: list[Found], places: Mapping[str, Path]) -> dict[str, Any]:
         """Reads the test set, once, and puts everything into the summary."""
-        batches = list(self.batches(self.data.test))
+        batches = self.batches(self.data.test)
         trained = self.config.retrain != "none"
         tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
         own = tested.get("base")
@@ -274,7 +287,7 @@ class Job:
         base: dict[str, Any] = {**self.base, "accuracy": {"test": own}}
         return self.summary(base, rows)
 
-    def test_network(self, path: Path, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    def test_network(self, path: Path, batches: Iterable[Batch]) -> float:
         """Test accuracy of a network as it lies on the disk, kept in its `metrics.json`."""
         model = load(path).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         score: Score = evaluate(model, batches, self.task)
@@ -329,8 +342,8 @@ class Job:
             seed=self.config.seed,
         )
 
-    def batches(self, split: Split) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images once, in order, as they are."""
+    def batches(self, split: Split, *, whole: bool = False) -> Iterable[Batch]:
+        """The images in order, as they are; `whole` leaves out a last batch that is not full."""
         loader = Loader(
             split=split,
             batch_size=_EVAL_BATCH,
@@ -338,11 +351,10 @@ class Job:
             std=self.data.std,
             augment="none",
             shuffle=False,
-            drop_last=False,
+            drop_last=whole and len(split) >= _EVAL_BATCH,
             seed=0,
         )
-        for images, labels in loader.epoch(0):
-            yield images.to(self.fabric.device), labels.to(self.fabric.device)
+        return _Prepared(loader, self.fabric.device)
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:

@@ -8,7 +8,7 @@ def cifar10() -> RunConfig:
     """Give --data hf:FOLDER for a copy on disk; the hub's name is the default."""
     return RunConfig(
         model="zoo:mobilenet_small",
-        data="hf:cifar10",
+        data="hf:uoft-cs/cifar10",
         budget=("macs<=50%",),
         out="runs/cifar10",
         search_images=1000,

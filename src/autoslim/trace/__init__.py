@@ -40,4 +40,5 @@ def trace_channels(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, 
         raise ModelError(f"{type(model).__name__} has no parameters; expected a network. Give the model to be slimmed.")
     ledger, notes, device = record(model, inputs)
     shapes = [tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor)]
-    return probe(solve(ledger, model, shapes, notes), model, inputs, device)
+    modes = (False,) if notes else (False, True)  # a note says that train mode does not run
+    return probe(solve(ledger, model, shapes, notes), model, inputs, device=device, modes=modes)

@@ -1,5 +1,6 @@
-"""Holds a graph against reality: sub-networks must run, in place and extracted; what breaks them is frozen."""
+"""Holds a graph against the model's own code: sub-networks must run, in place and extracted; what breaks is frozen."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from autoslim.widths import Widths
 _DRAWS = 2
 
 
-def probe(graph: ChannelGraph, model: nn.Module, inputs: tuple[Any, ...], device: str) -> ChannelGraph:
+def probe(
+    graph: ChannelGraph, model: nn.Module, inputs: tuple[Any, ...], *, device: str, modes: Sequence[bool]
+) -> ChannelGraph:
     """Freezes the groups that the model's own code can't follow, each with the error it raised.
 
     Random widths of all groups together are tried first; only if they fail is each group tried alone, and then the
@@ -23,13 +26,13 @@ def probe(graph: ChannelGraph, model: nn.Module, inputs: tuple[Any, ...], device
     """
     copied = copy_model(model, device)
     placed = place_inputs(inputs, device)
-    wanted = _shapes(copied, placed)
+    wanted = _shapes(copied, placed, modes)
 
     def failure(trial: ChannelGraph) -> str | None:
         net = Supernet(copied, trial)
         draws = [trial.min_widths(), *(_draw(trial, seed) for seed in range(_DRAWS))]
         for widths in dict.fromkeys(draws):
-            error = _fails(net, trial, widths, placed, wanted)
+            error = _fails(net, trial, widths, placed, modes, wanted)
             if error is not None:
                 return error
         return None
@@ -63,12 +66,20 @@ def _draw(graph: ChannelGraph, seed: int) -> Widths:
     )
 
 
-def _fails(net: Supernet, graph: ChannelGraph, widths: Widths, inputs: tuple[Any, ...], wanted: Any) -> str | None:
+def _fails(
+    net: Supernet,
+    graph: ChannelGraph,
+    widths: Widths,
+    inputs: tuple[Any, ...],
+    modes: Sequence[bool],
+    wanted: list[list[tuple[int, ...]]],
+) -> str | None:
+    """Why the sub-network does not run to outputs of the wanted shapes, in place and extracted; None if it does."""
     try:
         small = extract_network(net.model, graph, widths)
         with net.at(widths):
-            in_place = _shapes(net, inputs)
-        extracted = _shapes(small, inputs)
+            in_place = _shapes(net, inputs, modes)
+        extracted = _shapes(small, inputs, modes)
     except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if in_place != wanted or extracted != wanted:
@@ -76,17 +87,12 @@ def _fails(net: Supernet, graph: ChannelGraph, widths: Widths, inputs: tuple[Any
     return None
 
 
-def _shapes(model: nn.Module, inputs: tuple[Any, ...]) -> list[list[tuple[int, ...]]]:
-    """Output shapes in eval and, where the whole model can run it, train mode."""
+def _shapes(model: nn.Module, inputs: tuple[Any, ...], modes: Sequence[bool]) -> list[list[tuple[int, ...]]]:
+    """Output shapes in each mode: False is eval, True is train."""
     shapes: list[list[tuple[int, ...]]] = []
-    for training in (False, True):
+    for training in modes:
         model.train(training)
         with torch.no_grad():
-            try:
-                out = model(*(double_batch(inputs) if training else inputs))
-            except Exception:
-                if not training or not shapes:
-                    raise
-                raise
+            out = model(*(double_batch(inputs) if training else inputs))
         shapes.append([tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)])
     return shapes
