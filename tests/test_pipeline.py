@@ -227,3 +227,12 @@ def test_recipes_round_trip(name):
     config = RECIPES[name]()
     data = json.loads(json.dumps(autoslim.pipeline.asdict(config)))
     assert RunConfig.from_json(data) == config
+
+
+def test_a_configuration_of_another_version_is_told():
+    data = json.loads(json.dumps(autoslim.pipeline.asdict(CONFIG)))
+    with pytest.raises(RunFolderError, match=r"does not fit: .*'colour'.*Resume with the version of autoslim"):
+        RunConfig.from_json({**data, "colour": "red"})
+    del data["train"]
+    with pytest.raises(RunFolderError, match="does not fit: 'train'"):
+        RunConfig.from_json(data)

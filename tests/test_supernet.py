@@ -157,3 +157,14 @@ def test_tied_parameters_follow_together():
     with net.at(net.graph.min_widths()):
         ours = net(x)
     torch.testing.assert_close(ours, extract_network(model, net.graph, net.graph.min_widths())(x))
+
+
+def test_indices_follow_the_model_to_another_device(net):
+    narrow = net.graph.min_widths()
+    with net.at(narrow):
+        net(X)
+    assert net._plans
+    net.to("meta")
+    assert not net._plans
+    with net.at(narrow):
+        assert net(X.to("meta")).shape == (4, 5)

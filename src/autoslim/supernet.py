@@ -65,6 +65,10 @@ class Supernet(nn.Module):
         self._active: Mapping[str, torch.Tensor] | None = None
         self._aliases = _aliases(model)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._plans.clear()  # their indices lie on the device that the model leaves
+        return super()._apply(fn, recurse)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self._active is None:
             return self.model(*args, **kwargs)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from autoslim.budget import Budget
 from autoslim.costs import COSTS
-from autoslim.errors import BudgetError, ConfigError
+from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.search import Greedy
 from autoslim.train import TrainConfig
 
@@ -64,9 +64,16 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
-        parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
-        parts["budget"] = tuple(data["budget"])
-        return cls(**{**data, **parts})
+        """The inverse of `dataclasses.asdict`; fields this version does not know raise RunFolderError."""
+        try:
+            parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
+            parts["budget"] = tuple(data["budget"])
+            return cls(**{**data, **parts})
+        except (TypeError, KeyError) as error:
+            raise RunFolderError(
+                f"The configuration in `run.json` does not fit: {error}. Expected the fields of this version's "
+                "RunConfig. Resume with the version of autoslim that started the run."
+            ) from error
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
