@@ -14,7 +14,7 @@ import time
 
 from autoslim._process import set_process
 
-set_process()  # before torch, as the command line does
+set_process()  # before the first operator runs, as the command line does
 
 import torch  # noqa: E402
 

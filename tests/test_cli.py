@@ -77,7 +77,9 @@ def test_errors_are_told_without_a_traceback_and_leave_nothing(args, told, capsy
     [
         (["--budget", "macs<50%"], "Budget 'macs<50%': can't read 'macs<50%'; expected metric<=number with"),
         (["--search-images", "0"], "RunConfig.search_images is 0; expected at least 1."),
-        (["--lr", "-1"], "TrainConfig: lr -1.0, warmup 0.05, label_smoothing 0.0; expected lr > 0"),
+        (["--lr", "-1"], "TrainConfig.lr is -1.0; expected above 0. Give another --lr"),
+        (["--weight-decay", "-1"], "TrainConfig.weight_decay is -1.0; expected 0 or more."),
+        (["--momentum", "1.5"], "TrainConfig.momentum is 1.5; expected 0 or more, below 1."),
         (["--budget", "macs<=50", "--budget", "macs<=50%"], "would share the folder 'macs-50'"),
     ],
 )

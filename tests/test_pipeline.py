@@ -11,7 +11,7 @@ from torch import nn
 import autoslim
 from autoslim.budget import Budget
 from autoslim.data import load_data
-from autoslim.errors import BudgetError, RunFolderError, TrainingError
+from autoslim.errors import BudgetError, ModelError, RunFolderError, TrainingError
 from autoslim.pipeline import Job, RunConfig, parse_shape, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
@@ -122,6 +122,76 @@ def test_a_run_that_was_stopped_resumes_to_the_same_result(done, summary, tmp_pa
     new = json.loads((again / "summary.json").read_text())
     assert {**new, "seconds": None} == {**summary, "seconds": None}
     assert new["command"] == "autoslim run x"
+
+
+def test_a_finished_run_is_not_tested_again(done, tmp_path, monkeypatch):
+    again = tmp_path / "again"
+    shutil.copytree(done, again)
+    (again / "report.html").unlink()
+    monkeypatch.setattr(Job, "prepare", None)
+    assert resume(again, shown=QUIET) == again
+    assert (again / "report.html").exists()
+    assert (again / "summary.json").read_text() == (done / "summary.json").read_text()
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+class Net(nn.Sequential):
+    def forward(self, x):
+        if self.training and {eval_only}:
+            raise RuntimeError("no training here")
+        return super().forward(x)
+
+def factory():
+    return Net(nn.Conv2d(1, {width}, 3), nn.BatchNorm2d({width}), nn.ReLU(), nn.Conv2d({width}, 8, 3),
+               nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, {classes}))
+"""
+
+
+def write_factory(tmp_path, *, width=16, classes=10, eval_only=False) -> str:
+    (tmp_path / "net.py").write_text(FACTORY.format(width=width, classes=classes, eval_only=eval_only))
+    return f"{tmp_path}/net.py:factory"
+
+
+def test_a_resumed_run_must_have_the_same_network(tmp_path):
+    config = replace(
+        CONFIG, model=write_factory(tmp_path), budget=("macs<=60%",), baselines="none", out=str(tmp_path / "o")
+    )
+    folder = run(config, shown=QUIET)
+    (folder / "summary.json").unlink()
+    write_factory(tmp_path, width=24)
+    with pytest.raises(RunFolderError, match=r"The network is not the one .* was started with"):
+        resume(folder, shown=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"eval_only": True},
+            r"can't be trained on \(1, 8, 8\): train mode was not traced: RuntimeError: no training here",
+        ),
+        ({"classes": 2}, r"its output does not fit 10 classes: .* Expected logits \[N, 10\]"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, options, told):
+    config = replace(CONFIG, model=write_factory(tmp_path, **options), out=str(tmp_path / "o"))
+    with pytest.raises(ModelError, match=told):
+        run(config, shown=QUIET)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_channels_last_network_resumes_to_the_same_search(tmp_path):
+    config = replace(CONFIG, model="zoo:mobilenet_small?width_mult=0.5", budget=("macs<=80%",), baselines="none")
+    config = replace(config, search_images=20, train=replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1))
+    folder = run(replace(config, out=str(tmp_path / "o")), shown=QUIET)
+    search = (folder / "search.jsonl").read_text()
+    (folder / "search.jsonl").write_text(search.splitlines(keepends=True)[0])
+    (folder / "summary.json").unlink()
+    resume(folder, shown=QUIET)
+    assert (folder / "search.jsonl").read_text() == search
 
 
 def test_an_output_folder_with_a_run_is_refused_before_any_work(done):

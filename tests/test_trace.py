@@ -176,6 +176,11 @@ class Odd(nn.Module):
             y = y * y[:, 3:4]
         if self.how == "item":
             y = y * float(x.sum().item())
+        if self.how == "halves":
+            half = y.shape[1] // 2
+            y = torch.cat([y[:, :half], torch.sigmoid(y[:, half:])], 1)
+        if self.how == "assert":
+            assert x.shape[-1] == 32, "made for 32 pixels"
         if self.how == "fixed":
             y = y + torch.ones(16, 1, 1, device=y.device, dtype=y.dtype)
         return self.second(y).mean((2, 3))
@@ -188,6 +193,7 @@ class Odd(nn.Module):
         ("softmax", "no rule for the operator aten._softmax in Odd, test_trace.py:"),
         ("mean", "a statistic over the channels (aten.mean) in Odd, test_trace.py:"),
         ("cumsum", "no rule for the operator aten.cumsum in Odd, test_trace.py:"),
+        ("halves", "channels are sliced by position in Odd, test_trace.py:"),
         ("fixed", "meets a tensor of fixed size (aten.add) in Odd, test_trace.py:"),
     ],
 )
@@ -199,7 +205,7 @@ def test_what_cannot_be_followed_is_frozen_with_its_reason(how, reason):
     assert graph.group("first").candidates == (16,)
 
 
-@pytest.mark.parametrize("how", ["pick", "item", "softmax", "fixed", "literal view"])
+@pytest.mark.parametrize("how", ["pick", "item", "softmax", "fixed", "halves", "literal view"])
 def test_odd_networks_agree_all_the_same(how):
     model = randomise_(Odd(how)).eval()
     graph = trace_channels(model, INPUT)
@@ -224,6 +230,13 @@ def test_a_model_that_fails_is_told_with_its_shapes():
         trace_channels(nn.Sequential(nn.Conv2d(4, 8, 3)), torch.zeros(1, 3, 8, 8))
     assert "Sequential.forward fails on inputs of shape (1, 3, 8, 8): RuntimeError" in str(error.value)
     assert "Give example inputs the model runs on." in str(error.value)
+
+
+def test_any_error_of_the_models_own_is_told():
+    with pytest.raises(
+        ModelError, match=r"Odd\.forward fails on inputs of shape .*: AssertionError: made for 32 pixels"
+    ):
+        trace_channels(Odd("assert"), INPUT[0].float())
 
 
 def test_a_model_without_parameters_is_refused():

@@ -1,4 +1,4 @@
-"""Where the command line's process starts: settings of the process come first, then the command."""
+"""Where the command line's process starts: its settings are made before the first operator runs, then the command."""
 
 import sys
 

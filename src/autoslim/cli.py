@@ -1,6 +1,7 @@
 """The command line: one command per stage, `run` for all of them. Options are the fields of the configurations."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -85,7 +86,15 @@ def _run(args: list[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.UseAppendAction),
     )
     command = shlex.join(["autoslim", "run", name, *args])
-    run(replace(config, budget=config.budget or recipe.budget), shown=Shown(), command=command)
+    config = replace(config, budget=config.budget or recipe.budget)
+    if config.out == recipe.out and (config.model, config.data) != (recipe.model, recipe.data) and name == "digits":
+        # Work of your own does not go into the folder of the demonstration.
+        config = replace(config, out="runs/" + re.sub(r"\W+", "-", f"{config.model}-{config.data}").strip("-"))
+    try:
+        run(config, shown=Shown(), command=command)
+    except KeyboardInterrupt:
+        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {config.out}")
+        return 130
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from autoslim.graph import ChannelGraph
 from autoslim.widths import Widths
@@ -58,26 +59,22 @@ def replace_tensors_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
 
 def set_attributes_(model: nn.Module, values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Sets {module: {attribute: value}}; a value {index: int} changes those elements of a tuple."""
+    """Sets {module: {attribute: value}}."""
     for path, attributes in values.items():
         module = model.get_submodule(path)
         for name, value in attributes.items():
-            if isinstance(value, Mapping):
-                items = list(getattr(module, name))
-                for index, element in value.items():
-                    items[int(index)] = element
-                value = tuple(items)
             setattr(module, name, value)
 
 
 def correct_scale_(small: nn.Module, full: nn.Module) -> nn.Module:
-    """Gives a network cut from freshly drawn weights the scale its own, smaller fan-in asks for.
+    """Gives weights of convolutions and linear layers, freshly drawn and then cut, the scale of their smaller fan-in.
 
-    Initialisers draw with a variance of one over the fan-in; a cut leaves the variance of the full-width layer.
+    Most initialisers draw with a variance of one over the fan-in, and a cut leaves that of the full-width layer. Where
+    one draws otherwise (fan-out, a fixed deviation) the scale is larger than its own would be; BatchNorm undoes that.
     """
-    wide = dict(full.named_parameters())
     with torch.no_grad():
-        for name, parameter in small.named_parameters():
-            if parameter.dim() > 1:
-                parameter.mul_((wide[name][0].numel() / parameter[0].numel()) ** 0.5)
+        for name, module in small.named_modules():
+            if isinstance(module, (_ConvNd, nn.Linear)):
+                wide = full.get_parameter(f"{name}.weight" if name else "weight")
+                module.weight.mul_((wide[0].numel() / module.weight[0].numel()) ** 0.5)
     return small

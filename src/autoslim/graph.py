@@ -114,13 +114,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Patch:
-    """An integer attribute of a module that is a number of channels: `count` // `unit`, at `index` if it is a tuple."""
+    """An integer attribute of a module that is a number of channels: `count` // `unit`."""
 
     module: str
     attribute: str
     count: Count
     unit: int = 1
-    index: int | None = None
 
 
 def count_slots(owner: NDArray[np.int64], groups: Sequence[Group]) -> Count:
@@ -223,16 +222,11 @@ class ChannelGraph:
         return _selection(self, widths)
 
     def attributes(self, widths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """Integer attributes at these widths: {module: {attribute: value}}; tuples as {attribute: {index: value}}."""
+        """Integer attributes at these widths: {module: {attribute: value}}."""
         atoms = self.atoms(widths)
         values: dict[str, dict[str, Any]] = {}
         for patch in self.patches:
-            value = patch.count(atoms) // patch.unit
-            slot = values.setdefault(patch.module, {})
-            if patch.index is None:
-                slot[patch.attribute] = value
-            else:
-                slot.setdefault(patch.attribute, {})[patch.index] = value
+            values.setdefault(patch.module, {})[patch.attribute] = patch.count(atoms) // patch.unit
         return values
 
     def freeze(self, reasons: Mapping[str, str]) -> "ChannelGraph":

@@ -71,8 +71,13 @@ class RunFolder:
     def create(cls, path: Path, started: Mapping[str, Any]) -> "RunFolder":
         """Claims an empty or new folder; `started` says what for (its configuration and command)."""
         cls.check(path)
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "run.json", {"_type": _TYPE, "_version": _VERSION, **started})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / "run.json", {"_type": _TYPE, "_version": _VERSION, **started})
+        except OSError as error:
+            raise RunFolderError(
+                f"The output folder {path} can't be made: {error}. Expected a place to write. Choose another --out."
+            ) from error
         return cls(path)
 
     @classmethod

@@ -47,11 +47,17 @@ class TrainConfig:
         for name, least in (("epochs_supernet", 1), ("epochs_retrain", 1), ("batch_size", 2), ("random_subnets", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
-        if self.lr <= 0 or not 0 <= self.warmup < 1 or not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"TrainConfig: lr {self.lr}, warmup {self.warmup}, label_smoothing {self.label_smoothing}; expected "
-                "lr > 0 and the other two in [0, 1)."
-            )
+        ranges = {"lr": (0, None), "warmup": (0, 1), "momentum": (0, 1), "label_smoothing": (0, 1)}
+        ranges |= {"weight_decay": (0, None)}
+        for name, (least, below) in ranges.items():
+            value = getattr(self, name)
+            fits = math.isfinite(value) and value >= least and (below is None or value < below)
+            if not fits or (name == "lr" and value == 0):
+                what = "above 0" if name == "lr" else f"{least} or more" + (f", below {below}" if below else "")
+                raise ConfigError(
+                    f"TrainConfig.{name} is {value}; expected {what}. Give another --{name.replace('_', '-')}, or none "
+                    f"for the recipe's."
+                )
 
 
 class Loader(Protocol):

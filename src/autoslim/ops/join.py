@@ -52,6 +52,8 @@ def _split(call: Call) -> Sequence[Labels]:
             for part in parts[1:]:
                 call.tie(part, parts[0])
             parts = parts[:1] * len(parts)
+        else:
+            call.pin(labels[axis], "channels are split by fixed numbers")
         for out, part in zip(outs, parts, strict=True):
             out[axis] = part
     return outs

@@ -11,7 +11,8 @@ from autoslim.ops._base import Call, Labels, Rule, register
 # Torch tags nearly all pointwise operators as such; these it does not, or they make a tensor in another's shape.
 _OPS = (
     "hardswish_ hardsigmoid_ hardtanh hardtanh_ leaky_relu_ elu_ silu_ mish_ relu_ relu6 empty_like zeros_like "
-    "ones_like full_like rand_like randn_like bernoulli bernoulli_ native_dropout _to_copy clone detach alias"
+    "ones_like full_like rand_like randn_like bernoulli bernoulli_ native_dropout _to_copy clone detach alias "
+    "_prelu_kernel"
 )
 
 

@@ -26,6 +26,9 @@ def _run(call: Call) -> Sequence[Labels]:
             spread.reshape(call.out.shape) if name in _RESHAPES else call.func(spread, *call.args[1:], **call.kwargs)
         )
         landed = _along_one(call, moved, vector)
+        if name == "aten.slice" and landed is not None and len(landed[1]) < len(vector):
+            # Where the code takes its bounds from can't be seen: in a narrower map they may cut elsewhere.
+            call.pin(vector, "channels are sliced by position")
         if landed is None or landed[0] in out:
             why = "one channel is picked out of" if landed is None else "two channel dimensions are merged in"
             call.pin(vector, f"{why} {name}")

@@ -7,11 +7,12 @@ missing. The test images are touched by `Job.test` alone, after everything else 
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from autoslim.errors import BudgetError
+from autoslim.errors import BudgetError, RunFolderError
 from autoslim.pipeline._config import RunConfig as RunConfig
 from autoslim.pipeline._config import parse_shape as parse_shape
 from autoslim.pipeline._job import Job
 from autoslim.progress import Shown
+from autoslim.report import write_report
 from autoslim.run_folder import RunFolder
 
 
@@ -29,15 +30,28 @@ def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> 
     job = Job(config, shown or Shown(), command)
     RunFolder.check(Path(config.out))
     job.prepare()
-    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config)})
+    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config), **job.identity})
     return job.finish()
 
 
 def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
-    """Goes on with a run that was stopped, from the first stage that had not ended."""
+    """Goes on with a run that was stopped, from the first stage that had not ended.
+
+    A finished run gets its report anew and nothing else. RunFolderError if model or data are no longer the same.
+    """
     run_folder, saved = RunFolder.open(Path(folder))
+    shown = shown or Shown()
+    if (run_folder.path / "summary.json").exists():
+        shown.line(f"report    {write_report(run_folder.path)}")
+        return run_folder.path
     config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
-    job = Job(config, shown or Shown(), saved["command"])
+    job = Job(config, shown, saved["command"])
     job.prepare()
+    for what, now in job.identity.items():
+        if saved.get(what) != now:
+            raise RunFolderError(
+                f"The {what} is not the one {folder} was started with; expected the same, or its stages would not fit "
+                "together. Restore it, or start a new run with another --out."
+            )
     job.folder = run_folder
     return job.finish()

@@ -1,6 +1,8 @@
 """The stages of one run at work, in their order; each leaves a file that the next one reads."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -15,6 +17,7 @@ from torch import nn
 
 from autoslim.costs import COSTS, make_cost
 from autoslim.data import Data, Loader, Split, hold_out, load_data
+from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model, describe_model
@@ -94,8 +97,33 @@ class Job:
             f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {self.base['macs'] / 1e6:.2f}M "
             f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
         )
+        self.check_network()
         check_budgets(self.space, self.costs, config.budgets, self.base)
         self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+
+    def check_network(self) -> None:
+        """Raises ModelError for a network that can't be trained on these images, before anything is written."""
+        name, classes, shape = self.config.model, self.data.num_classes, self.data.input_shape
+        if self.graph.notes:
+            raise ModelError(f"`{name}` can't be trained on {shape}: {self.graph.notes[0]}. Try another --input.")
+        with torch.no_grad():
+            output = self.model.eval()(torch.zeros(2, *shape))
+        try:
+            self.task.judge(output, torch.tensor([0, classes - 1]))
+        except (IndexError, RuntimeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"`{name}`: its output does not fit {classes} classes: {error}. Expected logits [N, {classes}]. "
+                "Give the number as a builder argument, or let the factory take num_classes."
+            ) from error
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that was stopped; plain JSON."""
+        graph = json.dumps(self.graph.to_json(), sort_keys=True).encode()
+        data = [len(self.data.train), *self.preparation.values()]
+        return json.loads(
+            json.dumps({"network": self.builder, "graph": hashlib.sha256(graph).hexdigest(), "data": data})
+        )
 
     def build(self) -> nn.Module:
         """The network as the user gave it, freshly initialised from the seed."""
@@ -125,7 +153,7 @@ class Job:
         path = self.folder.path / "supernet.safetensors"
         if path.exists():
             load_tensors_(path, self.model)
-            self.net.to(self.fabric.device)
+            self.net.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             return
         config = self.config.train
         loader = self.loader(self.train_split)
@@ -359,9 +387,11 @@ class Job:
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:
         started = time.monotonic()
-        yield
-        self.spent[stage] = time.monotonic() - started
-        self.folder.append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
+        try:
+            yield
+        finally:  # a stage that is broken off has taken its time, too
+            self.spent[stage] = time.monotonic() - started
+            self.folder.append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
 
     def took(self, stage: str) -> str:
         return f"{self.spent[stage]:.0f} s"

@@ -34,7 +34,7 @@ class Classification:
         return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
 
     def judge(self, output: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = _heads(output)[0].double()
+        logits, labels = _heads(output)[0].cpu().double(), labels.cpu()  # some accelerators have no float64
         return functional.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).double()
 
 
