@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model, describe_model
+from autoslim.pipeline._batches import Prepared
 from autoslim.pipeline._config import RunConfig
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -37,18 +37,6 @@ from autoslim.widths import Widths
 _CALIBRATION = 1024  # train images for BatchNorm statistics
 _EVAL_BATCH = 250
 _CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size."""
-
-    loader: Loader
-    device: torch.device
-
-    def __iter__(self) -> Iterator[Batch]:
-        for images, labels in self.loader.epoch(0):
-            yield images.to(self.device), labels.to(self.device)
 
 
 class Job:
@@ -382,7 +370,7 @@ class Job:
             drop_last=whole and len(split) >= _EVAL_BATCH,
             seed=0,
         )
-        return _Prepared(loader, self.fabric.device)
+        return Prepared(loader, self.fabric.device)
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:
