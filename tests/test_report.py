@@ -498,7 +498,7 @@ def test_a_step_that_is_not_as_expected(tmp_path: Path, changes: dict[str, Any],
 
 
 def test_a_graph_that_is_none(run: Path) -> None:
-    (run / "graph.json").write_text('{"_type": "ChannelGraph", "_version": 1, "groups": [{"name": "a"}]}')
+    (run / "graph.json").write_text('{"_type": "ChannelGraph", "_version": 2, "groups": [{"name": "a"}]}')
     assert check_error(run, None).startswith(f"`{run / 'graph.json'}`: not a channel graph (")
     (run / "graph.json").write_text("[]")
     assert 'expected a JSON object with "_type": "ChannelGraph"' in check_error(run, None)

@@ -22,7 +22,7 @@ from autoslim._registry import unknown_name
 from autoslim.errors import ModelError, WidthsError
 from autoslim.widths import Widths
 
-_TYPE, _VERSION = "ChannelGraph", 1
+_TYPE, _VERSION = "ChannelGraph", 2
 _LEVELS, _LOWEST = 12, 0.15  # candidates per group, and the narrowest as a share of the widest (paper, section 4)
 
 
@@ -138,6 +138,7 @@ class ChannelGraph:
         patches: Integer attributes that follow the widths (`Conv2d.groups`, `Linear.in_features`, ...).
         macs: Multiply-accumulates of every convolution and matrix product, for the traced input.
         outputs: Elements put out by every convolution, linear layer and average pool (the paper's activations).
+        pooled: Elements taken in by every average pool (the paper counts one operation each).
         parameters: Name and shape of every parameter, shared ones once.
         inputs: Shapes of the example inputs.
         notes: What the trace could not do, in words; empty if nothing.
@@ -150,6 +151,7 @@ class ChannelGraph:
     outputs: tuple[Term, ...]
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     inputs: tuple[tuple[int, ...], ...]
+    pooled: tuple[Term, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -275,6 +277,7 @@ class ChannelGraph:
             patches=tuple(patch(item) for item in data["patches"]),
             macs=tuple(term(item) for item in data["macs"]),
             outputs=tuple(term(item) for item in data["outputs"]),
+            pooled=tuple(term(item) for item in data["pooled"]),
             parameters=tuple((name, tuple(shape)) for name, shape in data["parameters"]),
             inputs=tuple(tuple(shape) for shape in data["inputs"]),
             notes=tuple(data["notes"]),

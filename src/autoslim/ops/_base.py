@@ -6,6 +6,7 @@ through one operator; slots that must be kept or dropped together are *tied*, sl
 with a reason. Nothing is solved here: the ledger is read once, after the last forward pass.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ class Ledger:
         read: Input channels of convolutions and linear layers.
         macs: (operator, module, scale, factors) of every matrix product; a factor is an int or a vector.
         outputs: The same for the elements put out by convolutions, linear layers and average pools.
+        pooled: The same for the elements taken in by average pools.
         counting: Whether costs are recorded (they are in one of the two traced modes only).
     """
 
@@ -45,6 +47,7 @@ class Ledger:
     read: list[Vector] = field(default_factory=list)
     macs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     outputs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
+    pooled: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     counting: bool = True
     _labels: dict[int, tuple[torch.Tensor, Labels]] = field(default_factory=dict)
 
@@ -120,10 +123,20 @@ class Call:
     def outputs(self, kind: str, tensor: torch.Tensor, labels: Labels) -> None:
         """Counts the elements of `tensor` into the paper's activations."""
         if self.ledger.counting:
-            scale = 1
-            for dim, size in enumerate(tensor.shape):
-                scale *= 1 if dim in labels else size
-            self.ledger.outputs.append((kind, self.module, scale, tuple(labels.values())))
+            self.ledger.outputs.append((kind, self.module, *_elements(tensor, labels)))
+
+    def average_pool(self, tensor: torch.Tensor, labels: Labels) -> None:
+        """Counts an average pool's output into the paper's activations, and what it takes in into its operations."""
+        self.outputs("avg_pool", tensor, labels)
+        if self.ledger.counting:
+            entry = _elements(self.args[0], self.labels(self.args[0]))
+            self.ledger.pooled.append(("avg_pool", self.module, *entry))
+
+
+def _elements(tensor: torch.Tensor, labels: Labels) -> tuple[int, tuple[Vector, ...]]:
+    """The number of elements as a scale and the labels of the dimensions that have any."""
+    whole = [size for dim, size in enumerate(tensor.shape) if dim not in labels]
+    return math.prod(whole), tuple(labels.values())
 
 
 @dataclass(frozen=True)

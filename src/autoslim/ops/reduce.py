@@ -26,7 +26,7 @@ def _run(call: Call) -> Sequence[Labels]:
         else:
             call.pin(vector, f"a statistic over the channels ({name})")
     if name == "aten.mean" and x.dim() >= 3 and gone == set(range(x.dim() - len(gone), x.dim())):
-        call.outputs("avg_pool", outs[0], labels)  # a global average pool by another name
+        call.average_pool(outs[0], labels)  # a global average pool by another name
     return [labels] * len(outs)
 
 

@@ -33,7 +33,7 @@ def _run(call: Call) -> Sequence[Labels]:
             labels[dim] = vector
     outs = [leaf for leaf in tree_leaves(call.out) if isinstance(leaf, torch.Tensor)]
     if "avg_pool" in name:
-        call.outputs("avg_pool", outs[0], labels)
+        call.average_pool(outs[0], labels)
     return [labels] * len(outs)
 
 

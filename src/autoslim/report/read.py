@@ -92,10 +92,10 @@ class _Node:
         found = "missing" if self.value is None else f"{str(self.value)[:60]!r} ({type(self.value).__name__})"
         return RunFolderError(f"`{self.file}`: {self.where} is {found}; expected {expected}. {_ADVICE}")
 
-    def typed(self, name: str) -> "_Node":
-        """Itself, if it is an object of type `name`, version 1."""
-        if not isinstance(self.value, dict) or self.value.get("_type") != name or self.value.get("_version") != 1:
-            raise self.error(f'a JSON object with "_type": "{name}" and "_version": 1')
+    def typed(self, name: str, version: int = 1) -> "_Node":
+        """Itself, if it is an object of type `name` and that version."""
+        if not isinstance(self.value, dict) or (self.value.get("_type"), self.value.get("_version")) != (name, version):
+            raise self.error(f'a JSON object with "_type": "{name}" and "_version": {version}')
         return self
 
     def at(self, key: str) -> "_Node":
@@ -176,7 +176,7 @@ def read_steps(file: Path) -> tuple[Step, ...]:
 
 def read_graph(file: Path) -> ChannelGraph:
     """Reads graph.json."""
-    node = _Node(file, "the file", _parse(file, _text(file))).typed("ChannelGraph")
+    node = _Node(file, "the file", _parse(file, _text(file))).typed("ChannelGraph", 2)
     try:
         return ChannelGraph.from_json(node.value)
     except (ModelError, KeyError, TypeError, ValueError, AttributeError) as error:

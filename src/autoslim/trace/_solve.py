@@ -64,6 +64,7 @@ def solve(ledger: Ledger, model: nn.Module, inputs: Sequence[tuple[int, ...]], n
         patches=_patches(model, axes, groups),
         macs=tuple(term(entry) for entry in ledger.macs),
         outputs=tuple(term(entry) for entry in ledger.outputs),
+        pooled=tuple(term(entry) for entry in ledger.pooled),
         parameters=tuple((name, tuple(p.shape)) for name, p in model.named_parameters()),
         inputs=tuple(inputs),
         notes=tuple(notes),
@@ -120,7 +121,8 @@ def _signatures(ledger: Ledger, classes: Ints) -> Mapping[int, tuple[tuple[int, 
     kept slots are affine in the number of atoms kept.
     """
     vectors = [classes[start : start + size] for _, _, start, size in ledger.blocks]
-    counted = [f for entry in (*ledger.macs, *ledger.outputs) for f in entry[3] if not isinstance(f, int)]
+    costs = (*ledger.macs, *ledger.outputs, *ledger.pooled)
+    counted = [factor for *_, factors in costs for factor in factors if not isinstance(factor, int)]
     vectors += [classes[vector.numpy()] for vector in counted]
     where = np.repeat(np.arange(len(vectors)), [len(vector) for vector in vectors])
     pairs, slots = np.unique(np.stack([np.concatenate(vectors), where]), axis=1, return_counts=True)

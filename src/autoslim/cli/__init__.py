@@ -1,0 +1,41 @@
+"""The command line: one command per stage, `run` for all of them. Options are the fields of the configurations."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from autoslim._registry import unknown_name
+from autoslim.cli.run import run_command
+from autoslim.cli.trace import trace_command
+from autoslim.errors import AutoSlimError
+from autoslim.recipes import RECIPES
+
+_HELP = """autoslim: sets the channel numbers of a neural network automatically, under a real budget.
+
+  autoslim run [RECIPE] [options]   train one slimmable network, search the widths, retrain what was found, report
+  autoslim run --resume DIR         go on with a run that was stopped
+  autoslim trace MODEL [options]    show the channel groups of a network and what freezes the others
+
+`autoslim run --help` and `autoslim trace --help` list the options. RECIPE is one of: {recipes} (default: {default}).
+"""
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": run_command, "trace": trace_command}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, or 2 for an error that was told."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        recipes = list(RECIPES)
+        Console(highlight=False, soft_wrap=True).print(
+            _HELP.format(recipes=", ".join(recipes), default=recipes[0]), markup=False
+        )
+        return 0
+    try:
+        if args[0] not in _COMMANDS:
+            raise unknown_name("command", args[0], list(_COMMANDS), hint="See autoslim --help.")
+        return _COMMANDS[args[0]](args[1:])
+    except AutoSlimError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
+        return 2
