@@ -161,6 +161,7 @@ class Odd(nn.Module):
         self.first = nn.Conv2d(3, 16, 3, padding=1)
         self.second = nn.Conv2d(16, 5, 1)
         self.linear = nn.Linear(16 * 36, 5)
+        self.third = nn.Conv2d(16, 8, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.first(x))
@@ -179,6 +180,17 @@ class Odd(nn.Module):
         if self.how == "halves":
             half = y.shape[1] // 2
             y = torch.cat([y[:, :half], torch.sigmoid(y[:, half:])], 1)
+        if self.how == "thirds":
+            y = torch.cat([y[:, :5], torch.sigmoid(y[:, 5:])], 1)
+        if self.how == "pooled thirds":
+            y = torch.cat([y[:, : y.shape[1] // 3], torch.sigmoid(y[:, y.shape[1] // 3 :])], 1)
+        if self.how == "attention":
+            flat = y.flatten(2)
+            y = (torch.bmm(flat.transpose(1, 2), flat).softmax(-1) @ flat.transpose(1, 2)).transpose(1, 2).view_as(y)
+        if self.how == "written":
+            half = torch.zeros_like(y)
+            half[:, : y.shape[1] // 2] = self.third(y)
+            y = half
         if self.how == "assert":
             assert x.shape[-1] == 32, "made for 32 pixels"
         if self.how == "fixed":
@@ -190,11 +202,13 @@ class Odd(nn.Module):
     ("how", "reason"),
     [
         ("literal view", "the model's code can't follow: RuntimeError"),
-        ("softmax", "no rule for the operator aten._softmax in Odd, test_trace.py:"),
-        ("mean", "a statistic over the channels (aten.mean) in Odd, test_trace.py:"),
+        ("softmax", "a softmax over channels in Odd, test_trace.py:"),
         ("cumsum", "no rule for the operator aten.cumsum in Odd, test_trace.py:"),
-        ("halves", "channels are sliced by position in Odd, test_trace.py:"),
-        ("fixed", "meets a tensor of fixed size (aten.add) in Odd, test_trace.py:"),
+        ("pick", "channels are picked by position in Odd, test_trace.py:"),
+        ("thirds", "the model's code can't follow: it takes channels by numbers of its own in Odd, test_trace.py:"),
+        ("pooled thirds", "the model's code can't follow: it takes channels by numbers of its own in Odd, test_trace"),
+        ("fixed", "the model's code can't follow: it takes channels by numbers of its own in Odd, test_trace.py:"),
+        ("attention", "channels of two activations are multiplied and summed (attention) in Odd, test_trace.py:"),
     ],
 )
 def test_what_cannot_be_followed_is_frozen_with_its_reason(how, reason):
@@ -202,10 +216,28 @@ def test_what_cannot_be_followed_is_frozen_with_its_reason(how, reason):
     frozen = graph.group("first").frozen
     assert frozen is not None
     assert reason in frozen
-    assert graph.group("first").candidates == (16,)
+    assert len(graph.group("first").candidates) == 1
 
 
-@pytest.mark.parametrize("how", ["pick", "item", "softmax", "fixed", "halves", "literal view"])
+def test_statistics_over_channels_are_told():
+    graph = trace_channels(Odd("mean"), INPUT[0].float())
+    group = graph.group("first")
+    assert group.frozen is None
+    assert group.note.startswith("a statistic over channels (mean) in Odd, test_trace.py:")
+
+
+def test_halves_of_a_slice_stay_halves():
+    graph = trace_channels(Odd("halves"), INPUT[0].float())
+    assert graph.group("first").frozen is None
+    assert graph.group("first").atom == 2
+
+
+def test_a_value_that_is_read_is_told():
+    (note,) = trace_channels(Odd("item"), INPUT[0].float()).notes
+    assert note.startswith("traced as it ran on these very values, for it needs values (")
+
+
+@pytest.mark.parametrize("how", ["pick", "item", "softmax", "fixed", "halves", "thirds", "literal view", "written"])
 def test_odd_networks_agree_all_the_same(how):
     model = randomise_(Odd(how)).eval()
     graph = trace_channels(model, INPUT)
@@ -229,7 +261,7 @@ def test_a_model_that_fails_is_told_with_its_shapes():
     with pytest.raises(ModelError) as error:
         trace_channels(nn.Sequential(nn.Conv2d(4, 8, 3)), torch.zeros(1, 3, 8, 8))
     assert "Sequential.forward fails on inputs of shape (1, 3, 8, 8): RuntimeError" in str(error.value)
-    assert "Give example inputs the model runs on." in str(error.value)
+    assert "Give such example inputs." in str(error.value)
 
 
 def test_any_error_of_the_models_own_is_told():
@@ -264,3 +296,94 @@ def test_json_round_trip():
     assert again == graph
     with pytest.raises(ModelError, match="Not a channel graph"):
         ChannelGraph.from_json({**graph.to_json(), "_version": 99})
+
+
+def test_inputs_of_the_wrong_number_are_told():
+    with pytest.raises(ModelError, match=r"forward fails on inputs of shape \(1, 3, 6, 6\), \(1, 3, 6, 6\): TypeError"):
+        trace_channels(Odd(""), (INPUT[0][:1].float(), INPUT[0][:1].float()))
+
+
+def quantised() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1))
+    kind = type("Linear", (nn.Module,), {"__module__": "torch.ao.nn.quantized.modules.linear"})
+    return model.append(kind())
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: nn.Sequential(nn.LazyConv2d(8, 1)), r"`0` \(LazyConv2d\) is lazy: it has no weights yet\."),
+        (lambda: torch.compile(Odd("")), r"^OptimizedModule is compiled; expected a plain module\."),
+        (quantised, r"`1` \(Linear\) is quantised: its weights are packed\."),
+    ],
+)
+def test_modules_that_hide_their_weights_are_refused(make, told):
+    with pytest.raises(ModelError, match=told):
+        trace_channels(make(), INPUT[0].float())
+
+
+@pytest.mark.filterwarnings("ignore")  # scripting is on its way out
+def test_a_scripted_module_is_refused():
+    with pytest.raises(ModelError, match="is scripted: its code can't be followed"):
+        trace_channels(torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 1))), INPUT[0].float())
+
+
+@pytest.mark.parametrize(("policy", "atom"), [("slots", 8), ("groups", 4)])
+def test_the_policy_of_a_grouped_convolution_can_be_given(policy, atom):
+    layers = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 3, groups=8, padding=1), nn.Conv2d(32, 4, 1)
+    model = randomise_(nn.Sequential(*layers)).eval()
+    graph = trace_channels(model, INPUT, grouped={"1": policy})
+    assert graph.group("0").atom == atom
+    check_subnetwork(model, graph, any_widths(graph, 1), INPUT)
+    with pytest.raises(ModelError, match=r"grouped\['1'\] is 'slot'; expected 'slots'"):
+        trace_channels(model, INPUT, grouped={"1": "slot"})
+
+
+class Own(nn.Module):
+    """Integers of its own in all places where a network may keep them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.dim, self.cut, self.parts = how, 12, 5, [5, 7]
+        self.into, self.out = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 5, 1)
+        self.left, self.right = nn.Conv2d(5, 6, 1), nn.Conv2d(7, 6, 1)
+        self.filter = nn.Parameter(torch.randn(1, 1, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.into(x)
+        if self.how == "view":
+            y = y.view(-1, self.dim, 36).view(-1, self.dim, 6, 6)
+        if self.how == "halves":
+            left, right = y[:, : self.dim // 2], y[:, self.dim // 2 :]
+            y = torch.cat([right, left], 1)
+        if self.how == "split":
+            left, right = y.split(self.parts, 1)
+            y = torch.cat([self.left(left), self.right(right)], 1)
+        if self.how == "slice":
+            y = torch.cat([self.left(y[:, : self.cut]), self.right(y[:, self.cut :])], 1)
+        if self.how == "depthwise":
+            y = nn.functional.conv2d(y, self.filter.expand(self.dim, -1, -1, -1), padding=1, groups=self.dim)
+        return self.out(y).mean((2, 3))
+
+
+@pytest.mark.parametrize("how", ["view", "halves", "split", "slice", "depthwise"])
+def test_integers_of_the_networks_own_follow(how):
+    model = randomise_(Own(how)).eval()
+    graph = trace_channels(model, INPUT)
+    assert [g.frozen for g in graph.groups if g.frozen] == ["the network's output"]
+    for seed in range(3):
+        check_subnetwork(model, graph, any_widths(graph, seed), INPUT)
+    attributes = graph.attributes(graph.min_widths())
+    assert ("parts" in attributes.get("", {})) == (how == "split")
+
+
+def test_detectors_take_lists_of_images():
+    model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    graph = trace_channels(model.eval(), ([torch.rand(3, 64, 64)],))
+    free = [g for g in graph.groups if g.frozen is None]
+    assert len(free) > 30
+    small = extract_network(model, graph, graph.min_widths()).eval()
+    (found,) = small([torch.rand(3, 64, 64)])
+    assert set(found) == {"boxes", "scores", "labels"}
+    cost = make_cost("macs", graph)
+    assert cost(graph.min_widths()) < 0.2 * cost(graph.max_widths())

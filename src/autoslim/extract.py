@@ -59,11 +59,12 @@ def replace_tensors_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> N
 
 
 def set_attributes_(model: nn.Module, values: Mapping[str, Mapping[str, Any]]) -> None:
-    """Sets {module: {attribute: value}}."""
+    """Sets {module: {attribute: value}}; a list, as JSON gives it, becomes what the attribute was, a tuple say."""
     for path, attributes in values.items():
         module = model.get_submodule(path)
         for name, value in attributes.items():
-            setattr(module, name, value)
+            old = getattr(module, name)
+            setattr(module, name, type(old)(value) if isinstance(value, (list, tuple)) else value)
 
 
 def correct_scale_(small: nn.Module, full: nn.Module) -> nn.Module:

@@ -113,13 +113,33 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Activation:
+    """A tensor made on the way: its elements, alive from operator `start` to before operator `stop`.
+
+    `width` is its bytes per element where that is not up to the network's dtype (an index), else 0; `batched` says
+    whether it grows with the number of images.
+    """
+
+    elements: Term
+    start: int
+    stop: int
+    width: int = 0
+    batched: bool = True
+
+
+@dataclass(frozen=True)
 class Patch:
-    """An integer attribute of a module that is a number of channels: `count` // `unit`."""
+    """An attribute of a module that holds numbers of channels: an "int", or a "tuple" or "list" of them (`kind`)."""
 
     module: str
     attribute: str
-    count: Count
-    unit: int = 1
+    counts: tuple[Count, ...]
+    kind: str = "int"
+
+    def value(self, atoms: NDArray[np.int64]) -> "int | tuple[int, ...] | list[int]":
+        """What the attribute is when so many atoms of each group are kept."""
+        numbers = [count(atoms) for count in self.counts]
+        return numbers[0] if self.kind == "int" else tuple(numbers) if self.kind == "tuple" else numbers
 
 
 def count_slots(owner: NDArray[np.int64], groups: Sequence[Group]) -> Count:
@@ -138,6 +158,7 @@ class ChannelGraph:
         patches: Integer attributes that follow the widths (`Conv2d.groups`, `Linear.in_features`, ...).
         macs: Multiply-accumulates of every convolution and matrix product, for the traced input.
         outputs: Elements put out by every convolution, linear layer and average pool (the paper's activations).
+        activations: Every tensor made on the way, with the operators between which it lives.
         pooled: Elements taken in by every average pool (the paper counts one operation each).
         parameters: Name and shape of every parameter, shared ones once.
         inputs: Shapes of the example inputs.
@@ -152,6 +173,7 @@ class ChannelGraph:
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     inputs: tuple[tuple[int, ...], ...]
     pooled: tuple[Term, ...] = ()
+    activations: tuple[Activation, ...] = ()
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -224,11 +246,11 @@ class ChannelGraph:
         return _selection(self, widths)
 
     def attributes(self, widths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """Integer attributes at these widths: {module: {attribute: value}}."""
+        """Attributes that hold numbers of channels, at these widths: {module: {attribute: value}}."""
         atoms = self.atoms(widths)
         values: dict[str, dict[str, Any]] = {}
         for patch in self.patches:
-            values.setdefault(patch.module, {})[patch.attribute] = patch.count(atoms) // patch.unit
+            values.setdefault(patch.module, {})[patch.attribute] = patch.value(atoms)
         return values
 
     def freeze(self, reasons: Mapping[str, str]) -> "ChannelGraph":
@@ -261,12 +283,16 @@ class ChannelGraph:
         def term(item: Mapping[str, Any]) -> Term:
             return Term(item["kind"], item["module"], item["scale"], tuple(count(f) for f in item["factors"]))
 
+        def activation(item: dict[str, Any]) -> Activation:
+            counted: dict[str, Any] = {"elements": term(item["elements"])}
+            return Activation(**{**item, **counted})
+
         def group(item: dict[str, Any]) -> Group:
             lists: dict[str, Any] = {name: tuple(item[name]) for name in ("candidates", "layers")}
             return Group(**{**item, **lists})
 
         def patch(item: dict[str, Any]) -> Patch:
-            counted: dict[str, Any] = {"count": count(item["count"])}
+            counted: dict[str, Any] = {"counts": tuple(count(each) for each in item["counts"])}
             return Patch(**{**item, **counted})
 
         return cls(
@@ -278,6 +304,7 @@ class ChannelGraph:
             macs=tuple(term(item) for item in data["macs"]),
             outputs=tuple(term(item) for item in data["outputs"]),
             pooled=tuple(term(item) for item in data["pooled"]),
+            activations=tuple(activation(item) for item in data["activations"]),
             parameters=tuple((name, tuple(shape)) for name, shape in data["parameters"]),
             inputs=tuple(tuple(shape) for shape in data["inputs"]),
             notes=tuple(data["notes"]),

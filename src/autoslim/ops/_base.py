@@ -4,10 +4,13 @@ Every slot of a parameter's or buffer's dimension gets an integer *label*. A tra
 dimensions, the vector of labels along it: which parameter slots its channels come from. A rule says how labels pass
 through one operator; slots that must be kept or dropped together are *tied*, slots that can't be dropped are *pinned*
 with a reason. Nothing is solved here: the ledger is read once, after the last forward pass.
+
+A tensor of constants (zeros, padding, an expanded scalar) gets fresh labels that are neither tied nor pinned: they
+become whatever they meet.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +21,23 @@ from autoslim._registry import Registry
 
 Vector = torch.Tensor  # int64 [size of a dimension]: the label of each slot
 Labels = dict[int, Vector]  # dimension -> labels along it; a dimension that is not listed is whole
+_MARK = "_autoslim_labels"
+
+
+@dataclass
+class Alive:
+    """A tensor that an operator made: from the step it came to be to the step that first found it gone.
+
+    `width` is its bytes per element if that is not up to the network's dtype (an index, a mask), else 0.
+    """
+
+    module: str
+    scale: int
+    factors: tuple[Vector, ...]
+    start: int
+    stop: int
+    width: int
+    batched: bool
 
 
 @dataclass
@@ -35,7 +55,12 @@ class Ledger:
         macs: (operator, module, scale, factors) of every matrix product; a factor is an int or a vector.
         outputs: The same for the elements put out by convolutions, linear layers and average pools.
         pooled: The same for the elements taken in by average pools.
+        named: (module, attribute, vector): the module's integer attribute is the length of the vector.
+        integers: (module, values, vectors): the integer arguments of an operator that say how long vectors are.
+        alive: The tensors that operators made: how long each lived.
         counting: Whether costs are recorded (they are in one of the two traced modes only).
+        grouped: Module path or glob -> "slots" or "groups": how grouped convolutions shall lose channels.
+        policies: Module path -> how its grouped convolution does.
     """
 
     size: int = 0
@@ -48,8 +73,12 @@ class Ledger:
     macs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     outputs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     pooled: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
+    named: list[tuple[str, str, Vector]] = field(default_factory=list)
+    integers: list[tuple[str, tuple[int, ...], tuple[Vector | None, ...]]] = field(default_factory=list)
+    alive: list[Alive] = field(default_factory=list)
     counting: bool = True
-    _labels: dict[int, tuple[torch.Tensor, Labels]] = field(default_factory=dict)
+    grouped: Mapping[str, str] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)
 
     def new(self, size: int) -> Vector:
         """Fresh labels, shape [size]."""
@@ -67,11 +96,12 @@ class Ledger:
 
     def labels(self, tensor: object) -> Labels:
         """The labels a tensor carries; none for a tensor that no parameter's channels flow into."""
-        return self._labels[id(tensor)][1] if id(tensor) in self._labels else {}
+        ledger, labels = getattr(tensor, _MARK, (None, {}))
+        return labels if ledger is self else {}
 
     def set_labels(self, tensor: torch.Tensor, labels: Labels) -> None:
-        # The tensor is kept alive beside its labels: its id stays its own.
-        self._labels[id(tensor)] = (tensor, {dim: v for dim, v in labels.items() if tensor.shape[dim] > 1})
+        # On the tensor itself, so that it lives as long as the model's own code keeps it.
+        setattr(tensor, _MARK, (self, {dim: v for dim, v in labels.items() if tensor.shape[dim] > 1}))
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,8 @@ class Call:
     kwargs: dict[str, Any]
     out: Any
     module: str
-    where: str  # 'module (Type), file.py:12', for reasons
+    caller: nn.Module
+    locate: Callable[[], str]  # 'module (Type), file.py:12', for reasons; valid while the operator's rule runs
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """An argument by position or name: ATen schemas allow either."""
@@ -101,20 +132,48 @@ class Call:
     def pin(self, vector: Vector | None, reason: str) -> None:
         """These slots must stay."""
         if vector is not None:
-            self.ledger.pins.append((vector.reshape(-1), f"{reason} in {self.where}"))
+            self.ledger.pins.append((vector.reshape(-1), f"{reason} in {self.locate()}"))
+
+    def note(self, vector: Vector | None, what: str) -> None:
+        """These slots may go, but then `what` is taken over those that are left: the meaning changes."""
+        if vector is not None:
+            self.ledger.notes.append((vector.reshape(-1), f"{what} in {self.locate()}"))
+
+    def fresh(self, tensor: torch.Tensor, *dims: int) -> Labels:
+        """New labels for a tensor of constants, on `dims` or all its dimensions."""
+        every = dims or range(tensor.dim())
+        return {dim: self.ledger.new(tensor.shape[dim]) for dim in every if tensor.shape[dim] > 1}
+
+    def names(self, **vectors: Vector | None) -> None:
+        """If the calling module has these integer attributes, they are the lengths of these vectors."""
+        for name, vector in vectors.items():
+            if vector is not None and vars(self.caller).get(name) == len(vector):
+                self.ledger.named.append((self.module, name, vector))
+
+    def integers(self, values: Sequence[int], vectors: Sequence[Vector | None]) -> None:
+        """These integer arguments are the lengths of these vectors: attributes of the caller that hold them follow."""
+        if any(vector is not None for vector in vectors):
+            self.ledger.integers.append((self.module, tuple(values), tuple(vectors)))
+
+    def holds(self, value: int) -> bool:
+        """Whether the calling module has an integer attribute of that value."""
+        return any(type(held) is int and held == value for held in vars(self.caller).values())
 
     def match(self, *vectors: Vector | None) -> Vector | None:
         """One dimension seen by several tensors: ties its labels; if one of them is whole, pins the others.
 
         Returns:
-            The labels of the dimension, or None where nobody has any.
+            The labels of the dimension, or None where it is whole.
         """
         present = [vector for vector in vectors if vector is not None]
         for vector in present[1:]:
             self.tie(present[0], vector)
-        if present and len(present) < len(vectors):
+        if not present:
+            return None
+        if len(present) < len(vectors):
             self.pin(present[0], f"meets a tensor of fixed size ({self.func.overloadpacket})")
-        return present[0] if present else None
+            return None
+        return present[0]
 
     def macs(self, kind: str, scale: int, *factors: "int | Vector") -> None:
         if self.ledger.counting:
@@ -123,31 +182,20 @@ class Call:
     def outputs(self, kind: str, tensor: torch.Tensor, labels: Labels) -> None:
         """Counts the elements of `tensor` into the paper's activations."""
         if self.ledger.counting:
-            self.ledger.outputs.append((kind, self.module, *_elements(tensor, labels)))
+            self.ledger.outputs.append((kind, self.module, *count_elements(tensor, labels)))
 
     def average_pool(self, tensor: torch.Tensor, labels: Labels) -> None:
         """Counts an average pool's output into the paper's activations, and what it takes in into its operations."""
         self.outputs("avg_pool", tensor, labels)
         if self.ledger.counting:
-            entry = _elements(self.args[0], self.labels(self.args[0]))
+            entry = count_elements(self.args[0], self.labels(self.args[0]))
             self.ledger.pooled.append(("avg_pool", self.module, *entry))
 
 
-def _elements(tensor: torch.Tensor, labels: Labels) -> tuple[int, tuple[Vector, ...]]:
+def count_elements(tensor: torch.Tensor, labels: Labels) -> tuple[int, tuple[Vector, ...]]:
     """The number of elements as a scale and the labels of the dimensions that have any."""
     whole = [size for dim, size in enumerate(tensor.shape) if dim not in labels]
     return math.prod(whole), tuple(labels.values())
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """A module's integer that counts channels: slots kept on `tensor`'s `dim`, x `scale`, // `unit`."""
-
-    name: str
-    tensor: str
-    dim: int
-    scale: int = 1
-    unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,13 +206,13 @@ class Rule:
         ops: ATen operators, as "aten.convolution".
         run: How labels pass through: a call to the labels of each output tensor.
         example: A small module that runs the operator and an input for it; the contract tests trace it.
-        attributes: The integer attributes of a module that follow its weight's shape.
+        infer: The operator on meta tensors, where torch's own way to infer the shapes is slow.
     """
 
     ops: tuple[str, ...]
     run: Callable[[Call], Sequence[Labels]]
     example: Callable[[], tuple[nn.Module, torch.Tensor]]
-    attributes: Callable[[nn.Module], tuple[Attribute, ...]] = lambda module: ()
+    infer: Callable[..., Any] | None = None
 
 
 RULES: Registry[Rule] = Registry("operator rule")
@@ -184,8 +232,3 @@ def find_rule(func: Any) -> Rule | None:
     """The rule for an ATen overload; pointwise operators that torch tags as such need not be listed."""
     rule = _BY_OP.get(str(func.overloadpacket))
     return RULES["pointwise"] if rule is None and torch.Tag.pointwise in func.tags else rule
-
-
-def find_attributes(module: nn.Module) -> tuple[Attribute, ...]:
-    """The integer attributes of `module` that follow its channels, from whichever rule knows its type."""
-    return tuple(attribute for rule in RULES.values() for attribute in rule.attributes(module))

@@ -48,15 +48,26 @@ def _split(call: Call) -> Sequence[Labels]:
     if axis in labels:
         sizes = [part.shape[axis] for part in call.out]
         parts = list(labels[axis].split(sizes))
-        if len(set(sizes)) == 1:  # parts of equal size come from chunk(): they stay equal at every width
+        if len(set(sizes)) == 1:  # parts of equal size stay equal at every width, be they chunk()'s or the code's own
             for part in parts[1:]:
                 call.tie(part, parts[0])
             parts = parts[:1] * len(parts)
-        else:
-            call.pin(labels[axis], "channels are split by fixed numbers")
+        # Whether the code really splits there at other widths is seen by the probe.
+        call.integers(sizes, parts)
+        call.integers([x.shape[axis]], [labels[axis]])
         for out, part in zip(outs, parts, strict=True):
             out[axis] = part
     return outs
+
+
+def _glu(call: Call) -> Sequence[Labels]:
+    x, axis = call.args[0], call.arg(1, "dim", -1) % call.args[0].dim()
+    labels = call.labels(x)
+    if axis in labels:
+        value, gate = labels[axis].chunk(2)
+        call.tie(value, gate)
+        labels = {**labels, axis: value}
+    return [labels]
 
 
 def _unbind(call: Call) -> Sequence[Labels]:
@@ -71,14 +82,16 @@ class _Example(nn.Module):
         super().__init__()
         self.how = how
         self.left = nn.Conv2d(3, 8, 1)
-        self.right = nn.Identity() if how == "split" else nn.Conv2d(3, 8, 1)
-        self.head = nn.Conv2d({"cat": 16, "split": 4}.get(how, 8), 4, 1)
+        self.right = nn.Identity() if how in ("split", "glu") else nn.Conv2d(3, 8, 1)
+        self.head = nn.Conv2d({"cat": 16, "split": 4, "glu": 4}.get(how, 8), 4, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         a = self.left(x)
         if self.how == "split":
             first, second = a.chunk(2, 1)
             return self.head(first * second)
+        if self.how == "glu":
+            return self.head(nn.functional.glu(a, 1))
         b = self.right(x)
         if self.how == "cat":
             return self.head(torch.cat([a, b], 1))
@@ -95,4 +108,5 @@ def _register(name: str, ops: tuple[str, ...], run: object) -> None:
 _register("cat", ("aten.cat", "aten.concat"), _cat)
 _register("stack", ("aten.stack",), _stack)
 _register("split", ("aten.split", "aten.split_with_sizes", "aten.chunk"), _split)
+_register("glu", ("aten.glu",), _glu)
 _register("unbind", ("aten.unbind",), _unbind)

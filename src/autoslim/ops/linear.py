@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from autoslim.ops._base import Attribute, Call, Labels, Rule, register
+from autoslim.ops._base import Call, Labels, Rule, register
 
 
 def _run(call: Call) -> Sequence[Labels]:
@@ -13,6 +13,7 @@ def _run(call: Call) -> Sequence[Labels]:
     left, right = call.args[1:3] if with_bias else call.args[:2]
     a, b = call.labels(left), call.labels(right)
     rows, inner, columns = left.shape[0], left.shape[1], right.shape[1]
+    read = None
     if inner > 1:
         read = call.match(a.get(1), b.get(0))
         if read is not None:
@@ -27,17 +28,12 @@ def _run(call: Call) -> Sequence[Labels]:
     if made is not None:
         call.ledger.made.append((made, call.module))
     call.outputs("matmul", call.out, out)
+    call.names(in_features=read, out_features=made)
     return [out]
-
-
-def _attributes(module: nn.Module) -> tuple[Attribute, ...]:
-    if not isinstance(module, nn.Linear):
-        return ()
-    return Attribute("out_features", "weight", 0), Attribute("in_features", "weight", 1)
 
 
 def _example() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 8, bias=False), nn.Linear(8, 3)), torch.randn(2, 6)
 
 
-register("linear", Rule(("aten.addmm", "aten.mm"), _run, _example, _attributes))
+register("linear", Rule(("aten.addmm", "aten.mm"), _run, _example))

@@ -12,7 +12,7 @@ from autoslim.ops._base import Call, Labels, Rule, register
 _OPS = (
     "hardswish_ hardsigmoid_ hardtanh hardtanh_ leaky_relu_ elu_ silu_ mish_ relu_ relu6 empty_like zeros_like "
     "ones_like full_like rand_like randn_like bernoulli bernoulli_ native_dropout _to_copy clone detach alias "
-    "_prelu_kernel"
+    "_prelu_kernel copy_ fill_ zero_ uniform_ normal_ lift_fresh contiguous"
 )
 
 

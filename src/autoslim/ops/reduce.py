@@ -1,4 +1,4 @@
-"""Reductions. Over the map they leave channels alone; over channels they mix them."""
+"""Reductions. Over the map they leave channels alone; over channels they are statistics of those that are left."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def _run(call: Call) -> Sequence[Labels]:
         if dim not in gone:
             labels[dim if kept_dims else dim - sum(other < dim for other in gone)] = vector
         else:
-            call.pin(vector, f"a statistic over the channels ({name})")
+            call.note(vector, f"a statistic over channels ({name.removeprefix('aten.')})")
     if name == "aten.mean" and x.dim() >= 3 and gone == set(range(x.dim() - len(gone), x.dim())):
         call.average_pool(outs[0], labels)  # a global average pool by another name
     return [labels] * len(outs)

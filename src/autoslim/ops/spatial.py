@@ -38,15 +38,47 @@ def _run(call: Call) -> Sequence[Labels]:
 
 
 def _pad(call: Call) -> Sequence[Labels]:
+    """Padded slots become whatever they meet; how many they are is the code's."""
     x, pad = call.args[0], call.args[1]
     labels: Labels = {}
     for dim, vector in call.labels(x).items():
-        from_end = x.dim() - 1 - dim
-        if any(pad[2 * from_end : 2 * from_end + 2]):
-            call.pin(vector, "channels are padded by a fixed number")
-        else:
-            labels[dim] = vector
+        before, after = pad[2 * (x.dim() - 1 - dim) :][:2] or (0, 0)
+        if min(before, after) < 0:
+            call.pin(vector, "channels are cut off by a negative padding")
+        parts = [call.ledger.new(n) if n else None for n in (before, after)]
+        call.integers([before, after], parts)
+        labels[dim] = torch.cat([part for part in (parts[0], vector, parts[1]) if part is not None])
     return [labels]
+
+
+def _shuffle(call: Call) -> Sequence[Labels]:
+    """[N, C r r, H, W] -> [N, C, H r, W r]: the r r channels of one output channel stay or go together."""
+    labels = call.labels(call.args[0])
+    if 1 in labels:
+        slots = labels[1].view(call.out.shape[1], -1)
+        call.tie(slots, slots[:, :1])
+        labels = {**labels, 1: slots[:, 0]}
+    return [_drop_map(call, labels)]
+
+
+def _unshuffle(call: Call) -> Sequence[Labels]:
+    """[N, C, H, W] -> [N, C k, ...]: each channel becomes k of them, side by side (pixel_unshuffle, im2col)."""
+    labels = call.labels(call.args[0])
+    if 1 in labels:
+        labels = {**labels, 1: labels[1].repeat_interleave(call.out.shape[1] // call.args[0].shape[1])}
+    return [_drop_map(call, labels)]
+
+
+def _sample(call: Call) -> Sequence[Labels]:
+    """Reads off a map at given places, channel by channel: [N, C, ...] -> [M, C, ...]."""
+    return [_drop_map(call, call.labels(call.args[0]))]
+
+
+def _drop_map(call: Call, labels: Labels) -> Labels:
+    for dim, vector in labels.items():
+        if dim != 1:
+            call.pin(vector, f"{call.func.overloadpacket} rearranges its channels")
+    return {dim: vector for dim, vector in labels.items() if dim == 1}
 
 
 def _example() -> tuple[nn.Module, torch.Tensor]:
@@ -58,5 +90,29 @@ def _pad_example() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(8, 4, 2)), torch.randn(1, 3, 4, 4)
 
 
+def _shuffle_example(layer: nn.Module, channels: int) -> tuple[nn.Module, torch.Tensor]:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.Conv2d(channels, 4, 1)), torch.randn(1, 3, 4, 4)
+
+
+class _Sample(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        where = torch.tanh(x[:, :2].permute(0, 2, 3, 1))
+        return self.head(nn.functional.grid_sample(self.conv(x), where, align_corners=False))
+
+
+def _sample_example() -> tuple[nn.Module, torch.Tensor]:
+    return _Sample(), torch.randn(1, 3, 4, 4)
+
+
 register("spatial", Rule(tuple(f"aten.{op}" for op in (*_POOLS, *_MAX_POOLS, *_RESAMPLES, *_PADS)), _run, _example))
 register("pad", Rule(("aten.constant_pad_nd",), _pad, _pad_example))
+register("shuffle", Rule(("aten.pixel_shuffle",), _shuffle, lambda: _shuffle_example(nn.PixelShuffle(2), 2)))
+register(
+    "unshuffle",
+    Rule(("aten.pixel_unshuffle", "aten.im2col"), _unshuffle, lambda: _shuffle_example(nn.PixelUnshuffle(2), 32)),
+)
+register("sample", Rule(("aten.grid_sampler_2d", "torchvision.roi_align"), _sample, _sample_example))

@@ -5,10 +5,13 @@ operator is interpreted on channel labels (`ops/`), the labels are solved once a
 held against the model's own code with random sub-networks (`_probe`). What can't be slimmed is frozen with a reason.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from autoslim.errors import ModelError
 from autoslim.graph import ChannelGraph
@@ -17,18 +20,26 @@ from autoslim.trace._run import record
 from autoslim.trace._solve import solve
 
 
-def trace_channels(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, ...]") -> ChannelGraph:
+def trace_channels(
+    model: nn.Module,
+    example_inputs: "torch.Tensor | tuple[Any, ...]",
+    *,
+    grouped: "Mapping[str, str] | None" = None,
+) -> ChannelGraph:
     """Finds every channel group of a network. The model is left untouched.
 
     Args:
         model: Any module with a forward pass that runs on the inputs, in its widest form.
         example_inputs: One tensor or a tuple of arguments, e.g. images [1, 3, 224, 224]. Costs are counted for them.
+        grouped: How grouped convolutions lose channels: {module path or glob: "groups" (whole groups are dropped) or
+            "slots" (the same slots go in every group)}. Unless given: slots up to 4 groups, else whole groups.
 
     Returns:
         The graph: groups (frozen ones with their reason), the axes they slice, and closed forms of the costs.
 
     Raises:
-        ModelError: The model fails on these inputs in its own forward pass, or has no parameters.
+        ModelError: The model fails on these inputs in its own forward pass, has no parameters, or is of a kind that
+            can't be cut (scripted, compiled, quantised, lazy).
 
     >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
     >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
@@ -36,9 +47,38 @@ def trace_channels(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, 
     [('0', 16, (4, 8, 12, 16))]
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    _check_model(model)
+    trace = record(model, inputs, grouped=_check_policies(grouped or {}))
+    shapes = [tuple(x.shape) for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)]
+    graph, codes = solve(trace, model, shapes, trace.notes)
+    return probe(graph, codes, trace, model, inputs)
+
+
+def _check_model(model: nn.Module) -> None:
+    """Raises ModelError for modules that hide their code or their weights."""
+    name = type(model).__name__
     if next(model.parameters(), None) is None:
-        raise ModelError(f"{type(model).__name__} has no parameters; expected a network. Give the model to be slimmed.")
-    ledger, notes, device = record(model, inputs)
-    shapes = [tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor)]
-    modes = (False,) if notes else (False, True)  # a note says that train mode does not run
-    return probe(solve(ledger, model, shapes, notes), model, inputs, device=device, modes=modes)
+        raise ModelError(f"{name} has no parameters; expected a network. Give the model to be slimmed.")
+    for path, module in model.named_modules():
+        where = f"`{path}` ({type(module).__name__})" if path else name
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(f"{where} is scripted: its code can't be followed. Expected the module it was made from.")
+        if hasattr(module, "_orig_mod"):
+            raise ModelError(f"{where} is compiled; expected a plain module. Give its `_orig_mod`; compile afterwards.")
+        if ".quantized" in type(module).__module__:
+            raise ModelError(f"{where} is quantised: its weights are packed. Slim the float network, quantise it then.")
+        own = (*module._parameters.values(), *module._buffers.values())
+        if any(tensor is not None and is_lazy(tensor) for tensor in own):
+            raise ModelError(
+                f"{where} is lazy: it has no weights yet. Run the model once on its inputs, then trace it."
+            )
+
+
+def _check_policies(grouped: Mapping[str, str]) -> Mapping[str, str]:
+    for pattern, policy in grouped.items():
+        if policy not in ("slots", "groups"):
+            raise ModelError(
+                f"trace_channels: grouped[{pattern!r}] is {policy!r}; expected 'slots' (the same slots go in every "
+                "group) or 'groups' (whole groups go). Use one of the two."
+            )
+    return grouped

@@ -1,98 +1,196 @@
-"""Holds a graph against the model's own code: sub-networks must run, in place and extracted; what breaks is frozen."""
+"""Holds a graph against the model's own code: sub-networks must run, in place and extracted; what breaks is frozen.
 
-from collections.abc import Sequence
+The extracted sub-network is traced too. Every operator in it must put out the very channels that are kept of those it
+put out at full width: so a cut or a view by numbers of the code's own is seen even where all shapes fit.
+"""
+
+import os
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoslim.extract import extract_network
 from autoslim.graph import ChannelGraph
+from autoslim.ops import Call, Labels, Ledger
 from autoslim.supernet import Supernet
-from autoslim.trace._run import copy_model, double_batch, place_inputs
+from autoslim.trace._run import Key, Trace, copy_model, double_batch, is_own_code, place_inputs, run_labelled
+from autoslim.trace._solve import Ints, decode
 from autoslim.widths import Widths
 
-_DRAWS = 2
+_LAST = 8  # operators that ran before one that fails, and may be why
+_ANY = -2  # the code of a label that may stand for anything
 
 
-def probe(
-    graph: ChannelGraph, model: nn.Module, inputs: tuple[Any, ...], *, device: str, modes: Sequence[bool]
-) -> ChannelGraph:
+class _Differs(Exception):
+    """An operator of a sub-network puts out other channels than the graph says."""
+
+    def __init__(self, message: str, groups: Iterable[int]) -> None:
+        super().__init__(message)
+        self.groups = set(groups)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    suspects: Sequence[set[int]]  # groups that may be to blame, by index, the likeliest first
+
+
+def probe(graph: ChannelGraph, codes: Ints, trace: Trace, model: nn.Module, inputs: tuple[Any, ...]) -> ChannelGraph:
     """Freezes the groups that the model's own code can't follow, each with the error it raised.
 
-    Random widths of all groups together are tried first; only if they fail is each group tried alone, and then the
-    groups that pass alone are let in one after the other, so that a pair that breaks is told apart from its parts.
+    Args:
+        graph: The graph, as solved.
+        codes: Group and atom of each label.
+        trace: The forward passes at full width.
+        model: The traced network.
+        inputs: Its example inputs.
     """
-    copied = copy_model(model, device)
-    placed = place_inputs(inputs, device)
-    wanted = _shapes(copied, placed, modes)
+    prober = _Prober(codes, trace, copy_model(model, trace.device), place_inputs(inputs, trace.device))
+    while True:
+        widths, failure = prober.find_failure(graph)
+        if failure is None:
+            return graph
+        narrowed = [g for g in graph.groups if g.frozen is None and widths[g.name] < g.size]
+        if not narrowed:
+            raise AssertionError(f"the whole network does not run as it was traced: {failure.reason}")
+        suspects = [[g.name for g in narrowed if graph.groups.index(g) in groups] for groups in failure.suspects]
+        blamed = next(filter(None, suspects), [g.name for g in narrowed])
+        graph = graph.freeze(dict.fromkeys(blamed, failure.reason))
 
-    def failure(trial: ChannelGraph) -> str | None:
-        net = Supernet(copied, trial)
-        draws = [trial.min_widths(), *(_draw(trial, seed) for seed in range(_DRAWS))]
-        for widths in dict.fromkeys(draws):
-            error = _fails(net, trial, widths, placed, modes, wanted)
-            if error is not None:
-                return error
+
+@dataclass(frozen=True)
+class _Prober:
+    codes: Ints
+    trace: Trace
+    model: nn.Module
+    inputs: tuple[Any, ...]
+
+    def find_failure(self, graph: ChannelGraph) -> tuple[Widths, _Failure | None]:
+        """The first of a few sub-networks that does not run as the graph says, and why."""
+        for least, seed in ((2, 0), (1, 1)):
+            widths = _draw(graph, least, seed)
+            failure = self._follow(graph, widths) or (self._in_place(graph, widths) if seed == 0 else None)
+            if failure is not None:
+                return widths, failure
+        narrowest = Widths({g.name: g.size if g.frozen is not None else g.atom for g in graph.groups})
+        return narrowest, self._follow(graph, narrowest)
+
+    def _follow(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
+        """Traces the extracted sub-network beside the full one."""
+        small = extract_network(self.model, graph, widths)
+        ledger = Ledger(size=self.trace.ledger.size, policies=self.trace.ledger.policies, counting=False)
+        kept = graph.selection(widths)
+        tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+        labels: dict[str, Labels] = {name: {} for name in tensors}
+        for name, dim, start, size in self.trace.ledger.blocks:
+            whole = torch.arange(start, start + size)
+            labels[name][dim] = whole[kept[name][dim]] if dim in kept.get(name, {}) else whole
+        for name, tensor in tensors.items():
+            ledger.set_labels(tensor, labels[name])
+        atoms = np.append(graph.atoms(widths), np.iinfo(np.int64).max)  # the last: slots of no group
+
+        def compare(key: Key, call: Call, outs: Sequence[torch.Tensor], found: Sequence[Labels]) -> None:
+            for out, full, ours in zip(outs, self.trace.labels.get(key, ()), found, strict=False):
+                for dim, vector in full.items():
+                    self._compare(call, vector, ours.get(dim), out.shape[dim] if dim < out.dim() else 0, atoms)
+
+        return self._run(small, ledger, compare)
+
+    def _compare(self, call: Call, full: torch.Tensor, ours: torch.Tensor | None, size: int, atoms: Ints) -> None:
+        """Raises _Differs unless a dimension holds what is kept of the `full` one; `ours` None: only its size is known.
+
+        Labels that came up in the sub-network alone (of constants) may stand for anything.
+        """
+        codes = self.codes[full.numpy()]
+        owner, atom = decode(codes)
+        wanted = codes[atom < atoms[owner]]
+        if len(wanted) == len(codes) == size:
+            return
+        found = wanted
+        if ours is not None and size > 1:
+            known = ours.numpy()
+            found = np.where(known < len(self.codes), self.codes[np.minimum(known, len(self.codes) - 1)], _ANY)
+        if size == len(wanted) == len(found):
+            unlike = (found != wanted) & (found != _ANY)
+            touched = np.concatenate([wanted[unlike], found[unlike]])
+        else:
+            unlike = np.ones(1)
+            touched = np.concatenate([wanted, found])
+        if unlike.any():
+            owners = set(decode(touched[touched >= 0])[0].tolist())
+            raise _Differs(f"it takes channels by numbers of its own in {call.locate()}", owners)
+
+    def _run(self, model: nn.Module, ledger: Ledger, observe: Any) -> _Failure | None:
+        """Runs a network in the modes that the full one runs in."""
+        last: deque[list[Labels]] = deque(maxlen=_LAST)
+
+        def watch(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
+            last.appendleft([*labels, *(ledger.labels(leaf) for leaf in tree_leaves(call.args))])
+            observe(key, call, outs, labels)
+
+        for training, wanted in self.trace.shapes.items():
+            try:
+                with_batch = double_batch(self.inputs) if training else self.inputs
+                shapes = run_labelled(model.train(training), with_batch, ledger, watch)
+            except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
+                return self._blame(error, ledger, last)
+            if shapes != wanted and self.trace.device == "meta":  # with values, the shapes may depend on them
+                return _Failure(f"the output's shape changes from {wanted} to {shapes}", ())
         return None
 
-    if failure(graph) is None:
-        return graph
-    free = [group.name for group in graph.groups if group.frozen is None]
-    alone = {name: failure(graph.freeze(dict.fromkeys((n for n in free if n != name), ""))) for name in free}
-    reasons = {name: f"the model's code can't follow: {error}" for name, error in alone.items() if error is not None}
-    passed = [name for name in free if name not in reasons]
-    if failure(graph.freeze(reasons)) is None:
-        return graph.freeze(reasons)
-    for index, name in enumerate(passed):
-        out = {**dict.fromkeys(passed[index + 1 :], ""), **reasons}
-        error = failure(graph.freeze(out))
-        if error is not None:
-            reasons[name] = f"the model's code can't follow it together with other groups: {error}"
-    return graph.freeze(reasons)
+    def _blame(self, error: Exception, ledger: Ledger, last: Iterable[list[Labels]]) -> _Failure:
+        """Suspects are what the failing operator was given, activations first, and what ran just before it."""
+        if isinstance(error, _Differs):
+            return _Failure(f"the model's code can't follow: {error}", [error.groups])
+        lines = str(error).splitlines() or [""]
+        reason = f"the model's code can't follow: {type(error).__name__}: {lines[0]}{_own_line(error)}"
+        tensors = [leaf for leaf in getattr(error, "touched", ()) if isinstance(leaf, torch.Tensor)]
+        data = [tensor for tensor in tensors if not isinstance(tensor, nn.Parameter)]
+        touched = [[ledger.labels(tensor) for tensor in each] for each in (data, tensors)]
+        return _Failure(reason, [self._groups(labels) for labels in (*touched, *last)])
+
+    def _groups(self, labels: Sequence[Labels]) -> set[int]:
+        groups: set[int] = set()
+        for vector in (vector for each in labels for vector in each.values()):
+            known = vector.numpy()
+            codes = self.codes[known[known < len(self.codes)]]
+            groups |= set(decode(codes[codes >= 0])[0].tolist())
+        return groups
+
+    def _in_place(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
+        """Runs the sub-network in place: where it fails and the extracted one does not, tensors are kept elsewhere."""
+        net = Supernet(self.model, graph)
+        try:
+            for training, wanted in self.trace.shapes.items():
+                net.train(training)
+                with torch.no_grad(), net.at(widths):
+                    out = net(*(double_batch(self.inputs) if training else self.inputs))
+                shapes = [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+                if shapes != wanted and self.trace.device == "meta":
+                    return _Failure(f"the output's shape changes in place from {wanted} to {shapes}", ())
+        except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
+            return _Failure(f"the model's code can't follow in place: {type(error).__name__}: {error}", ())
+        return None
 
 
-def _draw(graph: ChannelGraph, seed: int) -> Widths:
+def _own_line(error: Exception) -> str:
+    """Where in the model's own code it was raised: " in mixer.py:42"."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_own_code(f.filename)]
+    return f" in {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+
+
+def _draw(graph: ChannelGraph, least: int, seed: int) -> Widths:
     """Any whole number of atoms, unequal on purpose: equal widths would hide an integer that fits by accident."""
     generator = torch.Generator().manual_seed(seed)
-    return Widths(
-        {
-            group.name: group.size
-            if group.frozen is not None
-            else group.atom * int(torch.randint(1, group.atoms + 1, (), generator=generator))
-            for group in graph.groups
-        }
-    )
-
-
-def _fails(
-    net: Supernet,
-    graph: ChannelGraph,
-    widths: Widths,
-    inputs: tuple[Any, ...],
-    modes: Sequence[bool],
-    wanted: list[list[tuple[int, ...]]],
-) -> str | None:
-    """Why the sub-network does not run to outputs of the wanted shapes, in place and extracted; None if it does."""
-    try:
-        small = extract_network(net.model, graph, widths)
-        with net.at(widths):
-            in_place = _shapes(net, inputs, modes)
-        extracted = _shapes(small, inputs, modes)
-    except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if in_place != wanted or extracted != wanted:
-        return f"the output's shape changes from {wanted} to {extracted}"
-    return None
-
-
-def _shapes(model: nn.Module, inputs: tuple[Any, ...], modes: Sequence[bool]) -> list[list[tuple[int, ...]]]:
-    """Output shapes in each mode: False is eval, True is train."""
-    shapes: list[list[tuple[int, ...]]] = []
-    for training in modes:
-        model.train(training)
-        with torch.no_grad():
-            out = model(*(double_batch(inputs) if training else inputs))
-        shapes.append([tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)])
-    return shapes
+    widths: dict[str, int] = {}
+    for group in graph.groups:
+        low = min(least, group.atoms) if group.frozen is None else group.atoms
+        widths[group.name] = group.atom * int(torch.randint(low, group.atoms + 1, (), generator=generator))
+    return Widths(widths)

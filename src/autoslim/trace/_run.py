@@ -3,19 +3,50 @@
 import copy
 import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from autoslim.errors import ModelError
-from autoslim.ops import Call, Labels, Ledger, find_rule
+from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
 
 _LIBRARY = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
+
+# Whether reshape() views or copies depends on the sizes: narrower networks may run the one for the other.
+_COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias")
+_VIEWS = ("aten._unsafe_view", "aten._reshape_alias", "aten.reshape")
+
+Shapes = list[tuple[int, ...]]
+_FOREVER = 2**31 - 1  # a tensor that outlives the forward pass
+
+Key = tuple[bool, str, str, int]  # training, module, operator, how often it ran there before
+
+
+@dataclass
+class Trace:
+    """What was seen in a model's forward passes.
+
+    Attributes:
+        ledger: What the rules wrote.
+        device: Where it ran, "meta" or "cpu".
+        notes: What could not be run, or not without values.
+        labels: The labels of the tensors that each operator put out.
+        shapes: Shapes of the network's output, per mode it runs in (False is eval, True is train).
+    """
+
+    ledger: Ledger
+    device: str
+    notes: list[str] = field(default_factory=list)
+    labels: dict[Key, list[Labels]] = field(default_factory=dict)
+    shapes: dict[bool, Shapes] = field(default_factory=dict)
 
 
 def copy_model(model: nn.Module, device: str) -> nn.Module:
@@ -32,49 +63,58 @@ def copy_model(model: nn.Module, device: str) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def record(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Ledger, tuple[str, ...], str]:
+def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, str]) -> Trace:
     """Runs the model in eval and in train mode and merges what the rules wrote.
 
     Code that runs in one mode only (auxiliary heads) is thus seen; costs are those of eval mode.
-
-    Returns:
-        The ledger, notes on what could not be run, and the device it ran on ("meta" or "cpu").
 
     Raises:
         ModelError: The model's own forward pass fails; its error is chained.
     """
     try:
-        return *_record_on("meta", model, inputs), "meta"
-    except Exception:  # noqa: BLE001 - meta tensors have no values (.item(), shapes that depend on data)
-        pass  # run it for real: a fault of the model's own shows there again
-    try:
-        return *_record_on("cpu", model, inputs), "cpu"
+        return _record_on("meta", model, inputs, grouped)
+    except Exception as error:  # noqa: BLE001 - meta tensors have no values (.item(), shapes that depend on data)
+        why = f"{type(error).__name__}: {_first_line(error)}"
+    try:  # for real: a fault of the model's own shows there again
+        trace = _record_on("cpu", model, inputs, grouped)
     except Exception as error:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, torch.Tensor))
+        shapes = ", ".join(str(tuple(x.shape)) for x in tree_leaves(inputs) if isinstance(x, torch.Tensor))
         raise ModelError(
-            f"{type(model).__name__}.forward fails on inputs of shape {shapes}: {type(error).__name__}: {error}. "
-            "Give example inputs the model runs on."
+            f"{type(model).__name__}.forward fails on inputs of shape {shapes or 'none'}: {type(error).__name__}: "
+            f"{error}. Expected inputs that the model runs on, in the order of its forward(). Give such example inputs."
         ) from error
+    trace.notes.insert(0, f"traced as it ran on these very values, for it needs values ({why})")
+    return trace
 
 
-def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Ledger, tuple[str, ...]]:
+def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: Mapping[str, str]) -> Trace:
     copied = copy_model(model, device)
-    ledger = Ledger()
+    trace = Trace(Ledger(grouped=grouped), device)
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
-        ledger.add_tensor(name, tensor)
+        trace.ledger.add_tensor(name, tensor)
+
+    def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
+        trace.labels[key] = list(labels)
+
     placed = place_inputs(inputs, device)
-    _forward(copied.eval(), placed, ledger)
-    ledger.counting = False
-    notes: tuple[str, ...] = ()
+    trace.shapes[False] = run_labelled(copied.eval(), placed, trace.ledger, keep)
+    trace.ledger.counting = False
     try:
-        _forward(copied.train(), double_batch(placed), ledger)
+        trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
-        notes = (f"train mode was not traced: {type(error).__name__}: {error}",)
-    return ledger, notes
+        trace.notes.append(f"train mode was not traced: {type(error).__name__}: {_first_line(error)}")
+    return trace
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def place_inputs(inputs: tuple[Any, ...], device: str) -> tuple[Any, ...]:
-    return tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in inputs)
+    def place(x: Any) -> Any:
+        return x.to(device) if isinstance(x, torch.Tensor) else x
+
+    return tree_map(place, inputs)
 
 
 def double_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -84,22 +124,37 @@ def double_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def _forward(model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger) -> None:
-    with torch.no_grad(), _Tracer(model, ledger) as tracer:
-        out = model(*inputs)
-    for leaf in tree_leaves(out):
-        for vector in ledger.labels(leaf).values():
+Observer = Callable[[Key, Call, Sequence[torch.Tensor], Sequence[Labels]], None]
+
+
+def run_labelled(model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger, observe: Observer) -> Shapes:
+    """One forward pass under the rules; the network's output is pinned. Returns the shapes of its tensors."""
+    tracer = _Tracer(model, inputs, ledger, observe)
+    try:
+        with torch.no_grad(), tracer:
+            out = model(*inputs)
+    finally:
+        tracer.close()
+    tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+    for tensor in tensors:
+        for vector in ledger.labels(tensor).values():
             ledger.pins.append((vector, "the network's output"))
-    tracer.close()
+    return [tuple(tensor.shape) for tensor in tensors]
 
 
 class _Tracer(TorchDispatchMode):
     """Interprets every ATen operator of a forward pass on the labels of its arguments."""
 
-    def __init__(self, model: nn.Module, ledger: Ledger) -> None:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger, observe: Observer) -> None:
         super().__init__()
-        self.ledger = ledger
-        self.stack: list[tuple[str, str]] = [("", type(model).__name__)]
+        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+        self.batch = tensors[0].shape[0] if tensors and tensors[0].dim() else 1
+        self.ledger, self.observe, self.training = ledger, observe, model.training
+        self.stack: list[tuple[str, nn.Module]] = [("", model)]
+        self.ran: Counter[tuple[str, str]] = Counter()
+        self.living: list[tuple[StorageWeakRef, Alive]] = []
+        self.known = {_storage(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
+        self.step = 0
         self.hooks: list[Any] = []
         for name, module in model.named_modules():
             if name:
@@ -112,7 +167,7 @@ class _Tracer(TorchDispatchMode):
 
     def _enter(self, name: str) -> Any:
         def enter(module: nn.Module, args: Any) -> None:
-            self.stack.append((name, type(module).__name__))
+            self.stack.append((name, module))
 
         return enter
 
@@ -121,30 +176,72 @@ class _Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # Labels are read before the operator runs: one that works in place returns its own argument.
-        out = func(*args, **kwargs)
-        name, kind = self.stack[-1]
-        line = _source_line()
-        where = f"{name or kind}" + (f" ({kind})" if name else "") + (f", {line}" if line else "")
-        call = Call(self.ledger, func, args, kwargs, out, name, where)
+        rule, op = find_rule(func), str(func.overloadpacket)
+        if self.ledger.counting:
+            self._bury()
+        try:
+            # On meta a rule may know the shapes sooner than torch.
+            run = rule.infer if rule is not None and rule.infer is not None and args[0].is_meta else func
+            out = run(*args, **kwargs)
+        except Exception as error:
+            error.touched = tree_leaves((args, kwargs))  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+        name, caller = self.stack[-1]
+        call = Call(self.ledger, func, args, kwargs, out, name, caller, self._locate)
         outs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-        rule = find_rule(func)
         try:
             labels = rule.run(call) if rule is not None else _freeze(call, "no rule for the operator")
         except Exception as error:  # noqa: BLE001 - an operator used in a way its rule does not know is frozen, and told
             labels = _freeze(call, f"{type(error).__name__} ({error}) in the rule for the operator")
         for tensor, label in zip(outs, labels, strict=False):
             self.ledger.set_labels(tensor, label)
+        carried = [self.ledger.labels(tensor) for tensor in outs]
+        if self.ledger.counting:
+            self._bear(outs)
+        if op not in _COPIES:
+            op = "aten.view" if op in _VIEWS else op
+            self.observe((self.training, name, op, self.ran[name, op]), call, outs, carried)
+            self.ran[name, op] += 1
         return out
+
+    def _bury(self) -> None:
+        """Ends the life of tensors that nobody holds any more."""
+        self.step += 1
+        for ref, alive in self.living:
+            if ref.expired():
+                alive.stop = self.step
+        self.living = [(ref, alive) for ref, alive in self.living if not ref.expired()]
+
+    def _bear(self, outs: Sequence[torch.Tensor]) -> None:
+        """Writes down the tensors that an operator has made; views and tensors written in place are known already."""
+        known = self.known | {ref.cdata for ref, _ in self.living}
+        for tensor in outs:
+            if tensor.numel() and _storage(tensor) not in known:
+                scale, factors = count_elements(tensor, self.ledger.labels(tensor))
+                width = 0 if tensor.is_floating_point() else tensor.element_size()
+                batched = tensor.dim() > 0 and tensor.shape[0] == self.batch
+                alive = Alive(self.stack[-1][0], scale, factors, self.step, _FOREVER, width, batched)
+                self.ledger.alive.append(alive)
+                self.living.append((StorageWeakRef(tensor.untyped_storage()), alive))
+                known.add(_storage(tensor))
+
+    def _locate(self) -> str:
+        name, module = self.stack[-1]
+        line = _source_line()
+        kind = type(module).__name__
+        return f"{name or kind}" + (f" ({kind})" if name else "") + (f", {line}" if line else "")
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def _freeze(call: Call, why: str) -> Sequence[Labels]:
     """Pins all that an operator touches; its matrix products, if torch can count them, are constant."""
     name = str(call.func.overloadpacket)
     for leaf in tree_leaves((call.args, call.kwargs)):
-        if isinstance(leaf, torch.Tensor):
-            for vector in call.labels(leaf).values():
-                call.pin(vector, f"{why} {name}")
+        for vector in call.labels(leaf).values():
+            call.pin(vector, f"{why} {name}")
     if call.func.overloadpacket in flop_registry:
         flops = flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.out)
         call.macs(name, flops // 2)
@@ -156,9 +253,14 @@ def _source_line() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         code = frame.f_code
-        if code.co_filename == __file__ and code.co_name == "_forward":
+        if code.co_filename == __file__ and code.co_name == "run_labelled":
             return ""
-        if not code.co_filename.startswith(_LIBRARY):
+        if is_own_code(code.co_filename):
             return f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def is_own_code(file: str) -> bool:
+    """Whether a source file is the model's, not torch's or ours."""
+    return not file.startswith((*_LIBRARY, "<"))

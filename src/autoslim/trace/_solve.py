@@ -1,7 +1,7 @@
 """From the ledger to the graph: labels that go together become atoms, atoms that look alike become groups."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,10 +12,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from autoslim.graph import Axis, ChannelGraph, Count, Group, Patch, Run, Term, count_slots, make_candidates
-from autoslim.ops import Ledger, find_attributes
+from autoslim.graph import Activation, Axis, ChannelGraph, Count, Group, Patch, Run, Term, count_slots, make_candidates
+from autoslim.ops import Ledger
+from autoslim.trace._run import Trace
 
 Ints = NDArray[np.int64]
+
+
+# (module, attribute) -> its uses: for each of its integers (one, or those of a tuple or list) the vector it counts
+_Held = dict[tuple[str, str], list[tuple["int | torch.Tensor", ...]]]
 
 
 @dataclass
@@ -26,18 +31,27 @@ class _Found:
     per_atom: int
     atoms: list[int]
     mark: str | None
+    note: str
 
 
-def solve(ledger: Ledger, model: nn.Module, inputs: Sequence[tuple[int, ...]], notes: Sequence[str]) -> ChannelGraph:
-    """Reads the ledger once: union of all ties, then groups, axes, attributes and costs."""
+def solve(
+    trace: Trace, model: nn.Module, inputs: Sequence[tuple[int, ...]], notes: Sequence[str]
+) -> tuple[ChannelGraph, Ints]:
+    """Reads the ledger once: union of all ties, then groups, axes, attributes and costs.
+
+    Returns:
+        The graph, and for each label the group and atom it belongs to, as `decode` reads it.
+    """
+    ledger = trace.ledger
     classes = _classes(ledger)
-    found = _collect(ledger, classes)
+    held = _held_integers(ledger, model)
+    lengths = [length for uses in held.values() for use in uses for length in use if not isinstance(length, int)]
+    found = _collect(ledger, classes, [*lengths, *(vector for tensor in ledger.alive for vector in tensor.factors)])
     owner = np.full(classes.max(initial=-1) + 1, -1)
     atom = np.zeros_like(owner)
     for index, group in enumerate(found):
         owner[group.atoms], atom[group.atoms] = index, np.arange(len(group.atoms))
     axes = _axes(ledger, owner[classes], atom[classes])
-    remarks = {int(c): text for vector, text in ledger.notes for c in np.unique(classes[vector.numpy()])}
     groups = tuple(
         Group(
             name=group.name,
@@ -45,7 +59,7 @@ def solve(ledger: Ledger, model: nn.Module, inputs: Sequence[tuple[int, ...]], n
             atom=group.per_atom,
             candidates=_candidates(group),
             frozen=group.mark,
-            note=remarks.get(group.atoms[0], ""),
+            note=group.note,
             layers=tuple(layers),
         )
         for group, layers in zip(found, _layers(axes, len(found)), strict=True)
@@ -58,17 +72,27 @@ def solve(ledger: Ledger, model: nn.Module, inputs: Sequence[tuple[int, ...]], n
         kind, module, scale, factors = entry
         return Term(kind, module, scale, tuple(count(factor) for factor in factors))
 
-    return ChannelGraph(
+    graph = ChannelGraph(
         groups=groups,
         axes=axes,
-        patches=_patches(model, axes, groups),
+        patches=_patches(held, model, count),
         macs=tuple(term(entry) for entry in ledger.macs),
         outputs=tuple(term(entry) for entry in ledger.outputs),
         pooled=tuple(term(entry) for entry in ledger.pooled),
+        activations=tuple(
+            Activation(term(("tensor", t.module, t.scale, t.factors)), t.start, t.stop, t.width, t.batched)
+            for t in ledger.alive
+        ),
         parameters=tuple((name, tuple(p.shape)) for name, p in model.named_parameters()),
         inputs=tuple(inputs),
         notes=tuple(notes),
     )
+    return graph, np.where(owner < 0, -1, owner << 32 | atom)[classes]
+
+
+def decode(codes: Ints) -> tuple[Ints, Ints]:
+    """The group and the atom of each label; (-1, 0) for a label of no group."""
+    return np.where(codes < 0, -1, codes >> 32), np.where(codes < 0, 0, codes & 0xFFFFFFFF)
 
 
 def _classes(ledger: Ledger) -> Ints:
@@ -81,30 +105,38 @@ def _classes(ledger: Ledger) -> Ints:
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
-def _collect(ledger: Ledger, classes: Ints) -> list[_Found]:
+def _first_texts(marks: Sequence[tuple[torch.Tensor, str]], classes: Ints, size: int) -> Ints:
+    """For each class, the index of the first of `marks` that touches it, or -1; shape [size]."""
+    first = np.full(size, -1)
+    for index in range(len(marks) - 1, -1, -1):
+        first[classes[marks[index][0].numpy()]] = index
+    return first
+
+
+def _collect(ledger: Ledger, classes: Ints, counted: Sequence[torch.Tensor]) -> list[_Found]:
     """Groups in the order they are made: classes with the same slots on the same axes, and the same fate."""
-    pinned: dict[int, str] = {}
-    for vector, reason in ledger.pins:
-        for c in np.unique(classes[vector.numpy()]):
-            pinned.setdefault(int(c), reason)
-    read = {int(c) for vector in ledger.read for c in np.unique(classes[vector.numpy()])}
-    signatures = _signatures(ledger, classes)
+    size = classes.max(initial=-1) + 1
+    pinned, noted = _first_texts(ledger.pins, classes, size), _first_texts(ledger.notes, classes, size)
+    read, seen = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    for vector in ledger.read:
+        read[classes[vector.numpy()]] = True
+    signatures = _signatures(ledger, classes, counted)
     found: dict[object, _Found] = {}
-    seen: set[int] = set()
     names: Counter[str] = Counter()
     for vector, module in ledger.made:
-        made = classes[vector.numpy()]
-        per_class = Counter(made.tolist())
-        for c in dict.fromkeys(made.tolist()):
-            if c in seen:
+        made, first, counts = np.unique(classes[vector.numpy()], return_index=True, return_counts=True)
+        for index in np.argsort(first).tolist():
+            c = int(made[index])
+            if seen[c]:
                 continue
-            seen.add(c)
-            mark = pinned.get(c) or (None if c in read else "nothing reads these channels")
+            seen[c] = True
+            mark = ledger.pins[pinned[c]][1] if pinned[c] >= 0 else None if read[c] else "nothing reads these channels"
             key = (signatures[c], mark)
             if key not in found:
                 names[module] += 1
                 name = module if names[module] == 1 else f"{module}#{names[module]}"
-                found[key] = _Found(name or "output", per_class[c], [], mark)
+                note = ledger.notes[noted[c]][1] if noted[c] >= 0 else ""
+                found[key] = _Found(name or "output", int(counts[index]), [], mark, note)
             found[key].atoms.append(c)
     for group in found.values():
         if group.mark is None and len(group.atoms) == 1:
@@ -114,22 +146,23 @@ def _collect(ledger: Ledger, classes: Ints) -> list[_Found]:
     return list(found.values())
 
 
-def _signatures(ledger: Ledger, classes: Ints) -> Mapping[int, tuple[tuple[int, int], ...]]:
+def _signatures(ledger: Ledger, classes: Ints, counted: Sequence[torch.Tensor]) -> Mapping[int, bytes]:
     """For each class, how many slots it has on each axis and in each counted vector.
 
     Classes with equal signatures are interchangeable: on every axis each has equally many slots, so all counts of
     kept slots are affine in the number of atoms kept.
     """
-    vectors = [classes[start : start + size] for _, _, start, size in ledger.blocks]
     costs = (*ledger.macs, *ledger.outputs, *ledger.pooled)
-    counted = [factor for *_, factors in costs for factor in factors if not isinstance(factor, int)]
-    vectors += [classes[vector.numpy()] for vector in counted]
+    factors = [factor for *_, factors in costs for factor in factors if not isinstance(factor, int)]
+    vectors = [classes[start : start + size] for _, _, start, size in ledger.blocks]
+    vectors += [classes[vector.numpy()] for vector in (*factors, *counted)]
     where = np.repeat(np.arange(len(vectors)), [len(vector) for vector in vectors])
-    pairs, slots = np.unique(np.stack([np.concatenate(vectors), where]), axis=1, return_counts=True)
-    signatures: dict[int, list[tuple[int, int]]] = {}
-    for c, block, count in zip(pairs[0].tolist(), pairs[1].tolist(), slots.tolist(), strict=True):
-        signatures.setdefault(c, []).append((block, count))
-    return {c: tuple(signature) for c, signature in signatures.items()}
+    keys, slots = np.unique(np.concatenate(vectors) * len(vectors) + where, return_counts=True)
+    owners, where = np.divmod(keys, len(vectors))
+    pairs = np.stack([where, slots], axis=1)
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    bounds = [*starts.tolist(), len(owners)]
+    return {c: pairs[a:b].tobytes() for c, a, b in zip(owners[starts].tolist(), bounds, bounds[1:], strict=False)}
 
 
 def _candidates(group: _Found) -> tuple[int, ...]:
@@ -171,16 +204,36 @@ def _layers(axes: Sequence[Axis], groups: int) -> list[list[str]]:
     return [list(names) for names in layers]
 
 
-def _patches(model: nn.Module, axes: Sequence[Axis], groups: Sequence[Group]) -> tuple[Patch, ...]:
-    by_name = {(axis.tensor, axis.dim): axis for axis in axes}
+def _held_integers(ledger: Ledger, model: nn.Module) -> _Held:
+    """Integer attributes that say how long vectors are: standard ones by name, others by an argument of their value."""
+    held: _Held = {}
+    for module, attribute, vector in ledger.named:
+        held.setdefault((module, attribute), []).append((vector,))
+    named = set(held)
+    for module, values, vectors in ledger.integers:
+        lengths = tuple(value if vector is None else vector for value, vector in zip(values, vectors, strict=True))
+        for attribute, value in vars(model.get_submodule(module)).items():
+            if (module, attribute) in named:
+                continue
+            if type(value) is int:
+                entries = [(length,) for said, length in zip(values, lengths, strict=True) if said == value]
+            else:
+                entries = [lengths] if _are_integers(value) and tuple(value) == tuple(values) else []
+            if entries:
+                held.setdefault((module, attribute), []).extend(entries)
+    return held
+
+
+def _are_integers(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(type(each) is int for each in value)
+
+
+def _patches(held: _Held, model: nn.Module, count: "Callable[[int | torch.Tensor], Count]") -> tuple[Patch, ...]:
+    """One patch for each attribute whose uses agree on what it counts; where they don't, it is left alone."""
     patches: list[Patch] = []
-    for name, module in model.named_modules():
-        for attribute in find_attributes(module):
-            axis = by_name.get((f"{name}.{attribute.tensor}" if name else attribute.tensor, attribute.dim))
-            if axis is not None:
-                count = count_slots(axis.owner, groups)
-                scaled = Count(
-                    count.constant * attribute.scale, tuple((g, n * attribute.scale) for g, n in count.per_atom)
-                )
-                patches.append(Patch(name, attribute.name, scaled, attribute.unit))
+    for (module, attribute), uses in held.items():
+        counts, *others = {tuple(count(length) for length in use) for use in uses}
+        if not others and any(each.per_atom for each in counts):
+            kind = type(getattr(model.get_submodule(module), attribute)).__name__
+            patches.append(Patch(module, attribute, counts, kind))
     return tuple(patches)
