@@ -73,12 +73,11 @@ class _Prober:
     inputs: tuple[Any, ...]
 
     def find_failure(self, graph: ChannelGraph) -> tuple[Widths, _Failure | None]:
-        """The first of a few sub-networks that does not run as the graph says, and why."""
-        for least, seed in ((2, 0), (1, 1)):
-            widths = _draw(graph, least, seed)
-            failure = self._follow(graph, widths) or (self._in_place(graph, widths) if seed == 0 else None)
-            if failure is not None:
-                return widths, failure
+        """The first of two sub-networks that does not run as the graph says, and why."""
+        widths = _draw(graph)
+        failure = self._follow(graph, widths) or self._in_place(graph, widths)
+        if failure is not None:
+            return widths, failure
         narrowest = Widths({g.name: g.size if g.frozen is not None else g.atom for g in graph.groups})
         return narrowest, self._follow(graph, narrowest)
 
@@ -129,10 +128,10 @@ class _Prober:
 
     def _run(self, model: nn.Module, ledger: Ledger, observe: Any) -> _Failure | None:
         """Runs a network in the modes that the full one runs in."""
-        last: deque[list[Labels]] = deque(maxlen=_LAST)
+        last: deque[Any] = deque(maxlen=_LAST)
 
         def watch(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
-            last.appendleft([*labels, *(ledger.labels(leaf) for leaf in tree_leaves(call.args))])
+            last.appendleft((outs, call.args))
             observe(key, call, outs, labels)
 
         for training, wanted in self.trace.shapes.items():
@@ -145,7 +144,7 @@ class _Prober:
                 return _Failure(f"the output's shape changes from {wanted} to {shapes}", ())
         return None
 
-    def _blame(self, error: Exception, ledger: Ledger, last: Iterable[list[Labels]]) -> _Failure:
+    def _blame(self, error: Exception, ledger: Ledger, last: Iterable[Any]) -> _Failure:
         """Suspects are what the failing operator was given, activations first, and what ran just before it."""
         if isinstance(error, _Differs):
             return _Failure(f"the model's code can't follow: {error}", [error.groups])
@@ -153,8 +152,8 @@ class _Prober:
         reason = f"the model's code can't follow: {type(error).__name__}: {lines[0]}{_own_line(error)}"
         tensors = [leaf for leaf in getattr(error, "touched", ()) if isinstance(leaf, torch.Tensor)]
         data = [tensor for tensor in tensors if not isinstance(tensor, nn.Parameter)]
-        touched = [[ledger.labels(tensor) for tensor in each] for each in (data, tensors)]
-        return _Failure(reason, [self._groups(labels) for labels in (*touched, *last)])
+        touched = [[ledger.labels(leaf) for leaf in tree_leaves(each)] for each in (data, tensors, *last)]
+        return _Failure(reason, [self._groups(labels) for labels in touched])
 
     def _groups(self, labels: Sequence[Labels]) -> set[int]:
         groups: set[int] = set()
@@ -166,15 +165,12 @@ class _Prober:
 
     def _in_place(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
         """Runs the sub-network in place: where it fails and the extracted one does not, tensors are kept elsewhere."""
-        net = Supernet(self.model, graph)
+        net, wanted = Supernet(self.model, graph).eval(), self.trace.shapes[False]
         try:
-            for training, wanted in self.trace.shapes.items():
-                net.train(training)
-                with torch.no_grad(), net.at(widths):
-                    out = net(*(double_batch(self.inputs) if training else self.inputs))
-                shapes = [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-                if shapes != wanted and self.trace.device == "meta":
-                    return _Failure(f"the output's shape changes in place from {wanted} to {shapes}", ())
+            with net.at(widths):
+                shapes = run_labelled(net, self.inputs, Ledger(counting=False), _ignore)
+            if shapes != wanted and self.trace.device == "meta":
+                return _Failure(f"the output's shape changes in place from {wanted} to {shapes}", ())
         except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
             return _Failure(f"the model's code can't follow in place: {type(error).__name__}: {error}", ())
         return None
@@ -186,11 +182,18 @@ def _own_line(error: Exception) -> str:
     return f" in {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
-def _draw(graph: ChannelGraph, least: int, seed: int) -> Widths:
-    """Any whole number of atoms, unequal on purpose: equal widths would hide an integer that fits by accident."""
-    generator = torch.Generator().manual_seed(seed)
+def _ignore(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
+    """An observer that has nothing to compare with."""
+
+
+def _draw(graph: ChannelGraph) -> Widths:
+    """Any whole number of atoms, unequal on purpose: equal widths would hide an integer that fits by accident.
+
+    At least two: a dimension of one slot can't be told from one that is spread.
+    """
+    generator = torch.Generator().manual_seed(0)
     widths: dict[str, int] = {}
     for group in graph.groups:
-        low = min(least, group.atoms) if group.frozen is None else group.atoms
+        low = min(2, group.atoms) if group.frozen is None else group.atoms
         widths[group.name] = group.atom * int(torch.randint(low, group.atoms + 1, (), generator=generator))
     return Widths(widths)
