@@ -20,7 +20,7 @@ from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model, describe_model
-from autoslim.pipeline._batches import Prepared
+from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -35,7 +35,6 @@ from autoslim.train import train_network, train_supernet
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
-_EVAL_BATCH = 250
 _CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
 
 
@@ -344,33 +343,10 @@ class Job:
         return Fabric(accelerator="auto", devices=1, precision="32-true")
 
     def loader(self, split: Split) -> Loader:
-        """Shuffled, augmented training batches."""
-        config = self.config.train
-        size = min(config.batch_size, len(split))
-        return Loader(
-            split=split,
-            batch_size=size,
-            mean=self.data.mean,
-            std=self.data.std,
-            augment=config.augment,
-            shuffle=True,
-            drop_last=True,
-            seed=self.config.seed,
-        )
+        return training_batches(self.data, split, self.config.train, seed=self.config.seed)
 
-    def batches(self, split: Split, *, whole: bool = False) -> Iterable[Batch]:
-        """The images in order, as they are; `whole` leaves out a last batch that is not full."""
-        loader = Loader(
-            split=split,
-            batch_size=_EVAL_BATCH,
-            mean=self.data.mean,
-            std=self.data.std,
-            augment="none",
-            shuffle=False,
-            drop_last=whole and len(split) >= _EVAL_BATCH,
-            seed=0,
-        )
-        return Prepared(loader, self.fabric.device)
+    def batches(self, split: Split, *, whole: bool = False) -> Prepared:
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole)
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:
