@@ -106,7 +106,7 @@ def test_initialisers_are_kept():
 
 def test_seeds_decide_and_a_trained_network_is_drawn_anew():
     torch.manual_seed(0)
-    model = build_model("zoo:resnet_digits?width=8", num_classes=10)
+    model = build_model("zoo:resnet_digits?width=8", num_classes=10).to(memory_format=torch.channels_last)
     graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
     drawn = []
     for seed in (1, 1, 2):

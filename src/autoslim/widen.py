@@ -96,7 +96,7 @@ def _grow(name: str, tensor: torch.Tensor, shape: Sequence[int], *, fan_in: bool
         if size != tensor.shape[dim]:
             first = first.narrow(dim, 0, 1)
     same = first.shape == tensor.shape
-    drawn = isinstance(tensor, nn.Parameter) and tensor.requires_grad and bool((tensor != tensor.view(-1)[:1]).any())
+    drawn = isinstance(tensor, nn.Parameter) and tensor.requires_grad and bool((tensor != tensor.flatten()[:1]).any())
     if torch.equal(first.expand_as(tensor), tensor) and not (same and drawn):
         return first.expand(tuple(shape)).clone()
     if not drawn:
@@ -109,7 +109,7 @@ def _grow(name: str, tensor: torch.Tensor, shape: Sequence[int], *, fan_in: bool
 
 def _draw_like(tensor: torch.Tensor, shape: Sequence[int], scale: float) -> torch.Tensor:
     """Fresh values, uniform or normal as those of `tensor` look, with their mean and `scale` x their deviation."""
-    values = tensor.double()
+    values = tensor.detach()
     mean = values.mean()
     if mean.abs() < _ZERO_MEAN * values.std(correction=0) / math.sqrt(values.numel()):
         mean = torch.zeros_like(mean)
