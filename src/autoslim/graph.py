@@ -294,17 +294,20 @@ class ChannelGraph:
         return replace(self, groups=tuple(limited.get(group.name, group) for group in self.groups))
 
     def _match(self, pattern: str, names: Sequence[Collection[str]]) -> list[Group]:
-        """The groups one of whose `names`, or a module it lies in, matches."""
-
-        def matches(name: str) -> bool:
-            parts = name.split(".")
-            return any(fnmatchcase(".".join(parts[:end]), pattern) for end in range(1, len(parts) + 1))
-
-        found = [group for group, its in zip(self.groups, names, strict=True) if any(map(matches, its))]
+        """The groups one of whose `names`, or a module that it lies in, matches."""
+        modules = [
+            {name[:end]: None for name in its for end in range(1, len(name) + 1) if name[end : end + 1] in ("", ".")}
+            for its in names
+        ]
+        found = [
+            group
+            for group, its in zip(self.groups, modules, strict=True)
+            if any(fnmatchcase(module, pattern) for module in its)
+        ]
         if not found:
-            known = dict.fromkeys(name for its in names for name in its)
+            known = list(dict.fromkeys(module for its in modules for module in its))
             hint = "Give a module's path or a glob such as 'layer4.*'; autoslim trace lists them."
-            raise unknown_name("layer or channel group", pattern, list(known), hint=hint)
+            raise unknown_name("layer or channel group", pattern, known, hint=hint)
         return found
 
     # On disk and on screen -----------------------------------------------------------------------------------------
