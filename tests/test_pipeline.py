@@ -293,6 +293,7 @@ def test_a_run_from_a_wider_network_is_held_to_the_one_given(widened, done, summ
     limited = [group for group in graph.groups if group.name.startswith("stage3") and group.frozen is None]
     assert limited
     assert all(width >= 16 and width % 8 == 0 for group in limited for width in group.candidates)
+    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 0.3")
     row = wide["budgets"][0]
     assert row["macs"] <= 0.9 * wide["base"]["macs"]
     x = (torch.zeros(1, 1, 8, 8),)

@@ -115,7 +115,13 @@ def test_seeds_decide_and_a_trained_network_is_drawn_anew():
     assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
     assert any(not torch.equal(drawn[0][name], drawn[2][name]) for name in drawn[0])
     model.train()(torch.randn(8, 1, 8, 8) + 3)  # running statistics differ from channel to channel now
+    nn.init.normal_(model.norm.weight, 1, 0.2)
+    nn.init.normal_(model.norm.bias)
+    nn.init.zeros_(model.stage1.norm2.weight)
     wide = widen_network(model, graph)
+    assert wide.norm.weight.eq(1).all()
+    assert wide.norm.bias.eq(0).all()
+    assert wide.stage1.norm2.weight.eq(0).all()  # constant: that block starts as the identity, and still does
     for name, buffer in wide.named_buffers():
         assert torch.all(buffer == (1 if name.endswith("running_var") else 0)), name
     for name, parameter in wide.named_parameters():

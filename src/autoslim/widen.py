@@ -32,8 +32,9 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
     Widths are rounded to multiples of 8 where the wider group allows it (`channel_unit`), else to whole atoms. A
     weight that was drawn is drawn from what its values look like: normal or uniform, of the same mean and deviation,
     in convolutions and linear layers the deviation times sqrt(old fan-in / new fan-in). What is constant along the
-    channels (BatchNorm's weight and bias, a blur's kernel) stays so, and running statistics are reset. A trained
-    network is thus not continued: all its weights are drawn anew. `torch.manual_seed` decides what is drawn.
+    channels (a fresh BatchNorm's weight and bias, a blur's kernel) stays so, and running statistics are reset. A
+    trained network is thus not continued: all its weights are drawn anew, normalisation starts at one and zero.
+    `torch.manual_seed` decides what is drawn.
 
     Args:
         model: The traced network; left untouched.
@@ -56,9 +57,7 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
         raise WidthsError(f"widen_network: ratio {ratio}; expected a number above 1. Give for instance 1.5.")
     atoms = _wider_atoms(graph, ratio)
     wide = copy.deepcopy(model)
-    for module in wide.modules():
-        if isinstance(module, _NormBase):
-            module.reset_running_stats()
+    _reset_norms_(wide)
     named = {**dict(wide.named_parameters()), **dict(wide.named_buffers())}
     shapes = {name: list(tensor.shape) for name, tensor in named.items()}
     for axis in graph.axes:
@@ -74,6 +73,19 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
         set_attributes_(wide, {patch.module: {patch.attribute: patch.count(atoms) // patch.unit}})
     _check_runs(model, wide, graph, ratio)
     return wide
+
+
+def _reset_norms_(model: nn.Module) -> None:
+    """Running statistics start anew; a weight or bias that training has changed starts at one or zero again."""
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            module.reset_running_stats()
+        if isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm)) and any(map(_varies, module.parameters())):
+            module.reset_parameters()
+
+
+def _varies(tensor: torch.Tensor) -> bool:
+    return bool((tensor != tensor.flatten()[:1]).any())
 
 
 def _wider_atoms(graph: ChannelGraph, ratio: float) -> NDArray[np.int64]:
@@ -96,7 +108,7 @@ def _grow(name: str, tensor: torch.Tensor, shape: Sequence[int], *, fan_in: bool
         if size != tensor.shape[dim]:
             first = first.narrow(dim, 0, 1)
     same = first.shape == tensor.shape
-    drawn = isinstance(tensor, nn.Parameter) and tensor.requires_grad and bool((tensor != tensor.flatten()[:1]).any())
+    drawn = isinstance(tensor, nn.Parameter) and tensor.requires_grad and _varies(tensor)
     if torch.equal(first.expand_as(tensor), tensor) and not (same and drawn):
         return first.expand(tuple(shape)).clone()
     if not drawn:

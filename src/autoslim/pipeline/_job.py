@@ -84,11 +84,16 @@ class Job:
             f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
         )
         if config.widen > 1:
-            wide = self.costs["macs"](self.graph.max_widths())
-            self.shown.line(f"widen     {config.widen:g}x: the search starts from {wide / 1e6:.2f}M MACs")
+            self.shown.line(f"widen     {self.start_note}")
         self.check_network()
         check_budgets(self.space, self.costs, config.budgets, self.base)
         self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+
+    @property
+    def start_note(self) -> str:
+        """From where a run with `widen` searches."""
+        macs = self.costs["macs"](self.graph.max_widths()) / 1e6
+        return f"The search starts from your network {self.config.widen:g}x as wide: {macs:.2f}M MACs."
 
     def check_network(self) -> None:
         """Raises ModelError for a network that can't be trained on these images, before anything is written."""
@@ -326,7 +331,7 @@ class Job:
                 **{name: importlib.metadata.version(name) for name in packages},
             },
             "command": self.command,
-            "notes": [*self.data.notes, *self.graph.notes],
+            "notes": [*self.data.notes, *self.graph.notes, *([self.start_note] if config.widen > 1 else [])],
         }  # fmt: skip
 
     # what the stages share -----------------------------------------------------------------------------------------
