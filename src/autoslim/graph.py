@@ -270,6 +270,12 @@ class ChannelGraph:
         Raises:
             UnknownNameError: Nothing has that name; the message lists the closest.
             WidthsError: None of the groups is left a choice.
+
+        >>> from autoslim import trace_channels
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 1), torch.nn.Conv2d(64, 4, 1))
+        >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
+        >>> graph.limit("0", min=24, divisor=16).group("0").candidates, graph.freeze("0").group("0").frozen
+        ((32, 48, 64), 'kept by the user')
         """
         given = {name: value for name, value in (("min", min), ("divisor", divisor)) if value is not None}
         asked = ", ".join(f"{name}={value}" for name, value in given.items())
