@@ -35,7 +35,7 @@ def check_wider(model, x, ratio):
             assert new.size == old.size
         else:
             assert old.size <= new.size
-            assert abs(new.size - ratio * old.size) <= max(4, old.atom)
+            assert abs(new.size - ratio * old.size) <= math.lcm(8, old.atom) / 2
             assert new.size % 8 == 0 or new.size < 32 or old.atom > 1
     atoms = torch.tensor([g.atoms for g in again.groups]).numpy()
     assert counted_macs(wide.eval(), x) == sum(term(atoms) for term in graph.macs)
