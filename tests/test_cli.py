@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from autoslim import ChannelGraph
+from autoslim import ChannelGraph, make_cost, trace_channels
 from autoslim.cli import main
+from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -37,8 +40,10 @@ def test_help_is_golden(name, args):
 
 def test_trace_prints_json_that_reads_back(capsys):
     assert main(["trace", "zoo:resnet_digits", "--input", "1,1,8,8", "--json"]) == 0
-    graph = ChannelGraph.from_json(json.loads(capsys.readouterr().out))
+    data = json.loads(capsys.readouterr().out)
+    graph = ChannelGraph.from_json(data)
     assert graph.inputs == ((1, 1, 8, 8),)
+    assert data["shares"] == group_shares(graph)
 
 
 def test_trace_prints_a_table_with_the_reasons(capsys):
@@ -46,6 +51,86 @@ def test_trace_prints_a_table_with_the_reasons(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "the network's output" in out
     assert "0.76M widest" in out
+
+
+def test_trace_prints_layers_shares_and_each_reason_once(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["trace", f"{__file__}:Reduced", "--input", "3,8,8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["group", "layers", "channels", "candidates", "MACs", "params"]
+    assert lines[1].split() == [
+        "stem",
+        "stem,",
+        "norm,",
+        "wide,",
+        "and",
+        "1",
+        "more",
+        "16",
+        "4",
+        "8",
+        "12",
+        "16",
+        *SHARES,
+    ]
+    (start,) = [index for index, line in enumerate(lines) if "a statistic over the channels (aten.std)" in line]
+    assert lines[start].startswith("frozen (1): ")
+    assert "test_cli.py:" in lines[start]
+    assert lines[start + 1] == "  wide, deep"
+    assert sum("frozen (1)" in line for line in lines) == 3  # both rows point to the one reason
+
+
+class Reduced(nn.Module):
+    """Two groups frozen for one reason, one that is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16)
+        self.wide, self.deep, self.head = nn.Conv2d(16, 8, 1), nn.Conv2d(16, 4, 1), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x):
+        y = self.norm(self.stem(x))
+        z = torch.cat([self.wide(y), self.deep(y)], 1)
+        return self.head(z) * z.std(1, keepdim=True)
+
+
+# stem: its own 3 x 16 and what reads it, 16 x 12, of those and the head's 12 x 4; then with biases and BatchNorm
+SHARES = [f"{(48 + 192) / 288:.1%}", f"{(48 + 16 + 32 + 192) / (288 + 16 + 32 + 12 + 4):.1%}"]
+
+
+def test_trace_prints_a_graphviz_file(capsys):
+    assert main(["trace", "zoo:resnet_digits", "--input", "1,8,8", "--dot"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[-1]) == ("digraph channels {", "}")
+    assert '  "stage2.conv2" -> "stage3.conv1";' in lines
+    (head,) = [line for line in lines if line.startswith('  "head" [')]
+    assert 'label="head: 10 channels\\nhead"' in head
+    assert 'tooltip="the network\'s output"' in head
+    assert main(["trace", "zoo:resnet_digits", "--dot", "--json"]) == 2
+    assert "--json and --dot were both given; expected one. Drop the other." in capsys.readouterr().err
+
+
+def test_edges_are_who_reads_whom():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.up = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(14, 10, 2)
+            self.deep, self.same = nn.Conv2d(10, 10, 3, groups=10, padding=1), nn.Conv2d(10, 10, 1)
+            self.head = nn.Linear(10, 5)
+
+        def forward(self, x):
+            y = self.deep(self.up(torch.cat([self.a(x), self.b(x)], 1)))
+            return self.head((y + self.same(y)).mean((2, 3)))
+
+    graph = trace_channels(Net(), torch.zeros(1, 3, 4, 4))
+    assert group_edges(graph) == [("a", "up"), ("b", "up"), ("up", "up"), ("up", "head")]
+    shares = {share["group"]: share for share in group_shares(graph)}
+    counted = 16 * 8 * 3 + 16 * 6 * 3 + 16 * 4 * 14 * 10 + 25 * 9 * 10 + 25 * 100 + 50
+    assert make_cost("macs", graph)(graph.max_widths()) == counted
+    assert shares["a"]["macs"] == pytest.approx((16 * 8 * 3 + 16 * 4 * 8 * 10) / counted)
+    params = sum(p.numel() for p in Net().parameters())
+    assert shares["head"]["params"] == pytest.approx(55 / params)
+    assert shares["b"]["params"] == pytest.approx((6 * 4 + 6 * 10 * 4) / params)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +145,7 @@ def test_trace_prints_a_table_with_the_reasons(capsys):
         (["run", "--data", "digts"], "autoslim: Unknown"),
         (["run", "--data", "folder:nowhere"], "autoslim: folder:nowhere"),
         (["run", "--input", "3,x"], "autoslim: Input shape '3,x': expected channels,height,width."),
+        (["run", "--keep", "stag1"], "autoslim: Unknown layer or channel group 'stag1'. Closest: stage1"),
         (["run", "--resume", "nowhere"], "autoslim: `run.json` is missing in nowhere."),
     ],
 )  # fmt: skip
@@ -76,6 +162,8 @@ def test_errors_are_told_without_a_traceback_and_leave_nothing(args, told, capsy
     ("args", "told"),
     [
         (["--budget", "macs<50%"], "Budget 'macs<50%': can't read 'macs<50%'; expected metric<=number with"),
+        (["--widen", "0.5"], "RunConfig.widen is 0.5; expected 1 (the network as given) or more."),
+        (["--limit", "layer4"], "Limit 'layer4': expected a path or glob, a colon, then min=N, divisor=N or both"),
         (["--search-images", "0"], "RunConfig.search_images is 0; expected at least 1."),
         (["--lr", "-1"], "TrainConfig.lr is -1.0; expected above 0. Give another --lr"),
         (["--weight-decay", "-1"], "TrainConfig.weight_decay is -1.0; expected 0 or more."),

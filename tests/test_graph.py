@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from autoslim import Widths, make_cost, trace_channels
+from autoslim.candidates import make_candidates
 from autoslim.errors import UnknownNameError, WidthsError
-from autoslim.graph import make_candidates
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def test_candidates_prefer_multiples_of_eight():
     assert make_candidates(8, 1) == (2, 4, 6, 8)
     assert make_candidates(58, 29) == (29, 58)
     assert make_candidates(96, 1, divisor=32) == (32, 64, 96)
+    assert make_candidates(100, 1, divisor=32) == (32, 64, 96, 100)
+    assert make_candidates(12, 6, divisor=4) == (12,)
 
 
 def test_extremes_and_uniform(graph):
@@ -111,3 +114,85 @@ def test_unfitting_widths_are_told_in_four_parts(graph):
 def test_a_graph_prints_itself(graph):
     assert str(graph).splitlines()[1].split() == ["0", "32", "/", "1", "8", "16", "24", "32"]
     assert "frozen: the network's output" in str(graph)
+
+
+# What the user asks of groups -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return trace_channels(torchvision.models.resnet18(), torch.zeros(1, 3, 32, 32))
+
+
+def names(graph, *, frozen: str) -> set[str]:
+    return {group.name for group in graph.groups if group.frozen == frozen}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frozen"),
+    [
+        ("layer1.0.conv1", {"conv1", "layer1.0.conv1"}),  # what it reads and what it makes
+        ("layer1.0", {"conv1", "layer1.0.conv1"}),
+        ("layer1.?", {"conv1", "layer1.0.conv1", "layer1.1.conv1"}),
+        ("layer*.1.bn1", {f"layer{n}.1.conv1" for n in (1, 2, 3, 4)}),
+        ("layer4", {"layer3.0.conv2", "layer4.0.conv1", "layer4.0.conv2", "layer4.1.conv1"}),
+    ],
+)
+def test_layers_are_frozen_by_name_or_glob(resnet, pattern, frozen):
+    kept = resnet.freeze(pattern, reason="mine")
+    assert names(kept, frozen="mine") == frozen
+    assert all(kept.group(name).candidates == (kept.group(name).size,) for name in frozen)
+    assert names(resnet.freeze(pattern), frozen="kept by the user") == frozen
+    assert kept.group("fc").frozen == "the network's output"
+    widths = kept.min_widths()
+    cut = kept.selection(widths)
+    if pattern == "layer1.0.conv1":
+        assert "layer1.0.conv1.weight" not in cut  # the layer keeps its shape
+        assert widths["layer1.1.conv1"] < 64
+
+
+def test_frozen_groups_keep_their_reason_and_groups_are_frozen_with_one_each(resnet):
+    assert resnet.freeze("fc").group("fc").frozen == "the network's output"
+    assert resnet.freeze({"conv1": "why"}).group("conv1").frozen == "why"
+    with pytest.raises(UnknownNameError, match="Unknown channel group 'conv9'"):
+        resnet.freeze({"conv9": "why"})
+    with pytest.raises(UnknownNameError, match=r"'layer5\.0'\. Closest: layer\d\.0.*Give a module's path or a glob"):
+        resnet.freeze("layer5.0")
+
+
+def test_limits_bind_what_a_layer_makes(resnet):
+    limited = resnet.limit("layer4.*", min=64, divisor=16)
+    for group in limited.groups:
+        if group.name.startswith("layer4"):
+            assert group.candidates[0] == 64
+            assert group.candidates[-1] == 512
+            assert all(width % 16 == 0 for width in group.candidates)
+        else:
+            assert group == resnet.group(group.name)
+    assert limited.limit("*.conv1", divisor=128).group("layer4.0.conv1").candidates == (128, 256, 384, 512)
+
+
+def test_a_limit_without_a_choice_freezes_or_is_refused(resnet):
+    limited = resnet.limit("*", min=200)
+    assert limited.group("conv1").frozen == "no width below 64 meets the limit min=200"
+    assert limited.group("conv1").candidates == (64,)
+    assert limited.group("layer3.0.conv1").candidates[:2] == (200, 208)
+    with pytest.raises(WidthsError) as error:
+        resnet.limit("layer1.0.conv1", min=65, divisor=16)
+    assert str(error.value) == (
+        "limit('layer1.0.conv1', min=65, divisor=16) leaves `layer1.0.conv1` no choice: expected a multiple of 16 from "
+        "65 to below its 64 channels. Give a smaller min or divisor, or freeze the group."
+    )
+    with pytest.raises(WidthsError, match="expected a multiple of 128 from 1 to below its 64"):
+        resnet.limit("layer1", divisor=128)
+    with pytest.raises(WidthsError, match="divisor=0; expected whole numbers of 1 or more"):
+        resnet.limit("layer1", divisor=0)
+    with pytest.raises(UnknownNameError, match=r"group 'layer4\.0\.bn1'\. Closest: layer4\.0"):
+        resnet.limit("layer4.0.bn1", min=64)
+
+
+def test_atoms_are_whole_under_a_divisor():
+    model = nn.Sequential(nn.Conv2d(3, 60, 1), nn.Conv2d(60, 60, 1, groups=10), nn.Conv2d(60, 4, 1))
+    graph = trace_channels(model, torch.zeros(1, 3, 2, 2))
+    assert graph.group("0").atom == 6
+    assert graph.limit("1", divisor=4).group("0").candidates == (12, 24, 36, 48, 60)

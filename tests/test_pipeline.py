@@ -11,7 +11,15 @@ from torch import nn
 import autoslim
 from autoslim.budget import Budget
 from autoslim.data import load_data
-from autoslim.errors import BudgetError, ModelError, RunFolderError, TrainingError
+from autoslim.errors import (
+    BudgetError,
+    ConfigError,
+    ModelError,
+    RunFolderError,
+    TrainingError,
+    UnknownNameError,
+    WidthsError,
+)
 from autoslim.pipeline import Job, RunConfig, parse_shape, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
@@ -259,6 +267,78 @@ def test_the_test_set_is_not_read_before_everything_else_has_ended(tmp_path, mon
     assert order == ["test begins"]
 
 
+@pytest.fixture(scope="module")
+def widened(tmp_path_factory):
+    """A run from 1.5x, with one stage kept and one limited."""
+    config = replace(
+        CONFIG, out=str(tmp_path_factory.mktemp("runs") / "wide"), budget=("macs<=90%",), widen=1.5, keep=("stage1",),
+        limit=("stage3*:min=16,divisor=8",), train=replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1),
+    )  # fmt: skip
+    return run(config, shown=QUIET)
+
+
+def test_a_run_from_a_wider_network_is_held_to_the_one_given(widened, done, summary):
+    wide = json.loads((widened / "summary.json").read_text())
+    costs = ("macs", "params", "memory")
+    assert {name: wide["base"][name] for name in costs} == {name: summary["base"][name] for name in costs}
+    own, base = (autoslim.load(folder / "models" / "base").state_dict() for folder in (widened, done))
+    assert {name: tensor.shape for name, tensor in own.items()} == {name: tensor.shape for name, tensor in base.items()}
+    graph = autoslim.ChannelGraph.from_json(json.loads((widened / "graph.json").read_text()))
+    given = autoslim.ChannelGraph.from_json(json.loads((done / "graph.json").read_text()))
+    kept = given.freeze("stage1")
+    assert any(group.frozen == "kept by the user" for group in graph.groups)
+    for group, before in zip(graph.groups, kept.groups, strict=True):
+        assert group.name == before.name
+        assert (group.size == before.size) == (before.frozen is not None)
+    limited = [group for group in graph.groups if group.name.startswith("stage3") and group.frozen is None]
+    assert limited
+    assert all(width >= 16 and width % 8 == 0 for group in limited for width in group.candidates)
+    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 0.3")
+    row = wide["budgets"][0]
+    assert row["macs"] <= 0.9 * wide["base"]["macs"]
+    x = (torch.zeros(1, 1, 8, 8),)
+    for folder, told in ((row["folder"], row), (f"{row['folder']}/uniform", row["uniform"])):
+        model = autoslim.load(widened / folder)
+        assert type(model).__name__ == "ResNetDigits"
+        assert counted_macs(model, x) == told["macs"]
+        assert sum(p.numel() for p in model.parameters()) == told["params"]
+    assert abs(row["uniform"]["macs"] / row["macs"] - 1) < 0.05
+    steps = [json.loads(line) for line in (widened / "search.jsonl").read_text().splitlines()]
+    assert steps[0]["costs"]["macs"] > wide["base"]["macs"]  # the search started above the network as given
+
+
+def test_a_run_from_a_wider_network_resumes(widened, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(widened, again)
+    search = (widened / "search.jsonl").read_text()
+    (again / "search.jsonl").write_text(search.splitlines(keepends=True)[0])
+    (again / "summary.json").unlink()
+    shutil.rmtree(again / "models")
+    resume(again, shown=QUIET)
+    assert (again / "search.jsonl").read_text() == search
+    old, new = (json.loads((folder / "summary.json").read_text()) for folder in (widened, again))
+    assert {**new, "seconds": None} == {**old, "seconds": None}
+
+
+@pytest.mark.parametrize("text", ["layer4", "layer4:", ":min=3", "a:min=0", "a:max=3", "a:min=2,min=3", "a:min=x", ""])
+def test_limits_that_can_not_be_read_are_told(text):
+    with pytest.raises(ConfigError, match=r"expected a path or glob, a colon.*Write for instance --limit"):
+        replace(CONFIG, limit=(text,))
+
+
+def test_settings_of_the_graph_are_refused_before_the_folder_is_made(tmp_path):
+    for changes, error, told in (
+        ({"keep": ("layer9",)}, UnknownNameError, "Unknown layer or channel group 'layer9'"),
+        ({"limit": ("stem:min=99",)}, WidthsError, "leaves `stem` no choice"),
+    ):
+        with pytest.raises(error, match=told):
+            run(replace(CONFIG, out=str(tmp_path / "x"), **changes), shown=QUIET)
+        assert not (tmp_path / "x").exists()
+    with pytest.raises(ConfigError, match=r"RunConfig\.widen is 0\.5; expected 1"):
+        replace(CONFIG, widen=0.5)
+    assert replace(CONFIG, limit=("a.*:divisor=16",)).limits == [("a.*", {"divisor": 16})]
+
+
 def test_a_users_own_factory_and_folder_of_images(tmp_path):
     from PIL import Image
 
@@ -294,7 +374,7 @@ def test_shapes_are_read():
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_recipes_round_trip(name):
-    config = RECIPES[name]()
+    config = replace(RECIPES[name](), keep=("a", "b.*"), limit=("c:min=8",), widen=1.5)
     data = json.loads(json.dumps(autoslim.pipeline.asdict(config)))
     assert RunConfig.from_json(data) == config
 

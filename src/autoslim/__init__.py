@@ -11,4 +11,5 @@ from autoslim.models import build_model as build_model
 from autoslim.saved import load as load
 from autoslim.supernet import Supernet as Supernet
 from autoslim.trace import trace_channels as trace_channels
+from autoslim.widen import widen_network as widen_network
 from autoslim.widths import Widths as Widths

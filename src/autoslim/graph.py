@@ -9,8 +9,9 @@ each group therefore selects indices on every axis, and this selection is the on
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -19,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from autoslim._registry import unknown_name
+from autoslim.candidates import channel_unit, make_candidates
 from autoslim.errors import ModelError, WidthsError
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "ChannelGraph", 2
-_LEVELS, _LOWEST = 12, 0.15  # candidates per group, and the narrowest as a share of the widest (paper, section 4)
 
 
 @dataclass(frozen=True)
@@ -253,15 +254,89 @@ class ChannelGraph:
             values.setdefault(patch.module, {})[patch.attribute] = patch.value(atoms)
         return values
 
-    def freeze(self, reasons: Mapping[str, str]) -> "ChannelGraph":
-        """A copy in which the named groups are frozen, each for the given reason."""
-        for name in reasons:
-            self.group(name)
+    # What the user asks of them ------------------------------------------------------------------------------------
+
+    def freeze(self, which: str | Mapping[str, str], *, reason: str = "kept by the user") -> "ChannelGraph":
+        """A copy in which layers keep their shape: the channels that they read and those that they make are frozen.
+
+        Args:
+            which: A module's path or a glob over them (`*` passes dots, too): "features.0" means this module and all
+                within it, "*.downsample" every module of that name. A group's name does as well. Or {group: reason}.
+            reason: Why, for the groups that `which` matches; one that is frozen already keeps its own.
+
+        Raises:
+            UnknownNameError: Nothing has that name; the message lists the closest.
+        """
+        if isinstance(which, str):
+            found = self._match(which, [(group.name, *group.layers) for group in self.groups])
+            reasons = {group.name: reason for group in found if group.frozen is None}
+        else:
+            reasons = {self.group(name).name: why for name, why in which.items()}
         groups = tuple(
             replace(group, frozen=reasons[group.name], candidates=(group.size,)) if group.name in reasons else group
             for group in self.groups
         )
         return replace(self, groups=groups)
+
+    def limit(self, which: str, *, min: int | None = None, divisor: int | None = None) -> "ChannelGraph":
+        """A copy in which the search chooses from fewer widths for the channels that some layers make.
+
+        The full width always stays a candidate: it is the network as given. A group that is left no other keeps all its
+        channels and is frozen with the limit as its reason. The last limit on a group counts.
+
+        Args:
+            which: As in `freeze`, but over the layers that make channels (convolutions, matrix products).
+            min: No candidate below so many channels; default 0.15 of the size.
+            divisor: Candidates are multiples of it; default 8 where the group allows it.
+
+        Raises:
+            UnknownNameError: Nothing has that name; the message lists the closest.
+            WidthsError: None of the groups is left a choice.
+
+        >>> from autoslim import trace_channels
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 1), torch.nn.Conv2d(64, 4, 1))
+        >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
+        >>> graph.limit("0", min=24, divisor=16).group("0").candidates, graph.freeze("0").group("0").frozen
+        ((32, 48, 64), 'kept by the user')
+        """
+        given = {name: value for name, value in (("min", min), ("divisor", divisor)) if value is not None}
+        asked = ", ".join(f"{name}={value}" for name, value in given.items())
+        if any(value < 1 for value in given.values()):
+            raise WidthsError(f"limit({which!r}): {asked}; expected whole numbers of 1 or more. Give e.g. divisor=16.")
+        makers = [{group.name} for group in self.groups]
+        for term in (term for term in self.outputs if term.kind != "avg_pool"):
+            for index in {index for factor in term.factors for index, _ in factor.per_atom}:
+                makers[index].add(term.module)
+        free = [group for group in self._match(which, makers) if group.frozen is None]
+        limited: dict[str, Group] = {}
+        for group in free:
+            candidates = make_candidates(group.size, group.atom, divisor=divisor, least=min)
+            why = None if len(candidates) > 1 else f"no width below {group.size} meets the limit {asked}"
+            limited[group.name] = replace(group, candidates=candidates, frozen=why)
+        if free and all(group.frozen for group in limited.values()):
+            unit = channel_unit(free[0].size, free[0].atom, divisor=divisor)
+            raise WidthsError(
+                f"limit({which!r}, {asked}) leaves `{free[0].name}` no choice: expected a multiple of {unit} from "
+                f"{min or 1} to below its {free[0].size} channels. Give a smaller min or divisor, or freeze the group."
+            )
+        return replace(self, groups=tuple(limited.get(group.name, group) for group in self.groups))
+
+    def _match(self, pattern: str, names: Sequence[Collection[str]]) -> list[Group]:
+        """The groups one of whose `names`, or a module that it lies in, matches."""
+        modules = [
+            {name[:end]: None for name in its for end in range(1, len(name) + 1) if name[end : end + 1] in ("", ".")}
+            for its in names
+        ]
+        found = [
+            group
+            for group, its in zip(self.groups, modules, strict=True)
+            if any(fnmatchcase(module, pattern) for module in its)
+        ]
+        if not found:
+            known = list(dict.fromkeys(module for its in modules for module in its))
+            hint = "Give a module's path or a glob such as 'layer4.*'; autoslim trace lists them."
+            raise unknown_name("layer or channel group", pattern, known, hint=hint)
+        return found
 
     # On disk and on screen -----------------------------------------------------------------------------------------
 
@@ -330,30 +405,3 @@ def _selection(graph: ChannelGraph, widths: Widths) -> dict[str, dict[int, torch
             kept = np.flatnonzero(axis.atom < atoms[axis.owner])
             chosen.setdefault(axis.tensor, {})[axis.dim] = torch.from_numpy(kept)
     return chosen
-
-
-def make_candidates(size: int, atom: int, *, divisor: int | None = None) -> tuple[int, ...]:
-    """The widths a group may take: about 12 levels, multiples of `divisor` where the group is wide enough, `size` last.
-
-    Args:
-        size: Channels at full width.
-        atom: Channels in the smallest removable unit; all candidates are multiples of it.
-        divisor: Preferred granularity; default 8, below 32 channels the largest power of two that leaves four levels.
-
-    Returns:
-        Ascending widths; the lowest is the larger of the divisor and 0.15 of the size.
-
-    >>> make_candidates(32, 1)
-    (8, 16, 24, 32)
-    >>> make_candidates(1280, 1)
-    (192, 288, 392, 488, 584, 688, 784, 888, 984, 1080, 1184, 1280)
-    """
-    if divisor is None:
-        divisor = min(8, 2 ** int(math.log2(max(size // 4, 1))))
-    unit = math.lcm(atom, divisor)
-    if unit > size // 2:
-        unit = atom
-    lowest = max(unit, math.ceil(_LOWEST * size / unit) * unit)
-    levels = min(_LEVELS, (size - lowest) // unit + 1)
-    steps = np.linspace(lowest, size, levels) if levels > 1 else np.array([lowest])
-    return tuple(sorted({min(round(float(step) / unit) * unit, size) for step in steps} | {size}))

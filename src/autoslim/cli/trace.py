@@ -7,8 +7,11 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from autoslim.cli._explain import collect, dot_text, group_shares, say_layers
 from autoslim.costs import make_cost
+from autoslim.errors import ConfigError
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
@@ -24,34 +27,51 @@ class TraceArgs:
     input: str = "1,3,224,224"
     """Shape of the example input."""
     json: bool = False
-    """Print the graph as JSON."""
+    """Print the graph as JSON, with the groups' shares of MACs and parameters."""
+    dot: bool = False
+    """Print the groups as a Graphviz file: who reads whose channels."""
 
 
 def trace_command(args: list[str]) -> int:
     """Traces a network and prints its groups; returns the exit code."""
     given = tyro.cli(TraceArgs, args=args, prog="autoslim trace", description="Shows the channel groups of a network.")
+    if given.json and given.dot:
+        raise ConfigError("autoslim trace: --json and --dot were both given; expected one. Drop the other.")
     shape = parse_shape(given.input)
     graph = trace_channels(build_model(given.model), torch.zeros(shape))
-    console = Console(highlight=False, soft_wrap=given.json)
+    console = Console(highlight=False, markup=False, soft_wrap=given.json or given.dot)
     if given.json:
-        console.print(json.dumps(graph.to_json()), markup=False)
+        console.print(json.dumps({**graph.to_json(), "shares": group_shares(graph)}))
+    elif given.dot:
+        console.print(dot_text(graph))
     else:
         _show(console, graph)
     return 0
 
 
 def _show(console: Console, graph: ChannelGraph) -> None:
-    table = Table("group", "channels", "atom", "layers", "candidates, or why it is frozen", box=None)
-    for group in graph.groups:
-        why = f"frozen: {group.frozen}" if group.frozen else " ".join(map(str, group.candidates))
+    reasons, notes = collect(graph, lambda group: group.frozen), collect(graph, lambda group: group.note)
+    number = {reason: index for index, reason in enumerate(reasons, 1)}
+    table = Table(box=None)
+    for name in ("group", "layers", "channels", "candidates"):
+        table.add_column(name, justify="right" if name == "channels" else "left")
+    table.add_column("MACs", justify="right")
+    table.add_column("params", justify="right")
+    for group, share in zip(graph.groups, group_shares(graph), strict=True):
         table.add_row(
-            group.name,
-            str(group.size),
-            str(group.atom),
-            str(len(group.layers)),
-            why + (group.note and f"; {group.note}"),
+            Text(group.name),
+            Text(say_layers(group)),
+            f"{group.size}" + (f" by {group.atom}" if group.atom > 1 else ""),
+            f"frozen ({number[group.frozen]})" if group.frozen else " ".join(map(str, group.candidates)),
+            f"{share['macs']:.1%}",
+            f"{share['params']:.1%}",
         )
     console.print(table)
+    console.print("MACs, params: what would go with all of a group's channels; what lies between two counts for both.")
+    for reason, names in reasons.items():
+        console.print(f"frozen ({number[reason]}): {reason}\n  {', '.join(names)}", soft_wrap=True)
+    for note, names in notes.items():
+        console.print(f"note: {note}\n  {', '.join(names)}", soft_wrap=True)
     for name in ("macs", "params", "memory"):
         cost = make_cost(name, graph)
         widest, narrowest = cost(graph.max_widths()), cost(graph.min_widths())
@@ -59,4 +79,4 @@ def _show(console: Console, graph: ChannelGraph) -> None:
             f"{name:7} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})"
         )
     for note in graph.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")

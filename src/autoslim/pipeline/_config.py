@@ -1,5 +1,7 @@
 """What a whole run is asked to do."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +36,12 @@ class RunConfig:
     """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
     retrain: Literal["scratch", "inherit", "none"] = "scratch"
     """Where the found networks' weights come from: trained anew, trained on from the supernet's, or the supernet's."""
+    widen: float = 1.0
+    """Search from a network so many times as wide (the paper: 1.5); budgets stay shares of the network as given."""
+    keep: tuple[str, ...] = ()
+    """Layers whose shape must stay: a module's path or a glob, e.g. features.0 or "layer4.*"."""
+    limit: tuple[str, ...] = ()
+    """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
     search: Greedy = field(default_factory=Greedy)
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -51,12 +59,23 @@ class RunConfig:
                     "expected different ones. Drop one, or write it with another unit."
                 )
             slugs[budget.slug] = budget.text
+        self.limits  # noqa: B018 - refuses what can't be read
+        if not 1 <= self.widen < math.inf:
+            raise ConfigError(
+                f"RunConfig.widen is {self.widen}; expected 1 (the network as given) or more. Write for instance "
+                "--widen 1.5."
+            )
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
 
     @property
     def budgets(self) -> list[Budget]:
         return [Budget.parse(text) for text in self.budget]
+
+    @property
+    def limits(self) -> list[tuple[str, dict[str, int]]]:
+        """Each limit as the arguments of `ChannelGraph.limit`."""
+        return [parse_limit(text) for text in self.limit]
 
     @property
     def input_shape(self) -> tuple[int, int, int] | None:
@@ -67,13 +86,30 @@ class RunConfig:
         """The inverse of `dataclasses.asdict`; fields this version does not know raise RunFolderError."""
         try:
             parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
-            parts["budget"] = tuple(data["budget"])
+            parts |= {name: tuple(data[name]) for name in ("budget", "keep", "limit")}
             return cls(**{**data, **parts})
         except (TypeError, KeyError) as error:
             raise RunFolderError(
                 f"The configuration in `run.json` does not fit: {error}. Expected the fields of this version's "
                 "RunConfig. Resume with the version of autoslim that started the run."
             ) from error
+
+
+def parse_limit(text: str) -> tuple[str, dict[str, int]]:
+    """Reads "PATTERN:min=64,divisor=16" (either of the two, or both); anything else raises ConfigError.
+
+    >>> parse_limit("layer4.*:min=64,divisor=16")
+    ('layer4.*', {'min': 64, 'divisor': 16})
+    """
+    pattern, _, rest = text.rpartition(":")
+    items = [re.fullmatch(r"\s*(min|divisor)=([1-9]\d*)\s*", item) for item in rest.split(",")]
+    found = {item[1]: int(item[2]) for item in items if item}
+    if not pattern or len(found) < len(items):
+        raise ConfigError(
+            f"Limit {text!r}: expected a path or glob, a colon, then min=N, divisor=N or both, N a number from 1. "
+            'Write for instance --limit "layer4.*:min=64,divisor=16".'
+        )
+    return pattern, found
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -18,10 +18,10 @@ from autoslim.costs import COSTS, make_cost
 from autoslim.data import Data, Loader, Split, hold_out, load_data
 from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
-from autoslim.graph import ChannelGraph
-from autoslim.models import build_model, describe_model
-from autoslim.pipeline._batches import Prepared
+from autoslim.models import describe_model
+from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._networks import Networks
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
@@ -30,12 +30,10 @@ from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Found, Score, Space, Step, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
-from autoslim.trace import trace_channels
 from autoslim.train import train_network, train_supernet
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
-_EVAL_BATCH = 250
 _CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
 
 
@@ -74,20 +72,28 @@ class Job:
         classes, shape = self.data.num_classes, self.data.input_shape
         self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
         started = time.monotonic()
-        self.model = self.build()
-        self.graph: ChannelGraph = trace_channels(self.model, torch.zeros(1, *shape))
+        self.networks = Networks(config, num_classes=classes, input_shape=shape)
+        self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own
         self.spent["trace"] = time.monotonic() - started
         self.costs = {name: make_cost(name, self.graph) for name in COSTS}
-        self.base = self.price(self.graph.max_widths())
+        self.base = self.price(self.own)
         frozen = [group for group in self.graph.groups if group.frozen is not None]
         least = self.costs["macs"](self.graph.min_widths()) / self.base["macs"]
         self.shown.line(
             f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {self.base['macs'] / 1e6:.2f}M "
             f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
         )
+        if config.widen > 1:
+            self.shown.line(f"widen     {self.start_note}")
         self.check_network()
         check_budgets(self.space, self.costs, config.budgets, self.base)
         self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+
+    @property
+    def start_note(self) -> str:
+        """From where a run with `widen` searches."""
+        macs = self.costs["macs"](self.graph.max_widths()) / 1e6
+        return f"The search starts from your network {self.config.widen:g}x as wide: {macs:.2f}M MACs."
 
     def check_network(self) -> None:
         """Raises ModelError for a network that can't be trained on these images, before anything is written."""
@@ -112,15 +118,6 @@ class Job:
         return json.loads(
             json.dumps({"network": self.builder, "graph": hashlib.sha256(graph).hexdigest(), "data": data})
         )
-
-    def build(self) -> nn.Module:
-        """The network as the user gave it, freshly initialised from the seed."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
-            model = build_model(
-                self.config.model, num_classes=self.data.num_classes, in_channels=self.data.input_shape[0]
-            )
-        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def price(self, widths: Widths) -> dict[str, float]:
         """Every cost of these widths: whole numbers, told as such."""
@@ -211,7 +208,7 @@ class Job:
         places: dict[str, Path] = {}
         wanted = self.config.baselines.split(",")
         if "base" in wanted and self.config.retrain != "none":
-            places["base"] = self.obtain("models/base", self.graph.max_widths(), {})
+            places["base"] = self.obtain("models/base", self.own, {})
         for each in found:
             folder = f"models/{each.budget.slug}"
             places[each.budget.slug] = self.obtain(folder, each.widths, {"budget": each.budget.text})
@@ -259,8 +256,10 @@ class Job:
 
     def start(self, widths: Widths) -> nn.Module:
         """The extracted network with the weights it starts from."""
+        if self.config.retrain == "scratch" and widths == self.own:
+            return self.networks.build_own()
         if self.config.retrain == "scratch":
-            fresh = self.build()
+            fresh = self.networks.build()
             return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
         small = extract_network(self.model, self.graph, widths)
         replace_tensors_(small, self.scorer.buffers(widths))
@@ -332,7 +331,7 @@ class Job:
                 **{name: importlib.metadata.version(name) for name in packages},
             },
             "command": self.command,
-            "notes": [*self.data.notes, *self.graph.notes],
+            "notes": [*self.data.notes, *self.graph.notes, *([self.start_note] if config.widen > 1 else [])],
         }  # fmt: skip
 
     # what the stages share -----------------------------------------------------------------------------------------
@@ -344,33 +343,10 @@ class Job:
         return Fabric(accelerator="auto", devices=1, precision="32-true")
 
     def loader(self, split: Split) -> Loader:
-        """Shuffled, augmented training batches."""
-        config = self.config.train
-        size = min(config.batch_size, len(split))
-        return Loader(
-            split=split,
-            batch_size=size,
-            mean=self.data.mean,
-            std=self.data.std,
-            augment=config.augment,
-            shuffle=True,
-            drop_last=True,
-            seed=self.config.seed,
-        )
+        return training_batches(self.data, split, self.config.train, seed=self.config.seed)
 
-    def batches(self, split: Split, *, whole: bool = False) -> Iterable[Batch]:
-        """The images in order, as they are; `whole` leaves out a last batch that is not full."""
-        loader = Loader(
-            split=split,
-            batch_size=_EVAL_BATCH,
-            mean=self.data.mean,
-            std=self.data.std,
-            augment="none",
-            shuffle=False,
-            drop_last=whole and len(split) >= _EVAL_BATCH,
-            seed=0,
-        )
-        return Prepared(loader, self.fabric.device)
+    def batches(self, split: Split, *, whole: bool = False) -> Prepared:
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole)
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:

@@ -1,0 +1,56 @@
+"""The networks of a run: the one given, and the one that is searched, which may be wider."""
+
+from functools import reduce
+
+import torch
+from torch import nn
+
+from autoslim.graph import ChannelGraph
+from autoslim.models import build_model
+from autoslim.pipeline._config import RunConfig
+from autoslim.trace import trace_channels
+from autoslim.widen import widen_network
+
+
+class Networks:
+    """Builds both, and traces what is searched.
+
+    What the user keeps or limits is settled on the network as given: a group that is frozen there is not widened.
+
+    Attributes:
+        model: The network that is searched: the user's own, or the same wider.
+        graph: Its groups, kept and limited as the user asks.
+        own: The widths at which `graph` gives the user's own network.
+    """
+
+    def __init__(self, config: RunConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+        self._config, self._num_classes, self._channels = config, num_classes, input_shape[0]
+        x = torch.zeros(1, *input_shape)
+        self.model = self.build_own()
+        self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
+        self.own = self.graph.max_widths()
+        if config.widen > 1:
+            self.model = self.build()
+            frozen = {group.name: group.frozen for group in self.graph.groups if group.frozen is not None}
+            self.graph = self._restrict(trace_channels(self.model, x).freeze(frozen))
+            self.graph.check(self.own)
+
+    def _restrict(self, graph: ChannelGraph) -> ChannelGraph:
+        graph = reduce(ChannelGraph.freeze, self._config.keep, graph)
+        return reduce(lambda limited, each: limited.limit(each[0], **each[1]), self._config.limits, graph)
+
+    def build_own(self) -> nn.Module:
+        """The network as the user gave it, freshly initialised from the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self._config.seed)
+            model = build_model(self._config.model, num_classes=self._num_classes, in_channels=self._channels)
+        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def build(self) -> nn.Module:
+        """The network that is searched, freshly initialised from the seed."""
+        model = self.build_own()
+        if self._config.widen > 1:
+            with torch.random.fork_rng():
+                torch.manual_seed(self._config.seed)
+                model = widen_network(model, self._own_graph, self._config.widen)
+        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
