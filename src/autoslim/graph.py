@@ -6,7 +6,6 @@ one parameter or buffer; each of its *slots* belongs to an atom, or to no group 
 each group therefore selects indices on every axis, and this selection is the only slicing there is.
 """
 
-import math
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +21,10 @@ from numpy.typing import NDArray
 from autoslim._registry import unknown_name
 from autoslim.candidates import channel_unit, make_candidates
 from autoslim.errors import ModelError, WidthsError
+from autoslim.terms import Activation as Activation
+from autoslim.terms import Count as Count
+from autoslim.terms import Patch as Patch
+from autoslim.terms import Term as Term
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "ChannelGraph", 2
@@ -87,60 +90,6 @@ class Axis:
     def atom(self) -> NDArray[np.int64]:
         """The atom of each slot within its group; shape [size of the dimension]."""
         return np.concatenate([run.atom + np.arange(run.length) // run.repeat for run in self.runs])
-
-
-@dataclass(frozen=True)
-class Count:
-    """A number of slots, affine in the atoms kept: constant + sum of slots per atom x atoms of that group."""
-
-    constant: int
-    per_atom: tuple[tuple[int, int], ...] = ()
-
-    def __call__(self, atoms: NDArray[np.int64]) -> int:
-        return self.constant + sum(slots * int(atoms[group]) for group, slots in self.per_atom)
-
-
-@dataclass(frozen=True)
-class Term:
-    """`scale` x the product of `factors`: one operator's share of a cost; `kind` names it, `module` is its place."""
-
-    kind: str
-    module: str
-    scale: int
-    factors: tuple[Count, ...]
-
-    def __call__(self, atoms: NDArray[np.int64]) -> int:
-        return self.scale * math.prod(factor(atoms) for factor in self.factors)
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A tensor made on the way: its elements, alive from operator `start` to before operator `stop`.
-
-    `width` is its bytes per element where that is not up to the network's dtype (an index), else 0; `batched` says
-    whether it grows with the number of images.
-    """
-
-    elements: Term
-    start: int
-    stop: int
-    width: int = 0
-    batched: bool = True
-
-
-@dataclass(frozen=True)
-class Patch:
-    """An attribute of a module that holds numbers of channels: an "int", or a "tuple" or "list" of them (`kind`)."""
-
-    module: str
-    attribute: str
-    counts: tuple[Count, ...]
-    kind: str = "int"
-
-    def value(self, atoms: NDArray[np.int64]) -> "int | tuple[int, ...] | list[int]":
-        """What the attribute is when so many atoms of each group are kept."""
-        numbers = [count(atoms) for count in self.counts]
-        return numbers[0] if self.kind == "int" else tuple(numbers) if self.kind == "tuple" else numbers
 
 
 def count_slots(owner: NDArray[np.int64], groups: Sequence[Group]) -> Count:

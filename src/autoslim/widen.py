@@ -70,7 +70,7 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
         grown = {name: _grow(name, named[name], shape, fan_in=name in corrected) for name, shape in shapes.items()}
     replace_tensors_(wide, grown)
     for patch in graph.patches:
-        set_attributes_(wide, {patch.module: {patch.attribute: patch.count(atoms) // patch.unit}})
+        set_attributes_(wide, {patch.module: {patch.attribute: patch.value(atoms)}})
     _check_runs(model, wide, graph, ratio)
     return wide
 
