@@ -85,10 +85,10 @@ class Ledger:
         self.size += size
         return torch.arange(self.size - size, self.size)
 
-    def add_tensor(self, name: str, tensor: torch.Tensor) -> None:
-        """Labels every dimension of a parameter or buffer that has more than one slot."""
+    def add_tensor(self, name: str, tensor: torch.Tensor, *, dims: int | None = None) -> None:
+        """Labels the (first `dims`) dimensions of a parameter or buffer that have more than one slot."""
         labels: Labels = {}
-        for dim, size in enumerate(tensor.shape):
+        for dim, size in enumerate(tensor.shape[:dims]):
             if size > 1:
                 self.blocks.append((name, dim, self.size, size))
                 labels[dim] = self.new(size)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from autoslim.extract import extract_network
 from autoslim.graph import ChannelGraph
@@ -57,10 +57,15 @@ def outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
 
 
 def counted_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Multiply-accumulates by torch's own counter."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Multiply-accumulates by torch's own counter, which is told of the attention kernel it does not know."""
+    attention: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter, torch.no_grad():
         model(*inputs)
     return counter.get_total_flops() // 2
+
+
+def _count_attention(query: Any, key: Any, value: Any, *rest: Any, out_val: Any = None, **options: Any) -> int:
+    return sdpa_flop_count(query, key, value)
 
 
 def check_subnetwork(

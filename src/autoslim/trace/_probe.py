@@ -24,7 +24,7 @@ from autoslim.trace._run import Key, Trace, copy_model, double_batch, is_own_cod
 from autoslim.trace._solve import Ints, decode
 from autoslim.widths import Widths
 
-_LAST = 8  # operators that ran before one that fails, and may be why
+_LAST = 100  # operators that ran before one that fails, and may be why
 _ANY = -2  # the code of a label that may stand for anything
 
 
@@ -78,8 +78,7 @@ class _Prober:
         failure = self._follow(graph, widths) or self._in_place(graph, widths)
         if failure is not None:
             return widths, failure
-        narrowest = Widths({g.name: g.size if g.frozen is not None else g.atom for g in graph.groups})
-        return narrowest, self._follow(graph, narrowest)
+        return graph.min_widths(), self._follow(graph, graph.min_widths())
 
     def _follow(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
         """Traces the extracted sub-network beside the full one."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -90,8 +91,9 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
 def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: Mapping[str, str]) -> Trace:
     copied = copy_model(model, device)
     trace = Trace(Ledger(grouped=grouped), device)
+    kernels = {id(module.weight) for module in copied.modules() if isinstance(module, _ConvNd)}
     for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
-        trace.ledger.add_tensor(name, tensor)
+        trace.ledger.add_tensor(name, tensor, dims=2 if id(tensor) in kernels else None)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
         trace.labels[key] = list(labels)
