@@ -25,7 +25,8 @@ def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize(
-    ("name", "args"), [("help", ["--help"]), ("help_run", ["run", "--help"]), ("help_trace", ["trace", "--help"])]
+    ("name", "args"),
+    [("help", ["--help"]), *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile"))],
 )
 def test_help_is_golden(name, args):
     """It can't grow unseen: `AUTOSLIM_WRITE_GOLDEN=1 pytest tests/test_cli.py` writes it anew."""

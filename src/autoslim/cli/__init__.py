@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.trace import trace_command
 from autoslim.errors import AutoSlimError
@@ -16,11 +17,16 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim run [RECIPE] [options]   train one slimmable network, search the widths, retrain what was found, report
   autoslim run --resume DIR         go on with a run that was stopped
   autoslim trace MODEL [options]    show the channel groups of a network and what freezes the others
+  autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
 
-`autoslim run --help` and `autoslim trace --help` list the options. RECIPE is one of: {recipes} (default: {default}).
+`autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"run": run_command, "trace": trace_command}
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "run": run_command,
+    "trace": trace_command,
+    "profile": profile_command,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoslim._registry import Registry
-from autoslim.errors import WidthsError
+from autoslim.errors import ConfigError, WidthsError
 from autoslim.graph import ChannelGraph, Term
+
+Convention = Literal["standard", "paper"]
 
 
 class Cost(ABC):
@@ -21,9 +23,14 @@ class Cost(ABC):
 
     unit: ClassVar[str]
 
-    def __init__(self, graph: ChannelGraph) -> None:
+    def __init__(self, graph: ChannelGraph, *, macs_convention: Convention = "standard") -> None:
+        if macs_convention not in get_args(Convention):
+            raise ConfigError(
+                f"{type(self).__name__}: macs_convention is {macs_convention!r}; expected 'standard' or 'paper'. "
+                "Leave it out for the standard one."
+            )
         self.graph = graph
-        terms = self.terms(graph)
+        terms = self.terms(graph, macs_convention)
         depth = max((len(term.factors) for term in terms), default=0)
         self._scale = np.array([term.scale for term in terms], dtype=np.float64)
         # [depth, terms, groups + 1]: constant in the last column; a term with fewer factors has ones for the rest
@@ -37,8 +44,8 @@ class Cost(ABC):
         self._per_atom = np.array([group.atom for group in graph.groups], dtype=np.int64)
 
     @abstractmethod
-    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
-        """The operators' shares."""
+    def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
+        """The operators' shares, as the convention counts them."""
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """The cost at these widths, in `unit`; WidthsError if they don't fit the graph."""
@@ -65,6 +72,19 @@ class Cost(ABC):
             )
         return self._price(widths // self._per_atom)
 
+    def saving(self, widths: Mapping[str, int]) -> NDArray[np.float64]:
+        """What one step of each group would save: to its next lower candidate, all others left as they are.
+
+        Returns:
+            Shape [groups], in the order of `graph.groups`; 0 where there is no lower candidate (frozen groups too).
+        """
+        now = self.graph.atoms(widths)
+        steps = np.tile(now, (len(now), 1))  # row i: group i one step narrower
+        for row, group in enumerate(self.graph.groups):
+            lower = [width for width in group.candidates if width < widths[group.name]]
+            steps[row, row] = lower[-1] // group.atom if lower else now[row]
+        return self._price(now[None]) - self._price(steps)
+
     def _price(self, atoms: NDArray[np.int64]) -> NDArray[np.float64]:
         # float64 is exact here: all are whole numbers below 2**53, and its matrix product is the fast one
         known = np.concatenate([atoms, np.ones((len(atoms), 1))], axis=1)
@@ -77,10 +97,18 @@ class Cost(ABC):
 COSTS: Registry[type[Cost]] = Registry("cost")
 
 
-def make_cost(name: str, graph: ChannelGraph) -> Cost:
+def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "standard") -> Cost:
     """The cost of that name ("macs", "params", "memory") for a graph; `cost(widths)` and `cost.many(...)` price widths.
+
+    Args:
+        name: One of `COSTS`; "flops" is the paper's word for MACs.
+        graph: From `trace_channels`.
+        macs_convention: "standard" counts the MACs of convolutions and matrix products, and all parameters. "paper"
+            counts as the paper's table does: MACs plus the elements that average pools take in, and only the weights
+            of convolutions and the weights and biases of linear layers as parameters, in `memory` too.
 
     Raises:
         UnknownNameError: No such cost; the message lists the closest.
+        ConfigError: No such convention.
     """
-    return COSTS["macs" if name == "flops" else name](graph)
+    return COSTS["macs" if name == "flops" else name](graph, macs_convention=macs_convention)

@@ -1,6 +1,6 @@
 """Multiply-accumulates of every convolution and matrix product, for the traced input."""
 
-from autoslim.costs._base import COSTS, Cost
+from autoslim.costs._base import COSTS, Convention, Cost
 from autoslim.graph import ChannelGraph, Term
 
 
@@ -9,8 +9,8 @@ class Macs(Cost):
 
     unit = "MACs"
 
-    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
-        return graph.macs
+    def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
+        return graph.macs + graph.pooled if convention == "paper" else graph.macs
 
 
 COSTS.register("macs", Macs)

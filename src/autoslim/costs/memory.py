@@ -1,6 +1,6 @@
 """The paper's memory: parameters plus what convolutions, linear layers and average pools put out, in elements."""
 
-from autoslim.costs._base import COSTS, Cost
+from autoslim.costs._base import COSTS, Convention, Cost
 from autoslim.costs._parameters import parameter_terms
 from autoslim.graph import ChannelGraph, Term
 
@@ -10,8 +10,8 @@ class Memory(Cost):
 
     unit = "elements"
 
-    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
-        return parameter_terms(graph) + graph.outputs
+    def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
+        return parameter_terms(graph, convention) + graph.outputs
 
 
 COSTS.register("memory", Memory)

@@ -1,6 +1,6 @@
 """The number of all parameters, BatchNorm's included."""
 
-from autoslim.costs._base import COSTS, Cost
+from autoslim.costs._base import COSTS, Convention, Cost
 from autoslim.costs._parameters import parameter_terms
 from autoslim.graph import ChannelGraph, Term
 
@@ -10,8 +10,8 @@ class Params(Cost):
 
     unit = "parameters"
 
-    def terms(self, graph: ChannelGraph) -> tuple[Term, ...]:
-        return parameter_terms(graph)
+    def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
+        return parameter_terms(graph, convention)
 
 
 COSTS.register("params", Params)

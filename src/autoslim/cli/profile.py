@@ -1,0 +1,109 @@
+"""`autoslim profile`: what a network costs, layer by layer; `--paper`: the paper's table recomputed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.errors import ConfigError
+from autoslim.models import build_model
+from autoslim.pipeline import parse_shape
+from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile_paper
+from autoslim.run_folder import read_json
+from autoslim.widths import Widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileArgs:
+    """What `autoslim profile` takes."""
+
+    model: tyro.conf.Positional[str] = ""
+    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
+    widths: str = ""
+    """A widths.json: profile that sub-network."""
+    input: str = "1,3,224,224"
+    """Shape of the example input."""
+    paper: bool = False
+    """Instead of a model: every network of the paper's table, printed and computed figures side by side."""
+    latency: bool = True
+    """Measure the latency of one image on one thread."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        if self.paper and (self.model or self.widths):
+            raise ConfigError(
+                f"autoslim profile: --paper together with {self.model or '--widths'}; expected one of the two. "
+                "Drop --paper to profile a model of your own."
+            )
+        if not self.paper and not self.model:
+            raise ConfigError(
+                "autoslim profile: no model; expected one, or --paper. Write for instance: autoslim profile "
+                "torchvision:mobilenet_v2"
+            )
+
+
+def profile_command(args: list[str]) -> int:
+    """Profiles a network, or the paper's; returns the exit code."""
+    about = "Tells what a network costs: parameters, memory, MACs, latency, layer by layer."
+    given = tyro.cli(ProfileArgs, args=args, prog="autoslim profile", description=about)
+    console = Console(highlight=False, soft_wrap=given.json)
+    if given.paper:
+        found = profile_paper(latency=given.latency)
+    else:
+        shape = parse_shape(given.input)
+        widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
+        found = profile_network(build_model(given.model), torch.zeros(shape), widths=widths, latency=given.latency)
+    if given.json:
+        console.print(json.dumps(found.to_json()), markup=False)
+    elif isinstance(found, Profile):
+        _show_network(console, found)
+    else:
+        _show_paper(console, found)
+    return 0
+
+
+def _show_network(console: Console, profile: Profile) -> None:
+    table = Table("layer", "kind", box=None)
+    for column in ("channels", "params", "MACs", "share"):
+        table.add_column(column, justify="right")
+    for layer in profile.layers:
+        numbers = (f"{layer.channels or '-'}", f"{layer.params:,}", f"{layer.macs:,}", f"{layer.share:.1%}")
+        table.add_row(layer.layer or "(itself)", layer.kind, *numbers)
+    console.print(table)
+    for name in ("params", "memory", "macs"):
+        console.print(f"{name:8} {getattr(profile, name):,}")
+    if profile.latency_ms is not None:
+        console.print(f"{'latency':8} {profile.latency_ms}, one image, one thread")
+
+
+def _show_paper(console: Console, table: PaperTable) -> None:
+    shown = Table("network", box=None)
+    for column in ("params (M)", "ours", "memory (M)", "ours", "FLOPs (M)", "ours", "latency (ms)", "here"):
+        shown.add_column(column, justify="right")
+    group = ""
+    for row in table.rows:
+        if row.group != group:
+            group = row.group
+            shown.add_row(group, style="bold")
+        cells = [text for cell in (row.params, row.memory, row.flops) for text in _show_cell(cell)]
+        here = "-" if row.latency is None else f"{row.latency.median:.1f}"
+        shown.add_row(row.name, *cells, f"{row.printed_ms or '-'}", here)
+    console.print(shown)
+    for row in table.rows:
+        if row.note:
+            console.print(f"{row.name}: {row.note}", markup=False)
+    counts = ", ".join("{} {} of {}".format(column, *table.count(column)) for column in ("params", "memory", "flops"))
+    console.print(f"Equal to the printed digit (* is not): {counts}.")
+    correlation = table.rank_correlation()
+    if correlation is not None:
+        console.print(f"Latency here against the printed one: rank correlation {correlation:.2f}.")
+
+
+def _show_cell(cell: Cell) -> tuple[str, str]:
+    ours = "-" if cell.computed is None else f"{cell.computed:g}{'*' if cell.agrees is False else ''}"
+    return "-" if cell.printed is None else f"{cell.printed:g}", ours

@@ -1,0 +1,90 @@
+"""Costs: the paper's convention counted by hand, and what one step of each group saves."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoslim import ChannelGraph, Widths, build_model, make_cost, trace_channels
+from autoslim.costs import COSTS
+from autoslim.errors import ConfigError, WidthsError
+
+
+class Small(nn.Module):
+    """A convolution with a bias, BatchNorm, two average pools, two linear layers, one of them without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.pool = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.AvgPool2d(2)
+        self.inner, self.head = nn.Linear(16, 12, bias=False), nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.inner(self.pool(self.norm(self.conv(x))).mean((2, 3))))
+
+
+@pytest.fixture(scope="module")
+def small() -> ChannelGraph:
+    return trace_channels(Small(), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def residual() -> ChannelGraph:
+    return trace_channels(build_model("zoo:resnet_digits"), torch.zeros(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(("conv", "inner"), [(16, 12), (7, 5), (1, 1)])
+def test_the_papers_convention_counted_by_hand(small: ChannelGraph, conv: int, inner: int):
+    widths = Widths({"conv": conv, "inner": inner, "head": 5})
+    standard = {name: make_cost(name, small)(widths) for name in COSTS}
+    paper = {name: make_cost(name, small, macs_convention="paper")(widths) for name in COSTS}
+    weights = 27 * conv + conv * inner + inner * 5
+    put_out = 36 * conv + 9 * conv + conv + inner + 5
+    assert paper["params"] == weights + 5
+    assert standard["params"] == weights + 5 + conv + 2 * conv  # the convolution's bias, BatchNorm's scale and shift
+    assert paper["memory"] == paper["params"] + put_out
+    assert standard["memory"] == standard["params"] + put_out
+    assert standard["macs"] == 27 * 36 * conv + conv * inner + inner * 5
+    assert paper["macs"] == standard["macs"] + 36 * conv + 9 * conv
+
+
+def test_a_parameter_that_two_modules_use_is_counted_once():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x))
+
+    graph = trace_channels(Tied(), torch.zeros(1, 6))
+    assert make_cost("params", graph, macs_convention="paper")(graph.max_widths()) == 36 + 6 + 6
+
+
+def test_an_unknown_convention_is_told(small: ChannelGraph):
+    with pytest.raises(ConfigError) as error:
+        make_cost("macs", small, macs_convention="papers")  # pyright: ignore[reportArgumentType]
+    assert str(error.value) == (
+        "Macs: macs_convention is 'papers'; expected 'standard' or 'paper'. Leave it out for the standard one."
+    )
+
+
+@pytest.mark.parametrize("name", sorted(COSTS))
+@pytest.mark.parametrize("convention", ["standard", "paper"])
+def test_saving_is_the_difference_of_two_costs(residual: ChannelGraph, name: str, convention):
+    cost = make_cost(name, residual, macs_convention=convention)
+    odd = Widths({group.name: group.size - (group.frozen is None) for group in residual.groups})  # no candidates
+    for widths in [residual.max_widths(), residual.min_widths(), residual.random_widths(1), odd]:
+        expected: list[float] = []
+        for group in residual.groups:
+            lower = [width for width in group.candidates if width < widths[group.name]]
+            step = widths.replace({group.name: max(lower)}) if lower and group.frozen is None else widths
+            expected.append(cost(widths) - cost(step))
+        assert cost.saving(widths).tolist() == expected
+    assert cost.saving(residual.min_widths()).tolist() == [0] * len(residual.groups)
+    assert np.count_nonzero(cost.saving(residual.max_widths())) == sum(g.frozen is None for g in residual.groups)
+
+
+def test_saving_refuses_widths_that_do_not_fit(residual: ChannelGraph):
+    with pytest.raises(WidthsError, match="lack the group"):
+        make_cost("macs", residual).saving({})
