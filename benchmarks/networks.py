@@ -29,17 +29,17 @@ SIZES = (64, 96, 128, 160, 192, 224, 256, 299)
 NUM_CLASSES = 10
 SEED, HELD_OUT, MOST_PER_MODULE, MOST_PARAMETERS = 2026, 60, 3, 60_000_000
 
+_TRANSFORMERS = """
+    beit cait convit deepseek_vit deit eva gemma4_vit hiera hieradet_sam2 naflexvit nest qwen3_vit tnt twins
+    vision_transformer vision_transformer_relpos volo xcit
+"""
+_TRANSFORMERS_IN_STAGES = """
+    swin_transformer swin_transformer_v2 swin_transformer_v2_cr gcvit davit mvitv2 pit pvt_v2 crossvit coat
+    vision_transformer_sam
+"""
 LEFT_OUT = {  # timm module files with no network for this list, each with the reason
-    **dict.fromkeys(
-        ("beit", "cait", "convit", "deepseek_vit", "deit", "eva", "gemma4_vit", "hiera", "hieradet_sam2", "naflexvit")
-        + ("nest", "qwen3_vit", "tnt", "twins", "vision_transformer", "vision_transformer_relpos", "volo", "xcit"),
-        "transformer: attention over patches, convolutions in the stem or none",
-    ),
-    **dict.fromkeys(
-        ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr", "gcvit", "davit", "mvitv2", "pit")
-        + ("pvt_v2", "crossvit", "coat", "vision_transformer_sam"),
-        "transformer with stages: the convolutions only embed, pool or shift positions",
-    ),
+    **dict.fromkeys(_TRANSFORMERS.split(), "attention over patches, convolutions in the stem or none"),
+    **dict.fromkeys(_TRANSFORMERS_IN_STAGES.split(), "convolutions only embed, pool or shift positions"),
     "vision_transformer_hybrid": "a transformer behind a convolutional stem",
     "mlp_mixer": "linear layers over patches",
     "sequencer": "LSTM over patches",
@@ -129,10 +129,11 @@ def build_network(name: str) -> nn.Module:
         warnings.simplefilter("ignore")
         model = build_model(name, num_classes=NUM_CLASSES)
     for module in model.modules():
+        kind = type(module).__name__.lower()
         for attribute in ("p", "drop_prob", "drop_rate", "drop_path_rate", "dropout_rate"):
-            if isinstance(getattr(module, attribute, None), float):
-                if attribute != "p" or "drop" in type(module).__name__.lower() or "Depth" in type(module).__name__:
-                    setattr(module, attribute, 0.0)
+            drops = attribute != "p" or "drop" in kind or "depth" in kind
+            if drops and isinstance(getattr(module, attribute, None), float):
+                setattr(module, attribute, 0.0)
     return model.eval()
 
 
