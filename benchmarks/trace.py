@@ -77,14 +77,13 @@ def main() -> None:
     names = read_networks(args.set)
     if unknown := sorted(set(args.only or ()) - set(names)):
         parser.error(f"{unknown[0]} is not in the set {args.set!r}; networks.json lists what is")
+    only = f" --only {' '.join(args.only)}" if args.only else ""
     header = {
-        "command": " ".join(
-            ["python benchmarks/trace.py --set", args.set, *(["--only", *args.only] if args.only else [])]
-        ),
+        "command": f"python benchmarks/trace.py --set {args.set}{only}",
+        "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, 1 thread used, Python {platform.python_version()}",
         "versions": {package: metadata.version(package) for package in _PACKAGES if is_installed(package)},
     }
-    header["date"] = time.strftime("%Y-%m-%d")
     networks = measure_all(header, args.only or names, args.out and args.out.with_suffix(".jsonl"), args.limit)
     summary = summarise(networks)
     result = json.dumps({**header, "summary": summary, "networks": networks}, indent=1)
@@ -102,7 +101,9 @@ def measure_all(header: Outcome, names: list[str], log: "Path | None", seconds: 
     """Every network's outcome, those already in `log` taken from there. A log of another command is refused."""
     done: dict[str, Outcome] = {}
     if log is not None and log.exists():
-        first, *lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+        whole = [line for line in log.read_text().splitlines() if line.endswith("}")]  # the last one may be torn
+        log.write_text("".join(f"{line}\n" for line in whole))
+        first, *lines = map(json.loads, whole)
         if any(first[key] != header[key] for key in ("command", "versions")):
             sys.exit(f"{log} was begun by `{first['command']}` with {first['versions']}. Delete it, or change --out.")
         done = {line["name"]: line for line in lines}
