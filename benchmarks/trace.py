@@ -51,7 +51,7 @@ class Worker:
                 if section is None:
                     return outcome
                 outcome.update(section)
-            error = f"Killed: not done after {seconds:.0f} s"
+            error = f"Killed: not done after {seconds:g} s"
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self.process.join(10)
             error = f"Died: exit code {self.process.exitcode}"
