@@ -6,7 +6,9 @@ Each network is measured in a worker process with one thread, which is started a
 every network is written to FILE's sibling .jsonl as it is done, and a run that was killed goes on from there. "Exact"
 is: the sub-networks extracted at two random draws, at half width and at one atom per group run in eval and in train
 mode, with the MACs torch counts and the parameters there are. "Equal": their outputs are those of the full network
-with the removed channels masked, in float64 with constants randomised, to 1e-9.
+with the removed channels masked, in float64 with constants randomised, to 1e-9. Torch-Pruning prunes half of all it can
+by magnitude, as its own examples do; whether what it gives equals the masked network is not looked at. It comes with
+`pip install -c constraints.txt -e '.[bench]'`; without it, only ours is measured.
 """
 
 import argparse
@@ -100,15 +102,16 @@ def is_installed(package: str) -> bool:
 def measure_all(header: Outcome, names: list[str], log: "Path | None", seconds: float) -> list[Outcome]:
     """Every network's outcome, those already in `log` taken from there. A log of another command is refused."""
     done: dict[str, Outcome] = {}
-    if log is not None and log.exists():
-        whole = [line for line in log.read_text().splitlines() if line.endswith("}")]  # the last one may be torn
+    if log is not None:
+        text = log.read_text() if log.exists() else ""
+        whole = [line for line in text.splitlines() if line.endswith("}")] or [
+            json.dumps(header)
+        ]  # the last may be torn
         log.write_text("".join(f"{line}\n" for line in whole))
         first, *lines = map(json.loads, whole)
         if any(first[key] != header[key] for key in ("command", "versions")):
             sys.exit(f"{log} was begun by `{first['command']}` with {first['versions']}. Delete it, or change --out.")
         done = {line["name"]: line for line in lines}
-    elif log is not None:
-        log.write_text(json.dumps(header) + "\n")
     worker = Worker()
     try:
         for name in names:
