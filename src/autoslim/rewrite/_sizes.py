@@ -1,0 +1,99 @@
+"""Which sizes a network's integers are, and the expression of sizes that says so at every batch, map and width.
+
+Each dimension of each recorded tensor has a size in several *scenes*: the recorded runs (another batch, another image
+size) and draws of widths, where the labels tell how many channels are left. An integer of the model's code is such a
+vector too. The expression that gives the same vector replaces it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import fx
+
+Values = tuple["int | None", ...]  # one per scene; None: whatever it is
+_SIZES = "sizes in scenes"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The recorded runs, as graphs with the same nodes, and per draw of widths which labels are kept (bool [labels])."""
+
+    runs: Sequence[fx.Graph]
+    kept: Sequence[torch.Tensor]
+
+    def attach(self) -> None:
+        """Writes the sizes of every tensor in every scene on the nodes of the first run."""
+        for nodes in zip(*(run.nodes for run in self.runs), strict=True):
+            first = nodes[0]
+            if "sizes" in first.meta:
+                first.meta[_SIZES] = [
+                    tuple(node.meta["sizes"][dim] for node in nodes) + self.count(first, dim, size)
+                    for dim, size in enumerate(first.meta["sizes"])
+                ]
+
+    def count(self, node: fx.Node, dim: int, stop: int) -> tuple[int, ...]:
+        """How many of the first `stop` slots of a dimension are kept, for each draw of widths."""
+        labels = node.meta["labels"].get(dim)
+        return tuple(stop if labels is None else int(kept[labels[:stop]].sum()) for kept in self.kept)
+
+    def literal(self, values: Iterable[int]) -> Values:
+        """An integer as the runs saw it; at other widths it may be anything."""
+        return (*values, *(None for _ in self.kept))
+
+
+def sizes_of(node: Any) -> list[tuple[int, ...]]:
+    """Per dimension of a recorded tensor its size in each scene; nothing for any other node."""
+    return node.meta.get(_SIZES, []) if isinstance(node, fx.Node) else []
+
+
+@dataclass(frozen=True)
+class Expression:
+    """The product of some sizes x `times` // `over`."""
+
+    sizes: tuple[tuple[fx.Node, int], ...]
+    times: int = 1
+    over: int = 1
+
+
+class Finder:
+    """Finds an expression for an integer among the sizes known so far."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, ...], tuple[fx.Node, int]] = {}
+
+    def see(self, node: fx.Node) -> None:
+        """From here on the sizes of `node` can be used."""
+        for dim, size in enumerate(sizes_of(node)):
+            if len(set(size)) > 1:
+                self._seen.setdefault(size, (node, dim))
+
+    def find(self, values: Values, near: Sequence[fx.Node]) -> Expression | None:
+        """An expression with these values: of one size of the tensors `near`, of several, of any tensor's."""
+        own = [[(node, dim) for dim, size in enumerate(sizes_of(node)) if len(set(size)) > 1] for node in near]
+        alone = [(place,) for places in own for place in places]
+        together = [group for n in (2, 3, 4) for places in own for group in combinations(places, n)]
+        anywhere = [(place,) for place in self._seen.values()]
+        for exact in (alone, anywhere):
+            for group in exact:
+                if _ratio(values, group) == (1, 1):
+                    return Expression(group)
+            for group in (*alone, *together) if exact is alone else exact:
+                ratio = _ratio(values, group)
+                if ratio is not None:
+                    return Expression(group, *ratio)
+        return None
+
+
+def _ratio(values: Values, group: tuple[tuple[fx.Node, int], ...]) -> tuple[int, int] | None:
+    """(p, q) if `values` are the products of the group's sizes x p // q in every scene."""
+    products = [math.prod(scene) for scene in zip(*(sizes_of(node)[dim] for node, dim in group), strict=True)]
+    pairs = [(v, product) for v, product in zip(values, products, strict=True) if v is not None]
+    value, size = pairs[0]
+    if size == 0 or any(v * size != product * value for v, product in pairs):
+        return None
+    shared = math.gcd(value, size)
+    return value // shared, size // shared
