@@ -8,7 +8,6 @@ extraction work as before.
 """
 
 import copy
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,19 +17,16 @@ from torch import fx, nn
 
 from autoslim.errors import ModelError
 from autoslim.graph import ChannelGraph
-from autoslim.ops import Ledger
 from autoslim.rewrite._derive import derive_integers_, same_nodes
+from autoslim.rewrite._labels import LabelledRuns
 from autoslim.rewrite._module import RewrittenNetwork as RewrittenNetwork
 from autoslim.rewrite._record import Recorder
 from autoslim.rewrite._sizes import Scenes
 from autoslim.trace import trace_channels
-from autoslim.trace._run import _forward, copy_model, place_inputs
-from autoslim.trace._solve import solve
-from autoslim.widths import Widths
+from autoslim.trace._run import copy_model, place_inputs
 
 _DRAWS = 6  # of widths; two dimensions that have equally many channels in all of them are taken for one
 _IMAGES = 3  # the train run's batch, in batches of the example
-_Buffers = dict[str, torch.Tensor]
 
 
 def rewrite_network(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, ...]") -> RewrittenNetwork:
@@ -128,7 +124,7 @@ def _count_free(graph: ChannelGraph) -> int:
 # Recording ------------------------------------------------------------------------------------------------------------
 
 
-def _record_for_real(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes, _Buffers]:
+def _record_for_real(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes, dict[str, torch.Tensor]]:
     try:
         return _record_scenes("cpu", model, inputs)
     except ModelError:
@@ -142,23 +138,20 @@ def _record_for_real(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes,
         ) from error
 
 
-def _record_scenes(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes, _Buffers]:
+def _record_scenes(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes, dict[str, torch.Tensor]]:
     """Records the model in eval mode, in train mode on a larger batch, and on larger images if it takes them."""
     copied = copy_model(model, device)
-    ledger = Ledger()
-    tensors = {**dict(copied.named_parameters()), **dict(copied.named_buffers())}
-    for name, tensor in tensors.items():
-        ledger.add_tensor(name, tensor)
-    buffers: _Buffers = {}
+    labelled = LabelledRuns(copied)
+    buffers: dict[str, torch.Tensor] = {}
 
     def add_buffer(name: str, tensor: torch.Tensor) -> None:
-        ledger.add_tensor(name, tensor)
+        labelled.add(name, tensor)
         buffers[name] = tensor
 
     def record(training: bool, given: tuple[Any, ...]) -> fx.Graph:
-        recorder = Recorder(copied.train(training), ledger.labels, add_buffer)
+        recorder = Recorder(copied.train(training), labelled.labels, add_buffer)
         with recorder.recording(given):
-            _forward(copied, given, ledger)
+            labelled.run(given)
         return recorder.finish()
 
     placed = place_inputs(inputs, device)
@@ -168,8 +161,7 @@ def _record_scenes(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tu
             f"{type(model).__name__} takes other steps in train mode than in eval mode ({difference}); expected one "
             "sequence of steps. The network can't be rewritten; trace it as it is."
         )
-    graph = solve(ledger, copied, [tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor)], ())
-    kept = [_kept(ledger, {**tensors, **buffers}, graph, seed) for seed in range(_DRAWS)]
+    kept = labelled.draw_kept([tuple(x.shape) for x in inputs if isinstance(x, torch.Tensor)], _DRAWS)
     try:
         larger = record(False, _map(placed, _enlarge))
         runs += [larger] if same_nodes(runs[0], larger) is None else []
@@ -185,16 +177,3 @@ def _map(inputs: tuple[Any, ...], change: Callable[[torch.Tensor], torch.Tensor]
 def _enlarge(x: torch.Tensor) -> torch.Tensor:
     """An image 2 times as high and 3 times as wide; anything else as it is."""
     return x.repeat(1, 1, 2, 3) if x.dim() == 4 else x
-
-
-def _kept(ledger: Ledger, tensors: _Buffers, graph: ChannelGraph, seed: int) -> torch.Tensor:
-    """Which labels a random sub-network keeps: bool [labels]."""
-    rng = random.Random(seed)
-    widths = {g.name: g.size if g.frozen else g.atom * rng.randint(1, g.atoms) for g in graph.groups}
-    kept = torch.ones(ledger.size, dtype=torch.bool)
-    for name, dims in graph.selection(Widths(widths)).items():
-        for dim, indices in dims.items():
-            labels = ledger.labels(tensors[name])[dim]
-            kept[labels] = False
-            kept[labels[indices]] = True
-    return kept
