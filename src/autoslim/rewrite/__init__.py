@@ -167,7 +167,8 @@ def _record_scenes(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tu
         runs += [larger] if same_nodes(runs[0], larger) is None else []
     except Exception:  # noqa: BLE001 - the model may be made for one image size; then so is the rewritten one
         pass
-    return Scenes(runs, kept), buffers
+    stored = {name: (tuple(tensor.shape), labelled.labels(tensor)) for name, tensor in labelled.tensors.items()}
+    return Scenes(runs, kept, stored), buffers
 
 
 def _map(inputs: tuple[Any, ...], change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Any, ...]:

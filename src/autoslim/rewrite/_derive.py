@@ -13,8 +13,8 @@ Path = tuple["int | str", ...]  # where in (args, kwargs) an integer stands
 
 # Where functions that are told the shape of their output have it among their arguments.
 _SHAPES = {
-    **dict.fromkeys("view reshape expand broadcast_to new_zeros new_ones new_empty new_full".split(), 1),
-    **dict.fromkeys("zeros ones empty full rand randn".split(), 0),
+    **dict.fromkeys(["view", "reshape", "expand", "broadcast_to", "new_zeros", "new_ones", "new_empty", "new_full"], 1),
+    **dict.fromkeys(["zeros", "ones", "empty", "full", "rand", "randn"], 0),
     "unflatten": 2,
 }
 _CONVS = ("conv1d", "conv2d", "conv3d")
@@ -30,13 +30,16 @@ def derive_integers_(scenes: Scenes) -> fx.Graph:
         ModelError: An integer depends on the batch, and on no size in a way that can be seen.
     """
     graph = scenes.runs[0]
-    scenes.attach()
-    finder, writer = Finder(), _Writer(graph)
     runs = [list(run.nodes) for run in scenes.runs]
+    stored = scenes.attach()
+    finder, writer = Finder(stored), _Writer(graph)
     for index, node in enumerate(runs[0]):
         if node.op in ("call_function", "call_method", "call_module"):
             _rewrite_(node, [run[index] for run in runs], scenes, finder, writer)
         finder.see(node)
+    for node in stored:
+        if not node.users:
+            graph.erase_node(node)
     graph.lint()
     return graph
 
@@ -52,7 +55,7 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
         if isinstance(leaf, bool) and any(other[path] != leaf for other in told):
             new[path] = writer.training(node)
     for path, values in wanted.items():
-        if len({value for value in values if value is not None}) > 1:
+        if _varies(values):
             found = _find(values, node, finder, scenes)
             if found is not None:
                 new[path] = writer.write(found, node)
@@ -64,8 +67,8 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
                     "the batch in a way that can't be seen; expected a size, or a ratio of sizes. The network can't be "
                     "rewritten; trace it as it is."
                 )
-    if groups := _conv_groups(node, writer):
-        new |= groups
+    new |= _conv_groups(node, writer)
+    new |= _last_part(node, [path for path in wanted if path not in new and _varies(wanted[path])], new, writer)
     if new:
         node.args, node.kwargs = _replaced((node.args, node.kwargs), (), new)
 
@@ -74,9 +77,13 @@ def _find(values: Values, node: fx.Node, finder: Finder, scenes: Scenes) -> Expr
     """An expression for every scene, or else for all but the other image size (the third run)."""
     near = node.all_input_nodes
     found = finder.find(values, near)
-    if found is None and len(scenes.runs) > 2 and len({v for i, v in enumerate(values) if i != 2}) > 1:
-        found = finder.find((*values[:2], None, *values[3:]), near)
+    if found is None and len(scenes.runs) > 2 and _varies(same_images := (*values[:2], None, *values[3:])):
+        found = finder.find(same_images, near)
     return found
+
+
+def _varies(values: Values) -> bool:
+    return len({value for value in values if value is not None}) > 1
 
 
 def _may_infer(node: fx.Node, path: Path, told: Mapping[Path, Any]) -> bool:
@@ -122,12 +129,16 @@ def _output_shape(node: fx.Node, first: int, sizes: list[tuple[int, ...]]) -> di
 
 
 def _split(node: fx.Node) -> dict[Path, Values]:
-    told = node.args[1] if len(node.args) > 1 else None
-    dim = _dim(node, 2, node.args[0])
-    parts = {user.args[1]: sizes_of(user)[dim] for user in node.users if user.target is operator.getitem}
+    x, told, *_ = (*node.args, None)
+    dim = _dim(node, 2, x)
+    parts: dict[int, Values] = {}
+    for user in node.users:
+        if user.target is operator.getitem:
+            _, index = user.args
+            parts[int(index)] = sizes_of(user)[dim]  # pyright: ignore[reportArgumentType]
     if isinstance(told, int):
         return {(0, 1): parts[0]} if 0 in parts else {}
-    return {(0, 1, index): size for index, size in parts.items() if isinstance(index, int)}
+    return {(0, 1, index): size for index, size in parts.items()}
 
 
 def _narrow(node: fx.Node, scenes: Scenes) -> dict[Path, Values]:
@@ -176,14 +187,28 @@ def _conv_groups(node: fx.Node, writer: "_Writer") -> dict[Path, Any]:
         return {place: writer.graph.call_function(operator.floordiv, (writer.size(x, 1), writer.size(weight, 1)))}
 
 
+def _last_part(node: fx.Node, missing: list[Path], new: Mapping[Path, Any], writer: "_Writer") -> dict[Path, Any]:
+    """The one part of a split whose size no other tensor has: what the other parts leave."""
+    if _name(node) not in ("split", "split_with_sizes") or len(missing) != 1 or len(missing[0]) != 3:
+        return {}
+    *_, index = missing[0]
+    x, sizes = node.args[:2]
+    rest = writer.size(x, _dim(node, 2, x))  # pyright: ignore[reportArgumentType]
+    with writer.graph.inserting_before(node):
+        for other, size in enumerate(sizes):  # pyright: ignore[reportArgumentType]
+            if other != index:
+                rest = writer.graph.call_function(operator.sub, (rest, new.get((0, 1, other), size)))
+    return {missing[0]: rest}
+
+
 def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 def _dim(node: fx.Node, index: int, x: Any) -> int:
     """A `dim` argument, counted from the front."""
-    dim = node.args[index] if len(node.args) > index else node.kwargs.get("dim", 0)
-    return dim % len(sizes_of(x))  # pyright: ignore[reportOperatorIssue]
+    dim: Any = node.args[index] if len(node.args) > index else node.kwargs.get("dim", 0)
+    return dim % len(sizes_of(x))
 
 
 # The graph's own side -------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The module a rewritten network is: the original's modules and tensors at their paths, run by a graph."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 
@@ -16,15 +18,17 @@ class RewrittenNetwork(nn.Module):
         graph: Its forward pass.
     """
 
+    _run: Callable[..., Any]
+
     def __init__(self, model: nn.Module, graph: fx.Graph) -> None:
         super().__init__()
         self._parameters.update(model._parameters)
         self._buffers.update(model._buffers)
         self._non_persistent_buffers_set.update(model._non_persistent_buffers_set)
         self._modules.update(model._modules)
+        self.__dict__.update({name: value for name, value in vars(model).items() if isinstance(value, torch.Tensor)})
         self.original = type(model).__name__
-        self.code = _source(graph)
-        self.__dict__["_run"] = _compile(graph)
+        self.code, self.__dict__["_run"] = _compile(graph)
         self.training = model.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -34,13 +38,9 @@ class RewrittenNetwork(nn.Module):
         return f"original={self.original}"
 
 
-def _source(graph: fx.Graph) -> str:
-    return graph.python_code("self").src.strip()
-
-
-def _compile(graph: fx.Graph) -> Any:
-    """The graph as a Python function of (self, inputs); a function is shared by copies of the module."""
+def _compile(graph: fx.Graph) -> tuple[str, Callable[..., Any]]:
+    """The graph as Python source and as a function of (self, inputs); copies of the module share the function."""
     code = graph.python_code("self")
     names = dict(code.globals)
     exec(compile(code.src, "<rewritten>", "exec"), names)
-    return names["forward"]
+    return code.src.strip(), names["forward"]

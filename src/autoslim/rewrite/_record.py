@@ -1,8 +1,8 @@
-"""Writes a forward pass down as an fx graph: every torch function the model's own code calls, layers kept as modules."""
+"""Writes a forward pass down as an fx graph: every torch function that the model's code calls, layers as modules."""
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoslim.errors import ModelError
 
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-_VALUES = (
-    "item tolist numpy equal allclose is_nonzero __bool__ __int__ __float__ __index__ __complex__ __array__ "
-    "__contains__"
-).split()
+_VALUES = frozenset(  # functions that give a tensor's values to Python
+    (
+        *("item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "__contains__", "__array__"),
+        *("__bool__", "__int__", "__float__", "__complex__", "__index__"),
+    )
+)
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -63,7 +65,7 @@ class Recorder(TorchFunctionMode):
         self._device: tuple[torch.device, fx.Node] | None = None
 
     @contextmanager
-    def recording(self, inputs: tuple[Any, ...]) -> Iterator[None]:
+    def recording(self, inputs: tuple[Any, ...]) -> Generator[None, None, None]:
         """Records what runs inside, as a function of `inputs`."""
         names = list(inspect.signature(self.model.forward).parameters)
         spare = [f"input_{index}" for index in range(len(names), len(inputs))]
@@ -124,6 +126,8 @@ class Recorder(TorchFunctionMode):
         if func is F.pad and (padded := self._pad_channels(*args, **kwargs)) is not None:
             return padded
         out = func(*args, **kwargs)
+        if name == "chunk" and len({part.shape for part in out}) > 1:
+            return self._split_unequally(out, *args, **kwargs)
         if name != "__setitem__" and not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(out)):
             return out
         if name == "__get__":
@@ -139,8 +143,12 @@ class Recorder(TorchFunctionMode):
         node = self.graph.create_node(kind, target, self._argument(args), self._argument(kwargs))
         node.meta["module"] = self.module
         given = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+
+        def own(leaf: Any) -> Any:
+            return torch.ops.aten.alias.default(leaf) if id(leaf) in given else leaf
+
         self._inside += 1  # the aliases are not the model's doing
-        out = tree_map(lambda leaf: torch.ops.aten.alias.default(leaf) if id(leaf) in given else leaf, out)
+        out = tree_map(own, out)
         self._inside -= 1
         self._bind(node, out)
         return out
@@ -195,6 +203,11 @@ class Recorder(TorchFunctionMode):
             parts = [self._constants(before, x, dim, value), x, self._constants(after, x, dim, value)]
             x = self.__torch_function__(torch.cat, (), ([part for part in parts if part is not None], dim))
         return self.__torch_function__(F.pad, (), (x, pad, mode, value)) if any(pad) else x
+
+    def _split_unequally(self, parts: Any, x: torch.Tensor, chunks: int, dim: int = 0) -> Any:
+        """chunk() into parts of unequal size, as a split: what it leaves to the last part is another count by then."""
+        sizes = [part.shape[dim] for part in parts]
+        return self.__torch_function__(torch.split_with_sizes, (), (x, sizes, dim))
 
     def _constants(self, size: int, x: torch.Tensor, dim: int, value: Any) -> Any:
         if size == 0:

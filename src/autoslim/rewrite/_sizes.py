@@ -6,7 +6,7 @@ vector too. The expression that gives the same vector replaces it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -20,13 +20,24 @@ _SIZES = "sizes in scenes"
 
 @dataclass(frozen=True)
 class Scenes:
-    """The recorded runs, as graphs with the same nodes, and per draw of widths which labels are kept (bool [labels])."""
+    """What is known of a network's sizes.
+
+    Attributes:
+        runs: The recorded runs, as graphs with the same nodes.
+        kept: Per draw of widths which labels are kept, bool [labels].
+        stored: Path, shape and labels of every parameter and buffer.
+    """
 
     runs: Sequence[fx.Graph]
     kept: Sequence[torch.Tensor]
+    stored: Mapping[str, tuple[Sequence[int], Mapping[int, torch.Tensor]]]
 
-    def attach(self) -> None:
-        """Writes the sizes of every tensor in every scene on the nodes of the first run."""
+    def attach(self) -> list[fx.Node]:
+        """Writes the sizes of every tensor in every scene on the nodes of the first run.
+
+        Returns:
+            A new node for each parameter and buffer, after the inputs; those that stay without a user are to be erased.
+        """
         for nodes in zip(*(run.nodes for run in self.runs), strict=True):
             first = nodes[0]
             if "sizes" in first.meta:
@@ -34,6 +45,17 @@ class Scenes:
                     tuple(node.meta["sizes"][dim] for node in nodes) + self.count(first, dim, size)
                     for dim, size in enumerate(first.meta["sizes"])
                 ]
+        graph = self.runs[0]
+        stored: list[fx.Node] = []
+        with graph.inserting_after([node for node in graph.nodes if node.op == "placeholder"][-1]):
+            for path, (shape, labels) in self.stored.items():
+                node = graph.get_attr(path)
+                node.meta["labels"] = labels
+                node.meta[_SIZES] = [
+                    (size,) * len(self.runs) + self.count(node, dim, size) for dim, size in enumerate(shape)
+                ]
+                stored.append(node)
+        return stored
 
     def count(self, node: fx.Node, dim: int, stop: int) -> tuple[int, ...]:
         """How many of the first `stop` slots of a dimension are kept, for each draw of widths."""
@@ -62,21 +84,28 @@ class Expression:
 class Finder:
     """Finds an expression for an integer among the sizes known so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Sequence[fx.Node]) -> None:
         self._seen: dict[tuple[int, ...], tuple[fx.Node, int]] = {}
+        self._stored: dict[tuple[int, ...], tuple[fx.Node, int]] = {}
+        for node in stored:
+            self._see(node, self._stored)
 
     def see(self, node: fx.Node) -> None:
         """From here on the sizes of `node` can be used."""
+        self._see(node, self._seen)
+
+    @staticmethod
+    def _see(node: fx.Node, places: dict[tuple[int, ...], tuple[fx.Node, int]]) -> None:
         for dim, size in enumerate(sizes_of(node)):
             if len(set(size)) > 1:
-                self._seen.setdefault(size, (node, dim))
+                places.setdefault(size, (node, dim))
 
     def find(self, values: Values, near: Sequence[fx.Node]) -> Expression | None:
-        """An expression with these values: of one size of the tensors `near`, of several, of any tensor's."""
+        """An expression with these values: one size of a tensor `near`, several, or any tensor's or parameter's."""
         own = [[(node, dim) for dim, size in enumerate(sizes_of(node)) if len(set(size)) > 1] for node in near]
         alone = [(place,) for places in own for place in places]
         together = [group for n in (2, 3, 4) for places in own for group in combinations(places, n)]
-        anywhere = [(place,) for place in self._seen.values()]
+        anywhere = [(place,) for places in (self._seen, self._stored) for place in places.values()]
         for exact in (alone, anywhere):
             for group in exact:
                 if _ratio(values, group) == (1, 1):
