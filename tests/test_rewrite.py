@@ -8,13 +8,15 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from autoslim import Supernet, extract_network, make_cost, rewrite_network, trace_channels
 from autoslim.errors import ModelError
 from autoslim.rewrite import trace_best
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_
-from autoslim.testing.random_cnn import RandomCNN
+from autoslim.testing.random_cnn import BLOCKS, RandomCNN
 from autoslim.widths import Widths
 
 
@@ -87,6 +89,25 @@ def test_rewritten_network_is_the_network(how):
         assert torch.equal(rewritten(*x), model(*x))
     larger = images(3, size=9)
     assert torch.equal(rewritten(*larger), model(*larger))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(3, 9)), min_size=1, max_size=4),
+    flatten=st.booleans(),
+    seed=st.integers(0, 100),
+)
+@example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
+def test_random_networks_keep_their_function_and_their_groups(blocks, flatten, seed):
+    model = randomise_(RandomCNN(blocks, flatten=flatten, seed=seed)).eval()
+    rewritten = rewrite_network(model, images())
+    assert torch.equal(rewritten(*images(3)), model(*images(3)))
+    graph, other = trace_channels(model, images()), trace_channels(rewritten, images())
+    assert [(g.name, g.size, g.atom) for g in graph.groups] == [(g.name, g.size, g.atom) for g in other.groups]
+    widths = any_widths(other, seed)
+    check_subnetwork(rewritten, other, widths, images())
+    small, same = extract_network(model, graph, widths), extract_network(rewritten, other, widths)
+    torch.testing.assert_close(small(*images()), same(*images()), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("how", [*HOWS, "parts"])

@@ -25,7 +25,7 @@ from autoslim.rewrite._sizes import Scenes
 from autoslim.trace import trace_channels
 from autoslim.trace._run import copy_model, place_inputs
 
-_DRAWS = 6  # of widths; two dimensions that have equally many channels in all of them are taken for one
+_DRAWS = 16  # of widths; two dimensions that have equally many channels in all of them are taken for one
 _IMAGES = 3  # the train run's batch, in batches of the example
 
 

@@ -34,8 +34,8 @@ class LabelledRuns:
     def run(self, inputs: tuple[Any, ...]) -> None:
         _forward(self.model, inputs, self.ledger)
 
-    def draw_kept(self, shapes: Sequence[tuple[int, ...]], draws: int) -> list[torch.Tensor]:
-        """For each of several random sub-networks which labels it keeps, bool [labels].
+    def draw_kept(self, shapes: Sequence[tuple[int, ...]], draws: int) -> torch.Tensor:
+        """For each of several random sub-networks which labels it keeps, bool [draws, labels].
 
         No probe has been: groups that only the model's own code holds back are narrowed too.
         """
@@ -53,4 +53,4 @@ class LabelledRuns:
                     stays[indices] = True
                     gone[labels[~stays]] = True
             kept.append(~gone[classes])
-        return kept
+        return torch.stack(kept)

@@ -24,12 +24,12 @@ class Scenes:
 
     Attributes:
         runs: The recorded runs, as graphs with the same nodes.
-        kept: Per draw of widths which labels are kept, bool [labels].
+        kept: Per draw of widths which labels are kept, bool [draws, labels].
         stored: Path, shape and labels of every parameter and buffer.
     """
 
     runs: Sequence[fx.Graph]
-    kept: Sequence[torch.Tensor]
+    kept: torch.Tensor
     stored: Mapping[str, tuple[Sequence[int], Mapping[int, torch.Tensor]]]
 
     def attach(self) -> list[fx.Node]:
@@ -60,7 +60,9 @@ class Scenes:
     def count(self, node: fx.Node, dim: int, stop: int) -> tuple[int, ...]:
         """How many of the first `stop` slots of a dimension are kept, for each draw of widths."""
         labels = node.meta["labels"].get(dim)
-        return tuple(stop if labels is None else int(kept[labels[:stop]].sum()) for kept in self.kept)
+        if labels is None:
+            return (stop,) * len(self.kept)
+        return tuple(self.kept[:, labels[:stop]].sum(1).tolist())
 
     def literal(self, values: Iterable[int]) -> Values:
         """An integer as the runs saw it; at other widths it may be anything."""
