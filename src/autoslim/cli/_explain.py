@@ -18,7 +18,7 @@ def group_shares(graph: ChannelGraph) -> list[dict[str, str | float]]:
     """
     shares: list[dict[str, str | float]] = [{"group": group.name} for group in graph.groups]
     for name in ("macs", "params"):
-        terms = make_cost(name, graph).terms(graph)
+        terms = make_cost(name, graph).terms(graph, "standard")
         atoms = graph.atoms(graph.max_widths())
         whole = sum(term(atoms) for term in terms)
         lost: Counter[int] = Counter()

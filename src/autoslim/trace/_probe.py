@@ -20,7 +20,7 @@ from autoslim.extract import extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.ops import Call, Labels, Ledger
 from autoslim.supernet import Supernet
-from autoslim.trace._run import Key, Trace, copy_model, double_batch, is_own_code, place_inputs, run_labelled
+from autoslim.trace._run import Key, Trace, copy_model, double_batch, ignore, is_own_code, place_inputs, run_labelled
 from autoslim.trace._solve import Ints, decode
 from autoslim.widths import Widths
 
@@ -167,7 +167,7 @@ class _Prober:
         net, wanted = Supernet(self.model, graph).eval(), self.trace.shapes[False]
         try:
             with net.at(widths):
-                shapes = run_labelled(net, self.inputs, Ledger(counting=False), _ignore)
+                shapes = run_labelled(net, self.inputs, Ledger(counting=False), ignore)
             if shapes != wanted and self.trace.device == "meta":
                 return _Failure(f"the output's shape changes in place from {wanted} to {shapes}", ())
         except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
@@ -179,10 +179,6 @@ def _own_line(error: Exception) -> str:
     """Where in the model's own code it was raised: " in mixer.py:42"."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if is_own_code(f.filename)]
     return f" in {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-
-
-def _ignore(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
-    """An observer that has nothing to compare with."""
 
 
 def _draw(graph: ChannelGraph) -> Widths:

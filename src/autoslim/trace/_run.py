@@ -91,9 +91,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
 def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: Mapping[str, str]) -> Trace:
     copied = copy_model(model, device)
     trace = Trace(Ledger(grouped=grouped), device)
-    kernels = {id(module.weight) for module in copied.modules() if isinstance(module, _ConvNd)}
-    for name, tensor in [*copied.named_parameters(), *copied.named_buffers()]:
-        trace.ledger.add_tensor(name, tensor, dims=2 if id(tensor) in kernels else None)
+    label_tensors(copied, trace.ledger)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
         trace.labels[key] = list(labels)
@@ -106,6 +104,17 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
         trace.notes.append(f"train mode was not traced: {type(error).__name__}: {_first_line(error)}")
     return trace
+
+
+def label_tensors(model: nn.Module, ledger: Ledger) -> None:
+    """Labels every parameter and buffer; a convolution's kernel has no channels beyond its first two dimensions."""
+    kernels = {id(module.weight) for module in model.modules() if isinstance(module, _ConvNd)}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        ledger.add_tensor(name, tensor, dims=2 if id(tensor) in kernels else None)
+
+
+def ignore(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
+    """An observer that has nothing to compare with."""
 
 
 def _first_line(error: Exception) -> str:
