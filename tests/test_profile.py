@@ -257,6 +257,8 @@ def test_the_command_prints_the_papers_table(capsys, monkeypatch):
     [
         ([], "autoslim profile: no model; expected one, or --paper. Write for instance"),
         (["--paper", DIGITS], "--paper together with zoo:resnet_digits; expected one of the two. Drop --paper"),
+        (["--paper", "--input", "3,32,32"], "--paper together with --input; expected one of the two."),
+        (["--paper", "--widths", "w.json"], "--paper together with --widths; expected one of the two."),
     ],
 )
 def test_a_model_or_the_paper(args: list[str], told: str, capsys):

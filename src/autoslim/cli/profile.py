@@ -16,6 +16,8 @@ from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile
 from autoslim.run_folder import read_json
 from autoslim.widths import Widths
 
+_INPUT = "1,3,224,224"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileArgs:
@@ -25,7 +27,7 @@ class ProfileArgs:
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     widths: str = ""
     """A widths.json: profile that sub-network."""
-    input: str = "1,3,224,224"
+    input: str = _INPUT
     """Shape of the example input."""
     paper: bool = False
     """Instead of a model: every network of the paper's table, printed and computed figures side by side."""
@@ -35,9 +37,10 @@ class ProfileArgs:
     """Print JSON."""
 
     def __post_init__(self) -> None:
-        if self.paper and (self.model or self.widths):
+        other = self.model or (self.widths and "--widths") or (self.input != _INPUT and "--input")
+        if self.paper and other:
             raise ConfigError(
-                f"autoslim profile: --paper together with {self.model or '--widths'}; expected one of the two. "
+                f"autoslim profile: --paper together with {other}; expected one of the two. "
                 "Drop --paper to profile a model of your own."
             )
         if not self.paper and not self.model:
@@ -90,7 +93,7 @@ def _show_paper(console: Console, table: PaperTable) -> None:
         if row.group != group:
             group = row.group
             shown.add_row(group, style="bold")
-        cells = [text for cell in (row.params, row.memory, row.flops) for text in _show_cell(cell)]
+        cells = [*_show_cell(row.params, 1), *_show_cell(row.memory, 1), *_show_cell(row.flops, 0)]
         here = "-" if row.latency is None else f"{row.latency.median:.1f}"
         shown.add_row(row.name, *cells, f"{row.printed_ms or '-'}", here)
     console.print(shown)
@@ -104,6 +107,6 @@ def _show_paper(console: Console, table: PaperTable) -> None:
         console.print(f"Latency here against the printed one: rank correlation {correlation:.2f}.")
 
 
-def _show_cell(cell: Cell) -> tuple[str, str]:
-    ours = "-" if cell.computed is None else f"{cell.computed:g}{'*' if cell.agrees is False else ''}"
-    return "-" if cell.printed is None else f"{cell.printed:g}", ours
+def _show_cell(cell: Cell, digits: int) -> tuple[str, str]:
+    printed, ours = ("-" if value is None else f"{value:.{digits}f}" for value in (cell.printed, cell.computed))
+    return printed, ours + "*" * (cell.agrees is False)

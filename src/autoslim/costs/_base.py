@@ -110,5 +110,12 @@ def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "
     Raises:
         UnknownNameError: No such cost; the message lists the closest.
         ConfigError: No such convention.
+
+    >>> import torch; from torch import nn; from autoslim import trace_channels
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+    >>> graph = trace_channels(model, torch.zeros(1, 3, 6, 6))
+    >>> params, paper = make_cost("params", graph), make_cost("params", graph, macs_convention="paper")
+    >>> params({"0": 4, "2": 2}), paper({"0": 4, "2": 2}), params.saving({"0": 4, "2": 2}).tolist()
+    (130.0, 116.0, [64.0, 0.0])
     """
     return COSTS["macs" if name == "flops" else name](graph, macs_convention=macs_convention)
