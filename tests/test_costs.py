@@ -1,12 +1,17 @@
 """Costs: the paper's convention counted by hand, and what one step of each group saves."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-from autoslim import ChannelGraph, Widths, build_model, make_cost, trace_channels
+from autoslim import ChannelGraph, Widths, build_model, extract_network, make_cost, trace_channels
 from autoslim.costs import COSTS
+from autoslim.costs.peak import PeakMemory
 from autoslim.errors import ConfigError, WidthsError
 
 
@@ -88,3 +93,32 @@ def test_saving_is_the_difference_of_two_costs(residual: ChannelGraph, name: str
 def test_saving_refuses_widths_that_do_not_fit(residual: ChannelGraph):
     with pytest.raises(WidthsError, match="lack the group"):
         make_cost("macs", residual).saving({})
+
+
+def allocated(model, x):
+    """Bytes torch holds at most while the network runs, by its profiler: weights, input, all it allocates."""
+    with torch.no_grad():
+        model(x)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            model(x)
+    events = sorted(
+        (e.start_ns(), e.nbytes()) for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"
+    )
+    held = list(itertools.accumulate(size for _, size in events))
+    return max(held) + 4 * (x.numel() + sum(p.numel() for p in model.parameters()))
+
+
+@pytest.mark.parametrize(("name", "batch"), [("resnet18", 1), ("resnet18", 4), ("mobilenet_v2", 2), ("densenet121", 2)])
+def test_peak_memory_is_what_torch_allocates(name, batch):
+    model = torchvision.models.get_model(name).eval()
+    graph = trace_channels(model, torch.zeros(1, 3, 96, 96))
+    cost = PeakMemory(graph, batch=batch)
+    for widths in (graph.max_widths(), graph.uniform_widths(0.5)):
+        small = extract_network(model, graph, widths)
+        assert cost(widths) == pytest.approx(allocated(small, torch.zeros(batch, 3, 96, 96)), rel=0.1)
+    assert cost.many([graph.min_widths(), graph.max_widths()]).tolist() == [
+        cost(graph.min_widths()),
+        cost(graph.max_widths()),
+    ]
+    half = PeakMemory(graph, batch=batch, bytes_per_element=2)
+    assert half(graph.max_widths()) == pytest.approx(cost(graph.max_widths()) / 2, rel=0.02)

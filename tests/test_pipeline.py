@@ -52,15 +52,25 @@ def test_the_summary_keeps_its_contract(summary):
     assert (summary["_type"], summary["_version"]) == ("Summary", 1)
     assert (summary["model"], summary["data"], summary["task"]) == (CONFIG.model, "digits", "classification")
     assert (summary["metric"], summary["seed"], summary["input"]) == ("accuracy", 0, [[1, 1, 8, 8]])
-    assert set(summary["base"]) == {"macs", "params", "memory", "accuracy"}
+    assert set(summary["base"]) == {"macs", "params", "memory", "peak_memory", "accuracy"}
     assert set(summary["seconds"]) == {"trace", "train", "search", "retrain"}
     assert all(seconds > 0 for seconds in summary["seconds"].values())
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
     assert [row["budget"] for row in summary["budgets"]] == list(CONFIG.budget)
     for row in summary["budgets"]:
-        assert set(row) == {"budget", "folder", "widths", "macs", "params", "memory", "accuracy", "uniform"}
+        assert set(row) == {
+            "budget",
+            "folder",
+            "widths",
+            "macs",
+            "params",
+            "memory",
+            "peak_memory",
+            "accuracy",
+            "uniform",
+        }
         assert set(row["accuracy"]) == {"search", "supernet", "test"}
-        assert set(row["uniform"]) == {"ratio", "macs", "params", "memory", "accuracy"}
+        assert set(row["uniform"]) == {"ratio", "macs", "params", "memory", "peak_memory", "accuracy"}
         assert all(0 <= value <= 1 for value in (*row["accuracy"].values(), *row["uniform"]["accuracy"].values()))
 
 
@@ -386,3 +396,26 @@ def test_a_configuration_of_another_version_is_told():
     del data["train"]
     with pytest.raises(RunFolderError, match="does not fit: 'train'"):
         RunConfig.from_json(data)
+
+
+def test_a_rewritten_network_is_trained_saved_and_loaded(tmp_path):
+    """A file's network whose view holds its own channel number: it slims only rewritten."""
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\n"
+        "class Own(nn.Module):\n"
+        "    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        self.stem = nn.Conv2d(in_channels, 16, 3, stride=2)\n"
+        "        self.norm = nn.BatchNorm2d(16)\n"
+        "        self.head = nn.Linear(16 * 9, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.norm(self.stem(x)).relu().reshape(-1, 16 * 9))\n"
+    )
+    options = {"model": f"{file}:Own", "rewrite": True, "budget": ("params<=70%",), "baselines": "none"}
+    folder = run(replace(CONFIG, out=str(tmp_path / "run"), **options), shown=QUIET)
+    config_json = json.loads((folder / "models" / "params-70" / "config.json").read_text())
+    assert config_json["rewritten"] is True
+    small = autoslim.load(folder / "models" / "params-70")
+    assert small(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert small.get_parameter("stem.weight").shape[0] < 16

@@ -1,7 +1,8 @@
 """A slim network on disk and back: `config.json`, `widths.json`, `model.safetensors`, `metrics.json`.
 
-The folder needs nothing of this library: `config.json` names the builder, the integer attributes that follow the
-widths and how images are prepared; the tensors in `model.safetensors` have their final shapes.
+The folder needs nothing of this library, unless the network was rewritten: `config.json` names the builder, the integer
+attributes that follow the widths and how images are prepared; the tensors in `model.safetensors` have their final
+shapes.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,11 @@ from torch import nn
 from autoslim.errors import RunFolderError
 from autoslim.extract import replace_tensors_, set_attributes_
 from autoslim.models import rebuild_model
+from autoslim.rewrite import RewrittenNetwork, rewrite_network
 from autoslim.run_folder import read_json, whole_folder, write_json, write_whole
 from autoslim.widths import Widths
 
-_TYPE, _VERSION = "SavedNetwork", 1
+_TYPE, _VERSION = "SavedNetwork", 2
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -78,7 +80,8 @@ def save_network(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder) as aside:
-        config = {"_type": _TYPE, "_version": _VERSION, "model": dict(builder), **preparation, "attributes": attributes}
+        kind = {"_type": _TYPE, "_version": _VERSION, "rewritten": isinstance(model, RewrittenNetwork)}
+        config = {**kind, "model": dict(builder), **preparation, "attributes": attributes}
         write_json(aside / "config.json", config)
         write_json(aside / "widths.json", widths.to_json())
         save_tensors(aside / "model.safetensors", model)
@@ -97,6 +100,8 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     config = read_json(folder / "config.json", kind=_TYPE, version=_VERSION)
     model = rebuild_model(config["model"])
+    if config["rewritten"]:
+        model = rewrite_network(model, torch.zeros(config["input"]))
     load_tensors_(folder / "model.safetensors", model)
     set_attributes_(model, config["attributes"])
     return model.eval()

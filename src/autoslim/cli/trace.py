@@ -15,6 +15,7 @@ from autoslim.errors import ConfigError
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
+from autoslim.rewrite import Traced, trace_best
 from autoslim.trace import trace_channels
 
 
@@ -26,6 +27,8 @@ class TraceArgs:
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     input: str = "1,3,224,224"
     """Shape of the example input."""
+    rewrite: bool = False
+    """Rewrite the network if numbers in its own code block groups and that frees more; tells which one is shown."""
     json: bool = False
     """Print the graph as JSON, with the groups' shares of MACs and parameters."""
     dot: bool = False
@@ -38,15 +41,24 @@ def trace_command(args: list[str]) -> int:
     if given.json and given.dot:
         raise ConfigError("autoslim trace: --json and --dot were both given; expected one. Drop the other.")
     shape = parse_shape(given.input)
-    graph = trace_channels(build_model(given.model), torch.zeros(shape))
+    model, x = build_model(given.model), torch.zeros(shape)
+    traced = trace_best(model, x) if given.rewrite else None
+    graph = trace_channels(model, x) if traced is None else traced.graph
     console = Console(highlight=False, markup=False, soft_wrap=given.json or given.dot)
     if given.json:
-        console.print(json.dumps({**graph.to_json(), "shares": group_shares(graph)}))
+        console.print(json.dumps({**graph.to_json(), "shares": group_shares(graph), **_which(traced)}))
     elif given.dot:
         console.print(dot_text(graph))
     else:
         _show(console, graph)
+        if traced is not None:
+            which = "the rewritten network" if traced.rewritten else "the model's own code"
+            console.print(f"shown: {which}: {traced.why}", soft_wrap=True)
     return 0
+
+
+def _which(traced: Traced | None) -> dict[str, bool]:
+    return {} if traced is None else {"rewritten": traced.rewritten}
 
 
 def _show(console: Console, graph: ChannelGraph) -> None:
@@ -72,11 +84,11 @@ def _show(console: Console, graph: ChannelGraph) -> None:
         console.print(f"frozen ({number[reason]}): {reason}\n  {', '.join(names)}", soft_wrap=True)
     for note, names in notes.items():
         console.print(f"note: {note}\n  {', '.join(names)}", soft_wrap=True)
-    for name in ("macs", "params", "memory"):
+    for name in ("macs", "params", "memory", "peak_memory"):
         cost = make_cost(name, graph)
         widest, narrowest = cost(graph.max_widths()), cost(graph.min_widths())
         console.print(
-            f"{name:7} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})"
+            f"{name:11} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})"
         )
     for note in graph.notes:
         console.print(f"note: {note}")

@@ -86,12 +86,16 @@ class Cost(ABC):
         return self._price(now[None]) - self._price(steps)
 
     def _price(self, atoms: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self._multiply(atoms) @ self._scale
+
+    def _multiply(self, atoms: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The product of each term's factors, without its scale; shape [N, terms]."""
         # float64 is exact here: all are whole numbers below 2**53, and its matrix product is the fast one
         known = np.concatenate([atoms, np.ones((len(atoms), 1))], axis=1)
         product = np.ones((len(atoms), len(self._scale)))
         for factor in self._factors:
             product *= known @ factor.T
-        return product @ self._scale
+        return product
 
 
 COSTS: Registry[type[Cost]] = Registry("cost")

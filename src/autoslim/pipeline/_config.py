@@ -42,6 +42,8 @@ class RunConfig:
     """Layers whose shape must stay: a module's path or a glob, e.g. features.0 or "layer4.*"."""
     limit: tuple[str, ...] = ()
     """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
+    rewrite: bool = False
+    """Search the network rewritten over its layers, where numbers in its own code keep widths from changing."""
     search: Greedy = field(default_factory=Greedy)
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -64,6 +66,11 @@ class RunConfig:
             raise ConfigError(
                 f"RunConfig.widen is {self.widen}; expected 1 (the network as given) or more. Write for instance "
                 "--widen 1.5."
+            )
+        if self.rewrite and self.widen > 1:
+            raise ConfigError(
+                "RunConfig.rewrite and RunConfig.widen were both given; expected one: a rewritten network is not "
+                "widened. Drop one of them."
             )
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")

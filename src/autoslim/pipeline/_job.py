@@ -98,8 +98,10 @@ class Job:
     def check_network(self) -> None:
         """Raises ModelError for a network that can't be trained on these images, before anything is written."""
         name, classes, shape = self.config.model, self.data.num_classes, self.data.input_shape
-        if self.graph.notes:
-            raise ModelError(f"`{name}` can't be trained on {shape}: {self.graph.notes[0]}. Try another --input.")
+        for note in self.graph.notes:
+            if note.startswith("train mode"):
+                raise ModelError(f"`{name}` can't be trained on {shape}: {note}. Try another --input.")
+            self.shown.line(f"trace     {note}")
         with torch.no_grad():
             output = self.model.eval()(torch.zeros(2, *shape))
         try:

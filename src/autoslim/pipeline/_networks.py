@@ -1,4 +1,4 @@
-"""The networks of a run: the one given, and the one that is searched, which may be wider."""
+"""The networks of a run: the one given, and the one that is searched, which may be rewritten or wider."""
 
 from functools import reduce
 
@@ -8,6 +8,7 @@ from torch import nn
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline._config import RunConfig
+from autoslim.rewrite import rewrite_network
 from autoslim.trace import trace_channels
 from autoslim.widen import widen_network
 
@@ -18,15 +19,15 @@ class Networks:
     What the user keeps or limits is settled on the network as given: a group that is frozen there is not widened.
 
     Attributes:
-        model: The network that is searched: the user's own, or the same wider.
+        model: The network that is searched: the user's own, the same rewritten, or wider.
         graph: Its groups, kept and limited as the user asks.
         own: The widths at which `graph` gives the user's own network.
     """
 
     def __init__(self, config: RunConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
         self._config, self._num_classes, self._channels = config, num_classes, input_shape[0]
-        x = torch.zeros(1, *input_shape)
-        self.model = self.build_own()
+        self._example = x = torch.zeros(1, *input_shape)
+        self.model = self._rewritten(self.build_own())
         self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
         self.own = self.graph.max_widths()
         if config.widen > 1:
@@ -34,6 +35,9 @@ class Networks:
             frozen = {group.name: group.frozen for group in self.graph.groups if group.frozen is not None}
             self.graph = self._restrict(trace_channels(self.model, x).freeze(frozen))
             self.graph.check(self.own)
+
+    def _rewritten(self, model: nn.Module) -> nn.Module:
+        return rewrite_network(model, self._example) if self._config.rewrite else model
 
     def _restrict(self, graph: ChannelGraph) -> ChannelGraph:
         graph = reduce(ChannelGraph.freeze, self._config.keep, graph)
@@ -48,7 +52,7 @@ class Networks:
 
     def build(self) -> nn.Module:
         """The network that is searched, freshly initialised from the seed."""
-        model = self.build_own()
+        model = self._rewritten(self.build_own())
         if self._config.widen > 1:
             with torch.random.fork_rng():
                 torch.manual_seed(self._config.seed)
