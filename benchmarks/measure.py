@@ -183,7 +183,9 @@ def describe_groups(graph: ChannelGraph) -> Outcome:
     return {
         "all": len(graph.groups),
         "free": sum(group.frozen is None for group in graph.groups),
-        "noted": sum(bool(group.note) for group in graph.groups),  # a statistic over channels changes the meaning
+        "noted": sum(
+            bool(g.note) and g.frozen is None for g in graph.groups
+        ),  # a statistic over channels changes the meaning
         "frozen_reasons": dict(Counter(group.frozen for group in graph.groups if group.frozen is not None)),
         "remarks": list(graph.notes),
     }
@@ -194,23 +196,23 @@ def check_ours(model: nn.Module, graph: ChannelGraph, x: torch.Tensor) -> Outcom
     model.eval()
     full = outputs(model, (x,))
     macs = count_macs(model, x)
-    narrowest = Widths({g.name: g.atom if g.frozen is None else g.size for g in graph.groups})
-    draws = {"narrowest": narrowest, **{f"random {seed}": draw_widths(graph, seed) for seed in range(DRAWS)}}
+    one_atom = Widths({g.name: g.atom if g.frozen is None else g.size for g in graph.groups})
+    draws = {"narrowest": graph.min_widths(), **{f"random {seed}": draw_widths(graph, seed) for seed in range(DRAWS)}}
     draws["half"] = graph.uniform_widths(0.5)
     cost = make_cost("macs", graph)
     return {
         "full_exact": cost(graph.max_widths()) == macs,
-        "narrowest_share": cost(narrowest) / macs,
+        "narrowest_share": cost(graph.min_widths()) / macs,
+        "one_atom_share": cost(one_atom) / macs,
         "half_share": cost(draws["half"]) / macs,
         "draws": {name: check_widths(model, graph, widths, x, full) for name, widths in draws.items()},
     }
 
 
 def draw_widths(graph: ChannelGraph, seed: int) -> Widths:
-    """Any whole number of atoms per group: unequal widths, that hide no integer which fits by accident."""
+    """Any whole number of atoms from the lowest candidate up: unequal, to hide no integer which fits by accident."""
     rng = random.Random(seed)
-    free = {group.name: group.atom * rng.randint(1, group.atoms) for group in graph.groups if group.frozen is None}
-    return Widths({group.name: free.get(group.name, group.size) for group in graph.groups})
+    return Widths({g.name: g.atom * rng.randint(g.candidates[0] // g.atom, g.atoms) for g in graph.groups})
 
 
 def check_widths(

@@ -137,6 +137,7 @@ def make_outcome(name: str, *, noted: int = 0, **verdicts: bool) -> dict[str, An
         "ours": {
             "full_exact": True,
             "narrowest_share": 0.1,
+            "one_atom_share": 0.05,
             "half_share": 0.3,
             "draws": {"narrowest": draw, "half": {**draw, **verdicts}},
         },
