@@ -21,7 +21,7 @@ lint: env
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not faults"
+	$(BIN)/python -m pytest -m "not slow and not faults and not nightly"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not nightly"

@@ -27,19 +27,36 @@ def any_widths(graph: ChannelGraph, seed: int) -> Widths:
     })  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(blocks=networks, flatten=st.booleans(), seed=st.integers(0, 10_000))
-@example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
-def test_random_networks_in_place_extracted_masked_and_counted_agree(blocks, flatten, seed):
+def check_random_network(blocks, flatten, seed):
     model = randomise_(RandomCNN(blocks, flatten=flatten, seed=seed)).eval()
     graph = trace_channels(model, INPUT)
-    assert not [g.frozen for g in graph.groups if g.frozen and "rule" in g.frozen]
+    assert not [g.frozen for g in graph.groups if g.frozen and ("rule" in g.frozen or "follow" in g.frozen)]
+    masked = not any(g.note for g in graph.groups)
+    assert masked == ("normed" not in [name for name, _ in blocks])
     for widths in (graph.min_widths(), any_widths(graph, seed), graph.random_widths(seed)):
-        check_subnetwork(model, graph, widths, INPUT)
+        check_subnetwork(model, graph, widths, INPUT, masked=masked)
         small = extract_network(model, graph, widths)
         assert make_cost("params", graph)(widths) == sum(p.numel() for p in small.parameters())
         assert make_cost("macs", graph)(widths) <= make_cost("macs", graph)(graph.max_widths())
         small.train()(*INPUT)
+
+
+random_networks = given(blocks=networks, flatten=st.booleans(), seed=st.integers(0, 10_000))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@random_networks
+@example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
+@example(blocks=[(name, 7) for name in BLOCKS if name != "normed"], flatten=False, seed=2)
+def test_random_networks_in_place_extracted_masked_and_counted_agree(blocks, flatten, seed):
+    check_random_network(blocks, flatten, seed)
+
+
+@pytest.mark.nightly
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@random_networks
+def test_many_random_networks_agree(blocks, flatten, seed):
+    check_random_network(blocks, flatten, seed)
 
 
 @settings(max_examples=25, deadline=None)

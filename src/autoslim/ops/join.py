@@ -51,7 +51,6 @@ def _split(call: Call) -> Sequence[Labels]:
         if len(set(sizes)) == 1:  # parts of equal size stay equal at every width, be they chunk()'s or the code's own
             for part in parts[1:]:
                 call.tie(part, parts[0])
-            parts = parts[:1] * len(parts)
         # Whether the code really splits there at other widths is seen by the probe.
         call.integers(sizes, parts)
         call.integers([x.shape[axis]], [labels[axis]])

@@ -95,6 +95,64 @@ class _SqueezeExcite(nn.Module):
         return x * torch.sigmoid(self.up(torch.relu(self.down(pooled))))
 
 
+class _Normed(nn.Module):
+    """Statistics over channels: layer norm beside group norm."""
+
+    def __init__(self, come: int, goes: int) -> None:
+        super().__init__()
+        self.conv, self.groups, self.layers = (
+            nn.Conv2d(come, 2 * goes, 1),
+            nn.GroupNorm(2, 2 * goes),
+            nn.LayerNorm(come),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.layers(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.groups(self.conv(normed))
+
+
+class _Parts(nn.Module):
+    """Unequal parts by numbers of its own, once as a split and once as slices."""
+
+    def __init__(self, come: int, goes: int, how: str) -> None:
+        super().__init__()
+        self.how, self.cut, self.parts = how, 2, [2, goes]
+        self.conv = _ConvBlock(come, goes + 2, 1)
+        self.left, self.right = nn.Conv2d(2, goes, 3, padding=1), nn.Conv2d(goes, goes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        left, right = y.split(self.parts, 1) if self.how == "split" else (y[:, : self.cut], y[:, self.cut :])
+        return self.left(left) + self.right(right)
+
+
+class _Context(nn.Module):
+    """Positions weighed by a softmax over the map (a matrix product of activations), spread over it again."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mask, self.mix = nn.Conv2d(channels, 1, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = self.mask(x).flatten(2).softmax(-1)
+        pooled = torch.bmm(x.flatten(2), weights.transpose(1, 2))[..., None]
+        return x + self.mix(pooled).expand_as(x)
+
+
+class _Rearranged(nn.Module):
+    """Pixels to channels and back, gated linear units, padding, constants, a roll and a flip of the map."""
+
+    def __init__(self, come: int, goes: int) -> None:
+        super().__init__()
+        self.into, self.out, self.drop = _ConvBlock(come, 4 * goes, 1), nn.Conv2d(2 * goes, goes, 1), nn.Dropout2d(0.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.pixel_shuffle(self.drop(self.into(x)), 2).roll(1, 2).flip(3)
+        y = functional.glu(functional.pixel_unshuffle(y, 2), 1)
+        padded = functional.pad(y, (1, 1, 1, 1))[..., 1:-1, 1:-1]
+        return self.out(padded * torch.ones_like(y))
+
+
 BLOCKS = (
     "conv",
     "residual",
@@ -107,6 +165,11 @@ BLOCKS = (
     "squeeze",
     "pool",
     "transposed",
+    "normed",
+    "split by numbers",
+    "sliced by numbers",
+    "context",
+    "rearranged",
 )
 
 
@@ -137,6 +200,14 @@ def _make_block(name: str, come: int, goes: int) -> tuple[nn.Module, int]:
         return nn.MaxPool2d(3, stride=1, padding=1), come
     if name == "transposed":
         return nn.ConvTranspose2d(come, goes, 3, padding=1), goes
+    if name == "normed":
+        return _Normed(come, goes), 2 * goes
+    if name in ("split by numbers", "sliced by numbers"):
+        return _Parts(come, goes, name.split()[0]), goes
+    if name == "context":
+        return _Context(come), come
+    if name == "rearranged":
+        return _Rearranged(come, goes), goes
     raise ValueError(f"no block {name!r}; the blocks are {', '.join(BLOCKS)}")
 
 
