@@ -394,11 +394,20 @@ def test_integers_of_the_networks_own_follow(how):
     assert ("parts" in attributes.get("", {})) == (how == "split")
 
 
-def test_detectors_take_lists_of_images():
-    model = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
-    graph = trace_channels(model.eval(), ([torch.rand(3, 64, 64)],))
-    free = [g for g in graph.groups if g.frozen is None]
-    assert len(free) > 30
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssdlite320_mobilenet_v3_large",
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        pytest.param("retinanet_resnet50_fpn", marks=pytest.mark.slow),
+        pytest.param("fcos_resnet50_fpn", marks=pytest.mark.slow),
+    ],
+)
+def test_detectors_take_lists_of_images(name):
+    size = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 64}
+    model = getattr(torchvision.models.detection, name)(weights=None, weights_backbone=None, **size).eval()
+    graph = trace_channels(model, ([torch.rand(3, 64, 64)],))
+    assert sum(g.frozen is None for g in graph.groups) > 30
     small = extract_network(model, graph, graph.min_widths()).eval()
     (found,) = small([torch.rand(3, 64, 64)])
     assert set(found) == {"boxes", "scores", "labels"}

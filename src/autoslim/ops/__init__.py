@@ -3,6 +3,7 @@
 from autoslim.ops import attention as attention
 from autoslim.ops import conv as conv
 from autoslim.ops import create as create
+from autoslim.ops import index as index
 from autoslim.ops import join as join
 from autoslim.ops import linear as linear
 from autoslim.ops import norm as norm

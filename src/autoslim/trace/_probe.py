@@ -93,37 +93,18 @@ class _Prober:
         for name, tensor in tensors.items():
             ledger.set_labels(tensor, labels[name])
         atoms = np.append(graph.atoms(widths), np.iinfo(np.int64).max)  # the last: slots of no group
+        frozen = np.array([group.frozen is not None for group in graph.groups] + [False])
+        codes = np.where(frozen[decode(self.codes)[0]], -1, self.codes)
 
         def compare(key: Key, call: Call, outs: Sequence[torch.Tensor], found: Sequence[Labels]) -> None:
             for out, full, ours in zip(outs, self.trace.labels.get(key, ()), found, strict=False):
                 for dim, vector in full.items():
-                    self._compare(call, vector, ours.get(dim), out.shape[dim] if dim < out.dim() else 0, atoms)
+                    size = out.shape[dim] if dim < out.dim() else 0
+                    suspects = _differing(codes, atoms, vector, ours.get(dim), size)
+                    if suspects:
+                        raise _Differs(f"it takes channels by numbers of its own in {call.locate()}", suspects)
 
         return self._run(small, ledger, compare)
-
-    def _compare(self, call: Call, full: torch.Tensor, ours: torch.Tensor | None, size: int, atoms: Ints) -> None:
-        """Raises _Differs unless a dimension holds what is kept of the `full` one; `ours` None: only its size is known.
-
-        Labels that came up in the sub-network alone (of constants) may stand for anything.
-        """
-        codes = self.codes[full.numpy()]
-        owner, atom = decode(codes)
-        wanted = codes[atom < atoms[owner]]
-        if len(wanted) == len(codes) == size:
-            return
-        found = wanted
-        if ours is not None and size > 1:
-            known = ours.numpy()
-            found = np.where(known < len(self.codes), self.codes[np.minimum(known, len(self.codes) - 1)], _ANY)
-        if size == len(wanted) == len(found):
-            unlike = (found != wanted) & (found != _ANY)
-            touched = np.concatenate([wanted[unlike], found[unlike]])
-        else:
-            unlike = np.ones(1)
-            touched = np.concatenate([wanted, found])
-        if unlike.any():
-            owners = set(decode(touched[touched >= 0])[0].tolist())
-            raise _Differs(f"it takes channels by numbers of its own in {call.locate()}", owners)
 
     def _run(self, model: nn.Module, ledger: Ledger, observe: Any) -> _Failure | None:
         """Runs a network in the modes that the full one runs in."""
@@ -173,6 +154,34 @@ class _Prober:
         except Exception as error:  # noqa: BLE001 - whatever the model's code raises is the reason
             return _Failure(f"the model's code can't follow in place: {type(error).__name__}: {error}", ())
         return None
+
+
+def _differing(codes: Ints, atoms: Ints, full: torch.Tensor, ours: torch.Tensor | None, size: int) -> set[int]:
+    """The groups in which a dimension of a sub-network differs from what is kept of the `full` one; none if it fits.
+
+    Args:
+        codes: Group and atom of each label; -1 for slots that always stay, and may be as many as the inputs say.
+        atoms: Atoms kept of each group.
+        full: Labels along the dimension at full width.
+        ours: Labels in the sub-network; None if only the size is known. Those that came up in the sub-network alone
+            (of constants) may stand for anything.
+        size: Length of the dimension in the sub-network.
+    """
+    whole = codes[full.numpy()]
+    owner, atom = decode(whole)
+    wanted = whole[atom < atoms[owner]]
+    if len(wanted) == len(whole) == size or (owner < 0).all():
+        return set()
+    found = wanted
+    if ours is not None and size > 1:
+        known = ours.numpy()
+        found = np.where(known < len(codes), codes[np.minimum(known, len(codes) - 1)], _ANY)
+    if size == len(wanted) == len(found):
+        unlike = (found != wanted) & (found != _ANY)
+        touched = np.concatenate([wanted[unlike], found[unlike]])
+    else:
+        touched = np.concatenate([wanted, found])
+    return set(decode(touched[touched >= 0])[0].tolist())
 
 
 def _own_line(error: Exception) -> str:
