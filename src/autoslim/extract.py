@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves
 
 from autoslim.graph import ChannelGraph
 from autoslim.widths import Widths
@@ -27,12 +28,35 @@ def extract_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn
     Raises:
         WidthsError: The widths don't fit the graph.
     """
-    small = copy.deepcopy(model)
+    small = copy_model(model)
     state = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     cut = {name: _cut(state[name].detach(), kept) for name, kept in graph.selection(widths).items() if name in state}
     replace_tensors_(small, cut)
     set_attributes_(small, graph.attributes(widths))
     return small
+
+
+def copy_model(model: nn.Module, device: str | None = None) -> nn.Module:
+    """A deep copy, on `device` if one is given ("meta": shapes without data); shared parameters stay shared.
+
+    Tensors that a module keeps as plain attributes come along, cut off from the pass that made them.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        if device is not None:
+            moved = parameter.detach().to(device, copy=True)
+            memo[id(parameter)] = nn.Parameter(moved, requires_grad=parameter.requires_grad)
+    for tensor in (*model.buffers(), *plain_tensors(model)):
+        memo[id(tensor)] = tensor.detach().to(device if device is not None else tensor.device, copy=True)
+    return copy.deepcopy(model, memo)
+
+
+def plain_tensors(model: nn.Module) -> list[torch.Tensor]:
+    """Tensors that modules keep as attributes, or in lists and dicts, and that are neither parameters nor buffers."""
+    own = ("_parameters", "_buffers", "_modules")
+    held = [value for m in model.modules() for name, value in vars(m).items() if name not in own]
+    leaves = tree_leaves([value for value in held if isinstance(value, (torch.Tensor, list, tuple, dict))])
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, nn.Parameter)]
 
 
 def _cut(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:

@@ -4,7 +4,6 @@ The paper searches MobileNet v1, v2 and MNasNet from 1.5x. No new code of the mo
 how long every axis and how large every integer attribute is at any number of atoms, more than there are included.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoslim.candidates import channel_unit
 from autoslim.errors import ModelError, WidthsError
-from autoslim.extract import replace_tensors_, set_attributes_
+from autoslim.extract import copy_model, replace_tensors_, set_attributes_
 from autoslim.graph import ChannelGraph, count_slots
 
 _UNIFORM = 2.0  # largest value over deviation: 1.73 if uniform, above 2 for 100 normal ones in 99 of 100 cases
@@ -56,7 +55,7 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
     if not 1 < ratio < math.inf:
         raise WidthsError(f"widen_network: ratio {ratio}; expected a number above 1. Give for instance 1.5.")
     atoms = _wider_atoms(graph, ratio)
-    wide = copy.deepcopy(model)
+    wide = copy_model(model)
     _reset_norms_(wide)
     named = {**dict(wide.named_parameters()), **dict(wide.named_buffers())}
     shapes = {name: list(tensor.shape) for name, tensor in named.items()}
@@ -151,7 +150,7 @@ def _check_runs(model: nn.Module, wide: nn.Module, graph: ChannelGraph, ratio: f
 
 def _output_shapes(model: nn.Module, graph: ChannelGraph, device: str) -> list[tuple[int, ...]]:
     """Output shapes in eval and in train mode (if that was traced); the layer that fails is named by the ModelError."""
-    copied = copy.deepcopy(model).to(device)
+    copied = copy_model(model).to(device)
     inside = _watch(copied)
     shapes: list[tuple[int, ...]] = []
     dtype = next(p.dtype for p in copied.parameters() if p.is_floating_point())

@@ -10,7 +10,7 @@ become whatever they meet.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,11 @@ class Ledger:
         """The labels a tensor carries; none for a tensor that no parameter's channels flow into."""
         ledger, labels = getattr(tensor, _MARK, (None, {}))
         return labels if ledger is self else {}
+
+    def forget(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Takes the labels off tensors, so that a model that holds them can be copied."""
+        for tensor in tensors:
+            vars(tensor).pop(_MARK, None)
 
     def set_labels(self, tensor: torch.Tensor, labels: Labels) -> None:
         # On the tensor itself, so that it lives as long as the model's own code keeps it.
@@ -206,13 +211,13 @@ class Rule:
         ops: ATen operators, as "aten.convolution".
         run: How labels pass through: a call to the labels of each output tensor.
         example: A small module that runs the operator and an input for it; the contract tests trace it.
-        infer: The operator on meta tensors, where torch's own way to infer the shapes is slow.
+        infer: (operator, arguments) -> its output on meta tensors where torch's own way to it is slow, or None.
     """
 
     ops: tuple[str, ...]
     run: Callable[[Call], Sequence[Labels]]
     example: Callable[[], tuple[nn.Module, torch.Tensor]]
-    infer: Callable[..., Any] | None = None
+    infer: Callable[[Any, tuple[Any, ...]], Any] = lambda func, args: None
 
 
 RULES: Registry[Rule] = Registry("operator rule")

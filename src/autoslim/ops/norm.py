@@ -27,7 +27,8 @@ def _batch(call: Call) -> Sequence[Labels]:
     return [labels, *([statistics] * 4)]
 
 
-def _infer_batch(x: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+def _infer_batch(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
+    x, *rest = args
     channels = x.shape[1]
     for tensor in rest[:4]:
         if isinstance(tensor, torch.Tensor) and tensor.shape != (channels,):

@@ -1,6 +1,7 @@
 """Pointwise operators, broadcasting included: the channels of all operands are the same channels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,11 +9,14 @@ from torch.utils._pytree import tree_leaves
 
 from autoslim.ops._base import Call, Labels, Rule, register
 
+_ACTIVATIONS = (
+    "relu relu6 hardswish hardsigmoid hardtanh leaky_relu elu silu mish sigmoid tanh gelu celu selu softplus "
+    "hardshrink softshrink threshold rrelu_with_noise"
+)
 # Torch tags nearly all pointwise operators as such; these it does not, or they make a tensor in another's shape.
 _OPS = (
-    "hardswish_ hardsigmoid_ hardtanh hardtanh_ leaky_relu_ elu_ silu_ mish_ relu_ relu6 empty_like zeros_like "
-    "ones_like full_like rand_like randn_like bernoulli bernoulli_ native_dropout _to_copy clone detach alias "
-    "_prelu_kernel copy_ fill_ zero_ uniform_ normal_ lift_fresh contiguous"
+    "empty_like zeros_like ones_like full_like rand_like randn_like bernoulli bernoulli_ native_dropout _to_copy clone "
+    "detach alias _prelu_kernel log_sigmoid_forward copy_ fill_ zero_ uniform_ normal_ lift_fresh contiguous"
 )
 
 
@@ -28,6 +32,18 @@ def _run(call: Call) -> Sequence[Labels]:
         if vector is not None:
             labels[dim] = vector
     return [labels] * len([leaf for leaf in tree_leaves(call.out) if isinstance(leaf, torch.Tensor)])
+
+
+def _infer(func: Any, args: tuple[Any, ...]) -> torch.Tensor | None:
+    """The commonest cases: one tensor, or two of one shape."""
+    name = str(func.overloadpacket).removeprefix("aten.")
+    if name.removesuffix("_") in _ACTIVATIONS.split():
+        return args[0] if name.endswith("_") else torch.empty_like(args[0])
+    if name in ("add", "mul", "add_", "mul_") and isinstance(args[1], torch.Tensor):
+        first, second = args[:2]
+        if first.shape == second.shape and first.dtype == second.dtype and second.is_meta:
+            return first if name.endswith("_") else torch.empty_like(first)
+    return None
 
 
 class _Example(nn.Module):
@@ -46,4 +62,5 @@ def _example() -> tuple[nn.Module, torch.Tensor]:
     return _Example(), torch.randn(1, 3, 5, 5)
 
 
-register("pointwise", Rule(tuple(f"aten.{op}" for op in _OPS.split()), _run, _example))
+_NAMES = (*_OPS.split(), *(f"{op}{place}" for op in _ACTIVATIONS.split() for place in ("", "_")))
+register("pointwise", Rule(tuple(f"aten.{op}" for op in _NAMES), _run, _example, _infer))

@@ -7,7 +7,6 @@ per *scene* (eval and train mode, another batch, another image size), every torc
 extraction work as before.
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from autoslim.errors import ModelError
+from autoslim.extract import copy_model
 from autoslim.graph import ChannelGraph
 from autoslim.rewrite._derive import derive_integers_, same_nodes
 from autoslim.rewrite._labels import LabelledRuns
@@ -23,7 +23,7 @@ from autoslim.rewrite._module import RewrittenNetwork as RewrittenNetwork
 from autoslim.rewrite._record import Recorder
 from autoslim.rewrite._sizes import Scenes
 from autoslim.trace import trace_channels
-from autoslim.trace._run import copy_model, place_inputs
+from autoslim.trace._run import place_inputs
 
 _DRAWS = 16  # of widths; two dimensions that have equally many channels in all of them are taken for one
 _IMAGES = 3  # the train run's batch, in batches of the example
@@ -63,7 +63,7 @@ def rewrite_network(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any,
     except Exception:  # noqa: BLE001 - constants on the CPU can't meet meta tensors; a fault of the model's own returns
         scenes, buffers = _record_for_real(model, inputs)
     graph = derive_integers_(scenes)
-    whole = copy.deepcopy(model)
+    whole = copy_model(model)
     device = next(model.parameters()).device
     for name, tensor in buffers.items():
         value = tensor.flatten()[:1].to(device) if tensor.device.type != "meta" else torch.zeros(1, device=device)

@@ -39,7 +39,7 @@ class LabelledRuns:
 
         No probe has been: groups that only the model's own code holds back are narrowed too.
         """
-        graph, codes = solve(Trace(self.ledger, "meta"), self.model, shapes, ())
+        graph, codes = solve(Trace(self.model, self.ledger, "meta"), self.model, shapes, ())
         owner, atom = decode(codes)
         kept: list[torch.Tensor] = []
         for seed in range(draws):

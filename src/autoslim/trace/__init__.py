@@ -51,7 +51,7 @@ def trace_channels(
     trace = record(model, inputs, grouped=_check_policies(grouped or {}))
     shapes = [tuple(x.shape) for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)]
     graph, codes = solve(trace, model, shapes, trace.notes)
-    return probe(graph, codes, trace, model, inputs)
+    return probe(graph, codes, trace, inputs)
 
 
 def _check_model(model: nn.Module) -> None:

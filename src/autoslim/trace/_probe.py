@@ -20,7 +20,7 @@ from autoslim.extract import extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.ops import Call, Labels, Ledger
 from autoslim.supernet import Supernet
-from autoslim.trace._run import Key, Trace, copy_model, double_batch, ignore, is_own_code, place_inputs, run_labelled
+from autoslim.trace._run import Key, Trace, double_batch, ignore, is_own_code, place_inputs, run_labelled
 from autoslim.trace._solve import Ints, decode
 from autoslim.widths import Widths
 
@@ -42,17 +42,16 @@ class _Failure:
     suspects: Sequence[set[int]]  # groups that may be to blame, by index, the likeliest first
 
 
-def probe(graph: ChannelGraph, codes: Ints, trace: Trace, model: nn.Module, inputs: tuple[Any, ...]) -> ChannelGraph:
+def probe(graph: ChannelGraph, codes: Ints, trace: Trace, inputs: tuple[Any, ...]) -> ChannelGraph:
     """Freezes the groups that the model's own code can't follow, each with the error it raised.
 
     Args:
         graph: The graph, as solved.
         codes: Group and atom of each label.
         trace: The forward passes at full width.
-        model: The traced network.
-        inputs: Its example inputs.
+        inputs: The example inputs.
     """
-    prober = _Prober(codes, trace, copy_model(model, trace.device), place_inputs(inputs, trace.device))
+    prober = _Prober(codes, trace, place_inputs(inputs, trace.device))
     while True:
         widths, failure = prober.find_failure(graph)
         if failure is None:
@@ -69,7 +68,6 @@ def probe(graph: ChannelGraph, codes: Ints, trace: Trace, model: nn.Module, inpu
 class _Prober:
     codes: Ints
     trace: Trace
-    model: nn.Module
     inputs: tuple[Any, ...]
 
     def find_failure(self, graph: ChannelGraph) -> tuple[Widths, _Failure | None]:
@@ -78,11 +76,11 @@ class _Prober:
         failure = self._follow(graph, widths) or self._in_place(graph, widths)
         if failure is not None:
             return widths, failure
-        return graph.min_widths(), self._follow(graph, graph.min_widths())
+        return graph.min_widths(), self._follow(graph, graph.min_widths(), modes=(False,))
 
-    def _follow(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
+    def _follow(self, graph: ChannelGraph, widths: Widths, modes: Sequence[bool] = (False, True)) -> _Failure | None:
         """Traces the extracted sub-network beside the full one."""
-        small = extract_network(self.model, graph, widths)
+        small = extract_network(self.trace.model, graph, widths)
         ledger = Ledger(size=self.trace.ledger.size, policies=self.trace.ledger.policies, counting=False)
         kept = graph.selection(widths)
         tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
@@ -104,10 +102,10 @@ class _Prober:
                     if suspects:
                         raise _Differs(f"it takes channels by numbers of its own in {call.locate()}", suspects)
 
-        return self._run(small, ledger, compare)
+        return self._run(small, ledger, compare, modes)
 
-    def _run(self, model: nn.Module, ledger: Ledger, observe: Any) -> _Failure | None:
-        """Runs a network in the modes that the full one runs in."""
+    def _run(self, model: nn.Module, ledger: Ledger, observe: Any, modes: Sequence[bool]) -> _Failure | None:
+        """Runs a network in those of the modes that the full one runs in."""
         last: deque[Any] = deque(maxlen=_LAST)
 
         def watch(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
@@ -115,6 +113,8 @@ class _Prober:
             observe(key, call, outs, labels)
 
         for training, wanted in self.trace.shapes.items():
+            if training not in modes:
+                continue
             try:
                 with_batch = double_batch(self.inputs) if training else self.inputs
                 shapes = run_labelled(model.train(training), with_batch, ledger, watch)
@@ -145,7 +145,7 @@ class _Prober:
 
     def _in_place(self, graph: ChannelGraph, widths: Widths) -> _Failure | None:
         """Runs the sub-network in place: where it fails and the extracted one does not, tensors are kept elsewhere."""
-        net, wanted = Supernet(self.model, graph).eval(), self.trace.shapes[False]
+        net, wanted = Supernet(self.trace.model, graph).eval(), self.trace.shapes[False]
         try:
             with net.at(widths):
                 shapes = run_labelled(net, self.inputs, Ledger(counting=False), ignore)

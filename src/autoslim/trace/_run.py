@@ -1,6 +1,5 @@
 """Runs a copy of the model without data and lets each operator's rule write into a ledger."""
 
-import copy
 import os
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from autoslim.errors import ModelError
+from autoslim.extract import copy_model, plain_tensors
 from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
 
 _LIBRARY = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
@@ -36,6 +36,7 @@ class Trace:
     """What was seen in a model's forward passes.
 
     Attributes:
+        model: The copy that ran.
         ledger: What the rules wrote.
         device: Where it ran, "meta" or "cpu".
         notes: What could not be run, or not without values.
@@ -43,25 +44,12 @@ class Trace:
         shapes: Shapes of the network's output, per mode it runs in (False is eval, True is train).
     """
 
+    model: nn.Module
     ledger: Ledger
     device: str
     notes: list[str] = field(default_factory=list)
     labels: dict[Key, list[Labels]] = field(default_factory=dict)
     shapes: dict[bool, Shapes] = field(default_factory=dict)
-
-
-def copy_model(model: nn.Module, device: str) -> nn.Module:
-    """A copy on `device` ("meta": shapes without data) that keeps shared parameters shared.
-
-    Plain tensor attributes stay where they are: a model that mixes them into its forward pass can't run on meta.
-    """
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        moved = parameter.detach().to(device, copy=True)
-        memo[id(parameter)] = nn.Parameter(moved, requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().to(device, copy=True)
-    return copy.deepcopy(model, memo)
 
 
 def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, str]) -> Trace:
@@ -90,7 +78,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
 
 def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: Mapping[str, str]) -> Trace:
     copied = copy_model(model, device)
-    trace = Trace(Ledger(grouped=grouped), device)
+    trace = Trace(copied, Ledger(grouped=grouped), device)
     label_tensors(copied, trace.ledger)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
@@ -103,6 +91,7 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
         trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
         trace.notes.append(f"train mode was not traced: {type(error).__name__}: {_first_line(error)}")
+    trace.ledger.forget([*copied.parameters(), *copied.buffers(), *plain_tensors(copied)])
     return trace
 
 
@@ -192,8 +181,10 @@ class _Tracer(TorchDispatchMode):
             self._bury()
         try:
             # On meta a rule may know the shapes sooner than torch.
-            run = rule.infer if rule is not None and rule.infer is not None and args[0].is_meta else func
-            out = run(*args, **kwargs)
+            out = None
+            if rule is not None and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+                out = rule.infer(func, args)
+            out = func(*args, **kwargs) if out is None else out
         except Exception as error:
             error.touched = tree_leaves((args, kwargs))  # pyright: ignore[reportAttributeAccessIssue]
             raise
