@@ -413,3 +413,31 @@ def test_detectors_take_lists_of_images(name):
     assert set(found) == {"boxes", "scores", "labels"}
     cost = make_cost("macs", graph)
     assert cost(graph.min_widths()) < 0.2 * cost(graph.max_widths())
+
+
+class Keeps(nn.Module):
+    """Keeps a tensor of its last pass, as LeViT keeps its attention bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.bias, self.kept = nn.Parameter(torch.randn(1, 1, 6, 6)), {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept.setdefault(str(x.device), self.bias * 2)
+        return self.second(nn.functional.hardswish(self.first(x) + self.kept[str(x.device)]))
+
+
+def test_a_network_that_keeps_a_tensor_of_a_pass_with_gradients_is_traced_and_extracted():
+    model = randomise_(Keeps()).eval()
+    model(*INPUT)
+    assert model.kept["cpu"].grad_fn is not None
+    graph = trace_channels(model, INPUT)
+    assert graph.group("first").frozen is None
+    check_subnetwork(model, graph, any_widths(graph, 1), INPUT)
+    assert model.kept["cpu"].grad_fn is not None
+
+
+def test_images_of_another_device_are_taken_along():
+    graph = trace_channels(Odd(""), INPUT[0].float().to("meta"))
+    assert graph.group("first").frozen is None

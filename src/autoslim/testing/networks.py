@@ -1,6 +1,5 @@
 """The one equality a channel graph stands on: in place == extracted == masked, and cost == counted."""
 
-import copy
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from autoslim.extract import extract_network
+from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.supernet import Supernet
 from autoslim.widths import Widths
@@ -35,7 +34,7 @@ def mask_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn.Mo
     Made without slicing, so that it can hold slicing to account. Valid where no operator mixes channels but
     convolutions and linear layers.
     """
-    masked = copy.deepcopy(model)
+    masked = copy_model(model)
     chosen = graph.selection(widths)
     with torch.no_grad():
         for name, module in masked.named_modules():
