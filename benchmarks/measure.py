@@ -62,7 +62,8 @@ def measure(name: str, *, theirs: bool) -> Iterator[Outcome]:
     parameters = sum(p.numel() for p in model.parameters())
     yield {"size": size, "parameters": parameters, "full_macs": count_macs(model, x)}
     graphs: list[ChannelGraph] = []
-    yield attempt("times", lambda: time_trace(model, x, graphs, theirs=theirs), 4 * SECONDS["graph"])
+    other = build_network(name) if theirs else None
+    yield attempt("times", lambda: time_trace(model, x, graphs, other=other), 4 * SECONDS["graph"])
     if graphs:
         yield {"groups": describe_groups(graphs[0])}
         yield attempt("ours", lambda: check_ours(randomise_(model), graphs[0], x.double()), SECONDS["ours"])
@@ -118,7 +119,7 @@ def describe(error: BaseException) -> str:
 # Times ----------------------------------------------------------------------------------------------------------------
 
 
-def time_trace(model: nn.Module, x: torch.Tensor, graphs: list[ChannelGraph], *, theirs: bool) -> Outcome:
+def time_trace(model: nn.Module, x: torch.Tensor, graphs: list[ChannelGraph], *, other: "nn.Module | None") -> Outcome:
     """Medians in seconds, ours and theirs in turn: `total` = `trace` + `probe`. The graph is left in `graphs`."""
     rounds: list[dict[str, float]] = []
     error: str | None = None
@@ -126,10 +127,10 @@ def time_trace(model: nn.Module, x: torch.Tensor, graphs: list[ChannelGraph], *,
         graph, seconds = split_trace(model, x)
         graphs[:] = [graph]
         seconds["forward"] = time_forward(model, x)
-        if theirs and error is None:
+        if other is not None and error is None:
             try:
                 with limit(SECONDS["graph"]):
-                    seconds["torch_pruning"] = time_dependency_graph(model, x)
+                    seconds["torch_pruning"] = time_dependency_graph(other, x)  # has a copy: its pass has gradients on
             except (Exception, OutOfTime) as problem:  # noqa: BLE001 - told as its result
                 error = describe(problem)
         rounds.append(seconds)
