@@ -108,7 +108,7 @@ TORCHVISION = [
     "mobilenet_v2", "resnet18", "vgg11_bn", "mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0", "densenet121",
     "googlenet", "resnext50_32x4d", "mobilenet_v3_small",
 ]  # fmt: skip
-LONG = {"densenet121", "resnext50_32x4d", "googlenet", "efficientnet_b0"}
+LONG = {"densenet121", "vgg11_bn", "resnext50_32x4d", "googlenet", "efficientnet_b0"}
 
 
 def build(name: str) -> nn.Module:

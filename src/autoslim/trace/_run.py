@@ -216,16 +216,17 @@ class _Tracer(TorchDispatchMode):
 
     def _bear(self, outs: Sequence[torch.Tensor]) -> None:
         """Writes down the tensors that an operator has made; views and tensors written in place are known already."""
-        known = self.known | {ref.cdata for ref, _ in self.living}
+        living = {ref.cdata for ref, _ in self.living}
         for tensor in outs:
-            if tensor.numel() and _storage(tensor) not in known:
+            storage = _storage(tensor)
+            if tensor.numel() and storage not in self.known and storage not in living:
                 scale, factors = count_elements(tensor, self.ledger.labels(tensor))
                 width = 0 if tensor.is_floating_point() else tensor.element_size()
                 batched = tensor.dim() > 0 and tensor.shape[0] == self.batch
                 alive = Alive(self.stack[-1][0], scale, factors, self.step, _FOREVER, width, batched)
                 self.ledger.alive.append(alive)
                 self.living.append((StorageWeakRef(tensor.untyped_storage()), alive))
-                known.add(_storage(tensor))
+                living.add(storage)
 
     def _locate(self) -> str:
         name, module = self.stack[-1]
