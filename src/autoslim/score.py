@@ -1,17 +1,22 @@
 """What a sub-network is worth: its BatchNorm statistics from train images, its loss and metric on search images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoslim.search import Score
+from autoslim.replay import Shared, Tape
+from autoslim.search import Referee, Sample, Score
 from autoslim.supernet import Supernet
 from autoslim.tasks import Task
 from autoslim.widths import Widths
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_STATISTICS = ("running_mean", "running_var")
+_LOOK = 500  # search images between two looks of a race, at least
 
 
 def calibrate(net: Supernet, widths: Widths, images: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -25,48 +30,25 @@ def calibrate(net: Supernet, widths: Widths, images: Iterable[torch.Tensor]) -> 
         widths: The sub-network.
         images: Batches [N, C, H, W], always the same ones so that sub-networks can be compared.
     """
-    norms = [(n, m) for n, m in net.model.named_modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    buffers = net.buffers_at(widths)
-    for name, _ in norms:
-        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
-            buffers[f"{name}.{buffer}"].zero_()
-    modes = [(module, module.training) for module in net.modules()]
-    momenta = [(module, module.momentum) for _, module in norms]
-    try:
-        net.eval()
-        for _, module in norms:
-            module.train()
-            module.momentum = None  # a cumulative mean: every batch counts alike
-        with torch.no_grad(), net.at(widths, buffers=buffers):
-            for batch in images:
-                net(batch)
-    finally:
-        for module, training in modes:
-            module.training = training
-        for module, momentum in momenta:
-            module.momentum = momentum
-    return buffers
+    return _calibrate(net, [widths], images, _NoReuse())[0]
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
     """Mean loss and metric over batches of (images [N, C, H, W], labels [N]), in eval mode, summed in float64."""
     training = model.training
-    losses: list[torch.Tensor] = []
-    metrics: list[torch.Tensor] = []
     try:
         model.eval()
         with torch.no_grad():
-            for images, labels in batches:
-                loss, metric = task.judge(model(images), labels)
-                losses.append(loss)
-                metrics.append(metric)
+            parts = [_judge(task, model(images), labels) for images, labels in batches]
     finally:
         model.train(training)
-    return Score(loss=float(torch.cat(losses).mean()), accuracy=float(torch.cat(metrics).mean()))
+    return Sample.join(parts).score
 
 
 class SupernetScorer:
     """Scores sub-networks of a trained supernet, all on the same images.
+
+    Batches are the outer loop and sub-networks the inner one: one batch's activations are held, and no more.
 
     Args:
         net: The trained supernet.
@@ -80,19 +62,150 @@ class SupernetScorer:
     ) -> None:
         self._net, self._task = net, task
         self._calibration, self._search = calibration, search
+        self._reuse = _Reuse(net, calibration[0][:2]) if calibration else _NoReuse()
 
     def score(self, widths: Widths) -> Score:
-        return self.judge(widths, self._search)
+        return self.score_many([widths])[0]
 
     def score_many(self, widths: Sequence[Widths]) -> list[Score]:
-        return [self.score(each) for each in widths]
+        return [self.judge(each, self._search) for each in widths]
+
+    def samples(
+        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+    ) -> list[Sample]:
+        """The score of every image; see `Scorer.samples`. What the trials share with `base` is computed once."""
+        reuse = _NoReuse() if base is None else self._reuse
+        buffers = _calibrate(self._net, trials, self._calibration, reuse, base)
+        parts: list[list[Sample]] = [[] for _ in trials]
+        alive, unseen = list(range(len(trials))), 0
+        training = self._net.training
+        try:
+            self._net.eval()
+            for images, labels in self._search:
+                shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
+                for index in shared.order:
+                    at = alive[index]
+                    with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
+                        parts[at].append(_judge(self._task, shared.run(index, self._net, images), labels))
+                unseen += len(images)
+                if referee is not None and unseen >= _LOOK:
+                    alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
+                if not alive:
+                    break
+        finally:
+            self._net.train(training)
+        return [Sample.join(part) for part in parts]
 
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """The sub-network's score on other images, with the same BatchNorm statistics."""
-        buffers = calibrate(self._net, widths, self._calibration)
-        with self._net.at(widths, buffers=buffers):
+        with self._net.at(widths, buffers=self.buffers(widths)):
             return evaluate(self._net, batches, self._task)
 
     def buffers(self, widths: Widths) -> dict[str, torch.Tensor]:
         """The calibrated buffers, for a network that inherits the supernet's weights."""
         return calibrate(self._net, widths, self._calibration)
+
+
+class _NoReuse:
+    """Every pass is computed whole."""
+
+    def shared(self, trials: Sequence[Widths], base: Widths | None, *, calibrating: bool) -> Shared:
+        return Shared(None, [0] * len(trials))
+
+
+class _Reuse(_NoReuse):
+    """Knows, per group, the first operator that differs once the group is narrowed; recorded when first asked for."""
+
+    def __init__(self, net: Supernet, images: torch.Tensor) -> None:
+        self._net, self._images = net, images
+        self._tapes: dict[bool, Tape] = {}
+        self._cuts: dict[tuple[bool, str], int] = {}
+
+    def shared(self, trials: Sequence[Widths], base: Widths | None, *, calibrating: bool) -> Shared:
+        assert base is not None
+        if len(trials) == 1:
+            return super().shared(trials, base, calibrating=calibrating)
+        changed = [[group for group, width in trial.items() if width != base[group]] for trial in trials]
+        with _mode(self._net, calibrating=calibrating):
+            cuts = [min((self._cut(group, calibrating) for group in groups), default=0) for groups in changed]
+        return Shared(self._tapes[calibrating], cuts)
+
+    def _cut(self, group: str, calibrating: bool) -> int:
+        net, images, widest = self._net, self._images, self._net.graph.max_widths()
+        if calibrating not in self._tapes:
+            with net.at(widest, buffers=net.buffers_at(widest)):
+                self._tapes[calibrating] = Tape(lambda: net(images))
+        if (calibrating, group) not in self._cuts:
+            narrow = widest.replace({group: net.graph.group(group).candidates[0]})
+            with net.at(narrow, buffers=net.buffers_at(narrow)):
+                self._cuts[calibrating, group] = self._tapes[calibrating].first_difference(lambda: net(images))
+        return self._cuts[calibrating, group]
+
+
+def _calibrate(
+    net: Supernet,
+    trials: Sequence[Widths],
+    batches: Iterable[torch.Tensor],
+    reuse: _NoReuse,
+    base: Widths | None = None,
+) -> list[dict[str, torch.Tensor]]:
+    """Buffers of each sub-network, with the mean of its batches' statistics, which is taken in float64."""
+    norms = [name for name, module in net.model.named_modules() if _has_statistics(module)]
+    if not norms:
+        return [net.buffers_at(widths) for widths in trials]
+    buffers = [net.buffers_at(widths) for widths in trials]
+    seen: list[list[dict[str, torch.Tensor]]] = [[] for _ in trials]
+    with _mode(net, calibrating=True), torch.no_grad():
+        for images in batches:
+            shared = reuse.shared(trials, base, calibrating=True)
+            for at in shared.order:
+                first = seen[shared.order[0]]
+                _reset(buffers[at], norms, first[-1] if at != shared.order[0] else {})
+                with net.at(trials[at], buffers=buffers[at]):
+                    shared.run(at, net, images)
+                seen[at].append({f"{n}.{s}": buffers[at][f"{n}.{s}"].clone() for n in norms for s in _STATISTICS})
+    for own, statistics in zip(buffers, seen, strict=True):
+        for name in statistics[0] if statistics else ():
+            own[name].copy_(torch.stack([each[name].double() for each in statistics]).mean(0))
+        for norm in norms:
+            own[f"{norm}.num_batches_tracked"].fill_(len(statistics))
+    return buffers
+
+
+def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:
+    """Ready for one batch's statistics: those of the first sub-network, where an operator that it shares is skipped."""
+    for norm in norms:
+        buffers[f"{norm}.num_batches_tracked"].zero_()
+        for name in (f"{norm}.{statistic}" for statistic in _STATISTICS):
+            if name in first and first[name].shape == buffers[name].shape:
+                buffers[name].copy_(first[name])
+            else:
+                buffers[name].zero_()
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
+
+
+@contextmanager
+def _mode(net: Supernet, *, calibrating: bool) -> Generator[None, None, None]:
+    """Eval mode; to calibrate, BatchNorm in train mode, its statistics a cumulative mean: every batch counts alike."""
+    modes = [(module, module.training) for module in net.modules()]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and _has_statistics(module)]
+    momenta = [module.momentum for module in norms]
+    try:
+        net.eval()
+        for module in norms if calibrating else ():
+            module.train()
+            module.momentum = None
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum
+
+
+def _judge(task: Task, output: object, labels: torch.Tensor) -> Sample:
+    loss, metric = task.judge(output, labels)
+    return Sample(*(np.asarray(each.detach().cpu(), dtype=np.float64) for each in (loss, metric)))

@@ -7,11 +7,14 @@ from autoslim.search._base import METHODS as METHODS
 from autoslim.search._base import Cost as Cost
 from autoslim.search._base import Found as Found
 from autoslim.search._base import Method as Method
+from autoslim.search._base import Referee as Referee
+from autoslim.search._base import Sample as Sample
 from autoslim.search._base import Score as Score
 from autoslim.search._base import Scorer as Scorer
 from autoslim.search._base import Space as Space
 from autoslim.search._base import Step as Step
 from autoslim.search._base import check_budgets as check_budgets
+from autoslim.search.exhaustive import Exhaustive as Exhaustive
 from autoslim.search.greedy import Greedy as Greedy
 from autoslim.search.uniform import Uniform as Uniform
 from autoslim.search.uniform import match_uniform as match_uniform

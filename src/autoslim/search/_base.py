@@ -14,7 +14,7 @@ from autoslim.budget import Budget, Limit
 from autoslim.errors import BudgetError, RunFolderError, WidthsError
 from autoslim.widths import Widths
 
-_TYPE, _VERSION = "Step", 1
+_TYPE, _VERSION = "Step", 2
 _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
 
 
@@ -38,6 +38,32 @@ class Score:
     accuracy: float
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A sub-network's loss and accuracy on each image, float64 [images], in the images' order."""
+
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @classmethod
+    def join(cls, parts: Sequence["Sample"]) -> "Sample":
+        """Those of several batches, one after the other."""
+        return cls(np.concatenate([part.loss for part in parts]), np.concatenate([part.accuracy for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def score(self) -> Score:
+        """The mean over the images."""
+        return Score(float(self.loss.mean()), float(self.accuracy.mean()))
+
+
+# Given the places of the trials that are still in, and their samples so far: the places of those that go on; none, if
+# all have lost against something else. It is asked again and again while the images come in.
+Referee = Callable[[Sequence[int], Sequence[Sample]], Sequence[int]]
+
+
 class Scorer(Protocol):
     """Scores sub-networks, all of them on the same images, so that two scores may be compared."""
 
@@ -47,6 +73,19 @@ class Scorer(Protocol):
 
     def score_many(self, widths: Sequence[Widths]) -> list[Score]:
         """The scores of N sub-networks, in their order."""
+        ...
+
+    def samples(
+        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+    ) -> list[Sample]:
+        """What N sub-networks are worth on every image, in their order.
+
+        Args:
+            trials: The sub-networks.
+            base: What they all come from by a small change: what they share with it is computed once.
+            referee: Says from time to time which of them go on; the others' samples end there. Whoever goes on to the
+                end has seen all images. Without one, all do.
+        """
         ...
 
 
@@ -106,6 +145,8 @@ class Step:
         loss: Of the sub-network after the step, as `accuracy` is.
         costs: Of the sub-network after the step, per metric.
         widths: The sub-network after the step.
+        tried: What was evaluated for this step: per group the width it would have had, the rise in loss (the fall in
+            accuracy, where that decides), and the images that it was judged on.
     """
 
     step: int
@@ -116,9 +157,11 @@ class Step:
     accuracy: float
     costs: Mapping[str, float]
     widths: Widths
+    tried: Mapping[str, tuple[int, float, int]]
 
     def to_json(self) -> dict[str, Any]:
-        fields = {**vars(self), "costs": dict(self.costs), "widths": dict(self.widths)}
+        tried = {group: list(one) for group, one in self.tried.items()}
+        fields = {**vars(self), "costs": dict(self.costs), "widths": dict(self.widths), "tried": tried}
         return {"_type": _TYPE, "_version": _VERSION, **fields}
 
     @classmethod
@@ -132,6 +175,7 @@ class Step:
                 f"{sorted(fields)}; expected {_TYPE!r}, version {_VERSION}. Delete `search.jsonl` to search anew."
             )
         fields["widths"] = Widths(fields["widths"])
+        fields["tried"] = {group: tuple(one) for group, one in fields["tried"].items()}
         return cls(**fields)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError
-from autoslim.search import Cost, Found, Greedy, Method, Score, Space, Step
+from autoslim.search import Cost, Found, Greedy, Method, Referee, Sample, Score, Space, Step
 from autoslim.widths import Widths
 
 
@@ -69,6 +69,13 @@ class ConvexScorer:
 
     def score_many(self, widths: Sequence[Widths]) -> list[Score]:
         return [self.score(each) for each in widths]
+
+    def samples(
+        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+    ) -> list[Sample]:
+        """One image, so that there is nothing to race."""
+        scores = self.score_many(trials)
+        return [Sample(np.array([score.loss]), np.array([score.accuracy])) for score in scores]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,345 @@
+"""Forward passes that share their beginning: what sub-networks have in common is computed once.
+
+Sub-networks that differ in one group run the same operators on the same numbers, up to the first operator that sees the
+group. A `Tape` knows the operators of a model's pass, in their order, whatever Python code called them; a `Shared` runs
+several sub-networks over one batch: the one that differs last runs whole and keeps what the others will read, and each
+of the others begins at its own first difference. Its code runs from the start all the same: operators before that point
+are not computed, they answer with what was kept, or with empty memory of the right shape if nobody reads it any more.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+_Ref = tuple[int, int]  # an operator's place in the pass, and which of its outputs
+
+
+class _Diverged(Exception):
+    """The pass took another way than the tape."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One operator of a pass: what it reads, by origin, and the storages that it reads and writes."""
+
+    func: Any
+    reads: tuple[Any, ...]
+    writes: tuple[int, ...]
+    outputs: tuple[_Ref | None, ...]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A place to begin at: what later operators read of earlier ones, and which of it they write to."""
+
+    cut: int
+    needed: frozenset[_Ref]
+    written: frozenset[_Ref]
+
+
+class Tape:
+    """The operators of a model's forward pass, recorded on a small batch.
+
+    Args:
+        run: Runs the pass; of a network at full width.
+    """
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        recorder = _Recorder()
+        with torch.no_grad(), recorder:
+            output = run()
+        self.calls = recorder.calls
+        self._results, self._made, self._storages = recorder.results, recorder.made, recorder.storages
+        self._output = [self._made.get(_key(leaf)) for leaf in _tensors(output)]
+        self._starts: dict[int, _Start] = {}
+
+    def first_difference(self, run: Callable[[], Any]) -> int:
+        """The first operator of another pass that does not read what the recorded one read.
+
+        Args:
+            run: The other pass, on the same batch; it is broken off there.
+        """
+        follower = _Comparer(self.calls, self._results, self._made)
+        try:
+            with torch.no_grad(), follower:
+                run()
+        except _Diverged:
+            pass
+        return follower.at
+
+    def start(self, cut: int) -> _Start:
+        """What must be known to begin at operator `cut`; the beginning itself where that can't be told apart."""
+        if cut not in self._starts:
+            later = self.calls[cut:]
+            read = {ref for call in later for ref in call.reads if isinstance(ref, tuple) and len(ref) == 2}
+            needed = {ref for ref in (*read, *self._output) if ref is not None and ref[0] < cut}
+            stores = {storage for call in later for storage in call.writes}
+            written = [ref for ref in needed if self._storages[ref] in stores]
+            shared = len({self._storages[ref] for ref in written}) < sum(
+                self._storages[ref] in {self._storages[one] for one in written} for ref in needed
+            )
+            self._starts[cut] = (
+                _Start(0, frozenset(), frozenset()) if shared else _Start(cut, frozenset(needed), frozenset(written))
+            )
+        return self._starts[cut]
+
+
+class Shared:
+    """Sub-networks over one batch, each from its own first difference on.
+
+    Args:
+        tape: Of the model; None computes every pass whole.
+        cuts: Per sub-network the operator at which it begins to differ from all the others' common base.
+
+    Attributes:
+        order: The order in which `run` is to be called: the one that differs last leads.
+        computed: Operators that were computed, of `total`.
+    """
+
+    def __init__(self, tape: Tape | None, cuts: Sequence[int]) -> None:
+        self._tape = tape
+        self.order = sorted(range(len(cuts)), key=lambda at: (-cuts[at], at))
+        self.computed = self.total = 0
+        if tape is not None:
+            starts = [tape.start(cut) for cut in cuts]
+            self._starts = starts
+            self._leader = _Leader(tape, {at: starts[at] for at in self.order[1:]})
+
+    def run(self, at: int, model: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Any:
+        """The output of sub-network `at`, which `model` runs; call in the given order."""
+        tape = self._tape
+        if tape is None or (at != self.order[0] and self._leader.failed):
+            return model(images)
+        self.total += len(tape.calls)
+        if at == self.order[0]:
+            self.computed += len(tape.calls)
+            with self._leader:
+                return model(images)
+        follower = _Follower(tape, self._starts[at], self._leader, at)
+        try:
+            with follower:
+                output = model(images)
+            follower.finish()
+        except _Diverged as error:
+            self._leader.failed = True
+            warnings.warn(
+                f"A forward pass took another way than the recorded one ({error}); sub-networks are computed whole on "
+                "this batch. Turn reuse off if this comes often.",
+                stacklevel=2,
+            )
+            self.computed += len(tape.calls)
+            return model(images)
+        self.computed += len(tape.calls) - self._starts[at].cut
+        return output
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every operator, and keeps all results: a small batch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+        self.results: list[Any] = []
+        self.made: dict[Any, _Ref] = {}
+        self.storages: dict[_Ref, int] = {}
+        self._keep: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reads = _reads(self.made, args, kwargs)
+        self._keep += _tensors((args, kwargs))  # or their memory is used again, and two tensors have one key
+        writes = tuple(_storage(tensor) for tensor in _written(func, args, kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        at, refs = len(self.calls), []
+        given = {id(tensor) for tensor in _tensors((args, kwargs))}  # written to and given back: nothing new
+        for index, leaf in enumerate(tree_leaves(out)):
+            if isinstance(leaf, torch.Tensor) and id(leaf) in given:
+                refs.append(self.made.get(_key(leaf)))
+            elif isinstance(leaf, torch.Tensor):
+                ref = self.made.setdefault(_key(leaf), (at, index))
+                self.storages.setdefault(ref, _storage(leaf))
+                refs.append(ref)
+            else:
+                refs.append(None)
+        self.calls.append(_Call(func, reads, writes, tuple(refs)))
+        self.results.append(out)
+        return out
+
+
+class _Comparer(TorchDispatchMode):
+    """Answers as recorded, for as long as the operators read the same."""
+
+    def __init__(self, calls: Sequence[_Call], results: Sequence[Any], made: dict[Any, _Ref]) -> None:
+        super().__init__()
+        self._calls, self._results, self._made = calls, results, made
+        self.at = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.at == len(self._calls):
+            raise _Diverged
+        call = self._calls[self.at]
+        if func is not call.func or _reads(self._made, args, kwargs) != call.reads:
+            raise _Diverged
+        self.at += 1
+        return _returned(func, args, kwargs or {}, tree_map_only(torch.Tensor, _fresh, self._results[self.at - 1]))
+
+
+class _Leader(TorchDispatchMode):
+    """Computes everything, and keeps what the followers will read."""
+
+    def __init__(self, tape: Tape, starts: dict[int, _Start]) -> None:
+        super().__init__()
+        self._tape, self._at = tape, 0
+        self._until = max((start.cut for start in starts.values()), default=0)
+        self._wanted = {ref for start in starts.values() for ref in start.needed}
+        self._copies: dict[int, list[tuple[int, _Start]]] = {}
+        for at, start in starts.items():
+            self._copies.setdefault(start.cut, []).append((at, start))
+        self.failed = False
+        self.kept: dict[_Ref, torch.Tensor] = {}
+        self.copies: dict[tuple[int, _Ref], torch.Tensor] = {}
+        self.shapes: list[tuple[Any, ...]] = []
+        self.forms: list[tuple[list[Any], Any]] = []  # of the outputs
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        at, self._at = self._at, self._at + 1
+        if at > self._until or self.failed:
+            return func(*args, **(kwargs or {}))
+        if at >= len(self._tape.calls) or func is not self._tape.calls[at].func:
+            self.failed = True
+            return func(*args, **(kwargs or {}))
+        for follower, start in self._copies.get(at, ()):
+            for ref in start.written:  # whoever comes first to write to it would change it for the others
+                self.copies[follower, ref] = self.kept[ref].clone()
+        shapes = _shapes(args, kwargs)
+        out = func(*args, **(kwargs or {}))
+        leaves, form = tree_flatten(out)
+        for leaf, ref in zip(leaves, self._tape.calls[at].outputs, strict=True):
+            if ref in self._wanted and ref[0] == at:
+                self.kept[ref] = leaf
+        self.shapes.append(shapes)
+        self.forms.append(([_form(leaf) for leaf in leaves], form))
+        return out
+
+
+class _Follower(TorchDispatchMode):
+    """Answers what was kept, up to the cut, and computes from there on."""
+
+    def __init__(self, tape: Tape, start: _Start, leader: _Leader, index: int) -> None:
+        super().__init__()
+        self._calls, self._start, self._leader, self._index = tape.calls, start, leader, index
+        self._at = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        at, self._at = self._at, self._at + 1
+        if at >= len(self._calls) or func is not self._calls[at].func:
+            raise _Diverged(f"operator {at} is {func}")
+        if at >= self._start.cut:
+            return func(*args, **(kwargs or {}))
+        if _shapes(args, kwargs) != self._leader.shapes[at]:
+            raise _Diverged(f"operator {at}, {func}, reads other shapes")
+        if _is_view(func) and not any(ref in self._start.needed for ref in self._calls[at].outputs):
+            return func(*args, **(kwargs or {}))
+        leaves, form = self._leader.forms[at]
+        made = [self._answer(at, ref, leaf) for ref, leaf in zip(self._calls[at].outputs, leaves, strict=True)]
+        return _returned(func, args, kwargs or {}, tree_unflatten(made, form))
+
+    def _answer(self, at: int, ref: _Ref | None, leaf: Any) -> Any:
+        if not isinstance(leaf, _Form):
+            return leaf
+        if ref in self._start.written:
+            return _fresh(self._leader.copies[self._index, ref])
+        if ref in self._start.needed:
+            return _fresh(self._leader.kept[ref])
+        return torch.empty_strided(leaf.shape, leaf.stride, dtype=leaf.dtype, device=leaf.device)
+
+    def finish(self) -> None:
+        if self._at != len(self._calls):
+            raise _Diverged(f"{self._at} operators, expected {len(self._calls)}")
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A tensor without its numbers."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _form(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return _Form(tuple(leaf.shape), leaf.stride(), leaf.dtype, leaf.device)
+    return leaf
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _shapes(args: Any, kwargs: Any) -> tuple[Any, ...]:
+    return tuple(leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in tree_leaves((args, kwargs)))
+
+
+def _reads(made: dict[Any, _Ref], args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """Per argument the output that it is, or the shape of what came from outside, or the plain value."""
+    return tuple(
+        made.get(_key(leaf), ("given", leaf.shape, leaf.dtype))
+        if isinstance(leaf, torch.Tensor)
+        else ("value", leaf, 0)
+        for leaf in tree_leaves((args, kwargs))
+    )
+
+
+def _fresh(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory in a tensor of its own: autograd marks a view when it first sees it, and refuses one it knows."""
+    return tensor.detach()
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _key(tensor: torch.Tensor) -> Any:
+    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _is_view(func: Any) -> bool:
+    returns = func._schema.returns
+    return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+
+
+def _given(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """Each argument's declaration and value."""
+    for at, argument in enumerate(func._schema.arguments):
+        if at < len(args):
+            yield argument, args[at]
+        elif argument.name in kwargs:
+            yield argument, kwargs[argument.name]
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    declared = [value for one, value in _given(func, args, kwargs) if one.alias_info and one.alias_info.is_write]
+    return _tensors(declared)
+
+
+def _returned(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
+    """The outputs, where an operator that writes to an argument gives that very argument back."""
+    returns = func._schema.returns
+    if not any(one.alias_info is not None and one.alias_info.is_write for one in returns):
+        return out
+    names = {
+        next(iter(one.alias_info.before_set)): value
+        for one, value in _given(func, args, kwargs)
+        if one.alias_info is not None and one.alias_info.is_write
+    }
+    outs = [
+        value if one.alias_info is None else names[next(iter(one.alias_info.before_set))]
+        for one, value in zip(returns, (out,) if len(returns) == 1 else out, strict=True)
+    ]
+    return outs[0] if len(outs) == 1 else tuple(outs)

@@ -1,0 +1,97 @@
+"""Passes that share their beginning: the numbers are those of whole passes, for any model's code."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from autoslim import Supernet, trace_channels
+from autoslim.replay import Shared, Tape
+from autoslim.score import SupernetScorer
+from autoslim.tasks import TASKS
+from autoslim.testing.random_cnn import RandomCNN
+
+BATCHES = [
+    (torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(i)), torch.arange(6) % 5) for i in range(3)
+]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reused_samples_equal_whole_ones(seed: int):
+    kinds = ["inverted", "dense", "concat", "split", "shuffle", "residual", "squeeze"]
+    model = RandomCNN([(kinds[(seed + at) % 7], 8) for at in range(3)], seed=seed).eval()
+    net = Supernet(model, trace_channels(model, BATCHES[0][0]))
+    scorer = SupernetScorer(net, TASKS["classification"], calibration=[x for x, _ in BATCHES], search=BATCHES)
+    base = net.graph.random_widths(seed)
+    free = [g for g in net.graph.groups if base[g.name] > g.candidates[0]]
+    trials = [base.replace({g.name: g.candidates[0]}) for g in free]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a pass that diverges from the tape would be computed whole, and say so
+        reused = scorer.samples(trials, base=base)
+    for trial, one, whole in zip(trials, reused, scorer.samples(trials), strict=True):
+        assert (one.loss == whole.loss).all(), trial
+
+
+def test_operators_before_the_difference_are_not_computed():
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 4) for _ in range(6)]
+    relu = nn.ReLU(inplace=True)
+
+    def run(last: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        for layer in layers:
+            x = relu(layer(x)) + x
+        return last(x)
+
+    x = torch.randn(2, 4)
+    a, b = nn.Linear(4, 3), nn.Linear(4, 2)
+    tape = Tape(lambda: run(a, x))
+    cut = tape.first_difference(lambda: run(b, x))
+    shared = Shared(tape, [cut, cut])
+    with torch.no_grad():
+        results = [shared.run(at, lambda y, last=last: run(last, y), x) for at, last in ((0, a), (1, b))]
+        assert [torch.equal(r, run(last, x)) for r, last in zip(results, (a, b), strict=True)] == [True, True]
+    assert shared.total == 2 * len(tape.calls)
+    assert shared.computed == 2 * len(tape.calls) - cut
+    assert cut >= len(tape.calls) - 3
+
+
+def test_what_is_written_to_later_is_kept_apart():
+    """The second layer's input is changed in place after the cut, by whoever comes first."""
+    first, add = nn.Linear(4, 4), torch.ones(4)
+
+    def run(last: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        y = first(x)
+        z = last(y)
+        return z + y.mul_(2).sum(1, keepdim=True) + add[0]
+
+    x = torch.randn(3, 4)
+    lasts = [nn.Linear(4, 3), nn.Linear(4, 2), nn.Linear(4, 1)]
+    tape = Tape(lambda: run(lasts[0], x))
+    cuts = [tape.first_difference(lambda last=last: run(last, x)) for last in lasts[1:]]
+    shared = Shared(tape, [*cuts, cuts[0]])
+    order = [lasts[1], lasts[2], lasts[0]]
+    with torch.no_grad():
+        for at in shared.order:
+            got = shared.run(at, lambda y, at=at: run(order[at], y), x)
+            assert torch.equal(got, run(order[at], x))
+
+
+def test_pass_that_goes_another_way_is_computed_whole_and_says_so():
+    flag = [False]
+    a, b = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def run(last: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(x)
+        x = torch.sigmoid(x) if flag[0] else torch.tanh(x)
+        return last(x)
+
+    x = torch.randn(2, 4)
+    tape = Tape(lambda: run(a, x))
+    shared = Shared(tape, [tape.first_difference(lambda: run(b, x))] * 2)
+    with torch.no_grad():
+        shared.run(0, lambda y: run(a, y), x)
+        flag[0] = True
+        with pytest.warns(UserWarning, match="took another way"):
+            got = shared.run(1, lambda y: run(b, y), x)
+        assert torch.equal(got, run(b, x))
