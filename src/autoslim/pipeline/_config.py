@@ -46,8 +46,7 @@ class RunConfig:
     rewrite: bool = False
     """Search the network rewritten over its layers, where numbers in its own code keep widths from changing."""
     finalists: int = 0
-    """Networks per budget, uniform among them, that are trained alone for a short while before the best of them is
-    retrained; 0: the found network is."""
+    """Networks per budget, uniform among them, of which a short training chooses the one to retrain; 0: no choice."""
     finalist_epochs: int = 0
     """Epochs of the finalists' last rung, each earlier one half of the next; 0: half of those of the retraining."""
     search: Greedy = field(default_factory=Greedy)
