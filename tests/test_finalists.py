@@ -221,6 +221,21 @@ def test_a_find_wins_against_a_crippled_uniform(job, monkeypatch):
     assert "'found' wins. 'found' against 'uniform': +" in note
 
 
+def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
+    found = job.search()[:1]
+    job.graph = job.graph.limit("stage3*", min=16, divisor=8)
+    job.config = replace(job.config, limit=("stage3*:min=16,divisor=8",))
+    (candidates,) = _finalists.enroll(job, found)
+    uniform = candidates["uniform"].widths
+    limited = [group for group in job.graph.groups if group.name.startswith("stage3") and group.frozen is None]
+    assert limited
+    assert all(uniform[group.name] in group.candidates for group in limited)
+    assert job.config.budgets[0].holds(candidates["uniform"].costs, job.base)
+    ratios = [uniform[g.name] / g.size for g in job.graph.groups if g.frozen is None and g not in limited]
+    assert max(ratios) - min(ratios) < 0.13  # one ratio, rounded down to one of eight channels or more
+    assert 0.25 < min(ratios) < 1
+
+
 def test_candidates_of_another_search_are_refused(job):
     found = job.search()[:1]
     choose_finalists(job, found)

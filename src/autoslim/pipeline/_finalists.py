@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autoslim.candidates import make_candidates
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.run_folder import read_json, write_json
 from autoslim.search import METHODS, Found, Greedy, Method, Score, Step, Uniform
+from autoslim.search._base import costs_of
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -143,7 +145,8 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     """The candidates of each budget by name, uniform first, equal ones once; kept in `finalists.json`."""
     path = job.folder.path / _ENROLLED
     if not path.exists():
-        columns = {UNIFORM: _search(job, UNIFORM, Uniform()), FOUND: found}
+        uniform = _allowed_uniform(job) if job.config.limit else _search(job, UNIFORM, Uniform())
+        columns = {UNIFORM: uniform, FOUND: found}
         for name, method in list(rivals_of(job.config.search).items())[: job.config.finalists - 2]:
             columns[name] = _search(job, name, method)
         rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
@@ -184,6 +187,33 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
     )
     seconds = time.monotonic() - started
     job.folder.append("times.jsonl", {"finalists_search": name, "search_seconds": round(seconds, 3)})
+    return found
+
+
+def _allowed_uniform(job: "Job") -> list[Found]:
+    """The uniform networks where the user limits widths, which one that may be retrained has to obey.
+
+    Each group takes the widest that it may, up to one ratio: a candidate where it is limited, any atoms elsewhere.
+    """
+    free = [group for group in job.graph.groups if group.frozen is None]
+    allowed = {
+        group.name: group.candidates
+        if group.candidates != make_candidates(group.size, group.atom)
+        else tuple(range(group.atom, group.size + 1, group.atom))
+        for group in free
+    }
+    ratios = sorted({width / group.size for group in free for width in allowed[group.name]})
+    rows = [
+        job.space.widest.replace(
+            {g.name: max([w for w in allowed[g.name] if w / g.size <= ratio] or allowed[g.name][:1]) for g in free}
+        )
+        for ratio in ratios
+    ]
+    costs = costs_of(job.costs, rows)
+    found: list[Found] = []
+    for budget in job.config.budgets:
+        at = max([at for at, cost in enumerate(costs) if budget.holds(cost, job.base)], default=0)
+        found.append(Found(budget, rows[at], costs[at], job.scorer.score(rows[at])))
     return found
 
 
