@@ -24,7 +24,8 @@ CONFIG = RunConfig(
     search_images=60,
     baselines="none",
     finalists=3,
-    train=TrainConfig(epochs_supernet=1, epochs_retrain=4, batch_size=64, augment="none"),
+    finalist_epochs=2,
+    train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=64, augment="none"),
 )
 
 
@@ -195,7 +196,7 @@ def job(done, tmp_path):
     for name in ("finalists.json", "finalists.jsonl"):
         (again / name).unlink()
     job = reopen_job(again, shown=QUIET)
-    job.config = replace(job.config, budget=("macs<=50%",), finalists=2, finalist_epochs=4)
+    job.config = replace(job.config, budget=("macs<=50%",), finalists=2, finalist_epochs=3)
     job.train_supernet()
     return job
 
@@ -238,6 +239,6 @@ def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
 
 def test_candidates_of_another_search_are_refused(job):
     found = job.search()[:1]
-    choose_finalists(job, found)
+    _finalists.enroll(job, found)
     with pytest.raises(RunFolderError, match=r"does not hold what the search found for 'macs<=50%'.*choose anew"):
-        choose_finalists(job, [narrowest(job)])
+        _finalists.enroll(job, [narrowest(job)])
