@@ -26,7 +26,7 @@ def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(
     ("name", "args"),
-    [("help", ["--help"]), *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile"))],
+    [("help", ["--help"]), *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile", "trust"))],
 )
 def test_help_is_golden(name, args):
     """It can't grow unseen: `AUTOSLIM_WRITE_GOLDEN=1 pytest tests/test_cli.py` writes it anew."""

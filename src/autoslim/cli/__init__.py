@@ -9,6 +9,7 @@ from autoslim._registry import unknown_name
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.trace import trace_command
+from autoslim.cli.trust import trust_command
 from autoslim.errors import AutoSlimError
 from autoslim.recipes import RECIPES
 
@@ -18,6 +19,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim run --resume DIR         go on with a run that was stopped
   autoslim trace MODEL [options]    show the channel groups of a network and what freezes the others
   autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
+  autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -26,6 +28,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run": run_command,
     "trace": trace_command,
     "profile": profile_command,
+    "trust": trust_command,
 }
 
 

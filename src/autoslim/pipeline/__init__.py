@@ -4,13 +4,16 @@ Each stage leaves a file that the next one reads; a run that was stopped goes on
 missing. The test images are touched by `Job.test` alone, after everything else has ended.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from autoslim.errors import BudgetError, RunFolderError
+from autoslim.errors import BudgetError
+from autoslim.pipeline._alone import Alone as Alone
+from autoslim.pipeline._alone import train_alone as train_alone
 from autoslim.pipeline._config import RunConfig as RunConfig
 from autoslim.pipeline._config import parse_shape as parse_shape
-from autoslim.pipeline._job import Job
+from autoslim.pipeline._job import Job as Job
+from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder
@@ -39,19 +42,9 @@ def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
 
     A finished run gets its report anew and nothing else. RunFolderError if model or data are no longer the same.
     """
-    run_folder, saved = RunFolder.open(Path(folder))
+    run_folder, _ = RunFolder.open(Path(folder))
     shown = shown or Shown()
     if (run_folder.path / "summary.json").exists():
         shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
-    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
-    job = Job(config, shown, saved["command"])
-    job.prepare()
-    for what, now in job.identity.items():
-        if saved.get(what) != now:
-            raise RunFolderError(
-                f"The {what} is not the one {folder} was started with; expected the same, or its stages would not fit "
-                "together. Restore it, or start a new run with another --out."
-            )
-    job.folder = run_folder
-    return job.finish()
+    return reopen_job(folder, shown=shown).finish()

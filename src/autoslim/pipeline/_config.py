@@ -9,6 +9,7 @@ from typing import Any, Literal
 from autoslim.budget import Budget
 from autoslim.costs import COSTS
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.pipeline._finalists import check_finalists
 from autoslim.search import Greedy
 from autoslim.train import TrainConfig
 
@@ -44,6 +45,10 @@ class RunConfig:
     """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
     rewrite: bool = False
     """Search the network rewritten over its layers, where numbers in its own code keep widths from changing."""
+    finalists: int = 0
+    """Networks per budget, uniform among them, of which a short training chooses the one to retrain; 0: no choice."""
+    finalist_epochs: int = 0
+    """Epochs of the finalists' last rung, each earlier one half of the next; 0: half of those of the retraining."""
     search: Greedy = field(default_factory=Greedy)
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -72,6 +77,7 @@ class RunConfig:
                 "RunConfig.rewrite and RunConfig.widen were both given; expected one: a rewritten network is not "
                 "widened. Drop one of them."
             )
+        check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
 

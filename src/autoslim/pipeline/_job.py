@@ -21,6 +21,7 @@ from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._finalists import choose_finalists
 from autoslim.pipeline._networks import Networks
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -46,6 +47,7 @@ class Job:
         self.config, self.shown, self.command = config, shown, command
         self.task = TASKS["classification"]
         self.spent: dict[str, float] = {}
+        self.notes: list[str] = []
 
     def finish(self) -> Path:
         """All stages after `prepare`; a stage whose file is there is not run again."""
@@ -53,7 +55,7 @@ class Job:
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
-        found = self.search()
+        found = self.choose_finalists(self.search())
         with self.timed("retrain"):
             places = self.retrain(found)
         write_json(self.folder.path / "summary.json", self.test(found, places))
@@ -203,6 +205,14 @@ class Job:
         images = [x for x, _ in self.batches(self.train_split.take(order[:_CALIBRATION]), whole=True)]
         return SupernetScorer(self.net, self.task, calibration=images, search=self.batches(self.judges))
 
+    def choose_finalists(self, found: list[Found]) -> list[Found]:
+        """With `finalists`, what is best after a short training alone; else what was found."""
+        if self.config.finalists:
+            with self.timed("finalists"):
+                found, self.notes = choose_finalists(self, found)
+            self.shown.line(f"finalists {self.took('finalists')}")
+        return found
+
     # 4. extract and retrain ----------------------------------------------------------------------------------------
 
     def retrain(self, found: list[Found]) -> dict[str, Path]:
@@ -333,7 +343,8 @@ class Job:
                 **{name: importlib.metadata.version(name) for name in packages},
             },
             "command": self.command,
-            "notes": [*self.data.notes, *self.graph.notes, *([self.start_note] if config.widen > 1 else [])],
+            "notes": [*self.data.notes, *self.graph.notes, *([self.start_note] if config.widen > 1 else []),
+                      *self.notes],
         }  # fmt: skip
 
     # what the stages share -----------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ from pathlib import Path
 from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
 from autoslim.report.read import check_widths, read_graph, read_steps, read_summary
+from autoslim.report.trust import read_ranking
 
 __all__ = ["write_report"]
 
 
 def write_report(folder: Path) -> Path:
     """Writes `report.html` into a run folder, from the `summary.json`, `search.jsonl` and `graph.json` in it.
+
+    `trust.json` gets a section if it is there, too.
 
     The page is self-contained (plotly.js is inlined once) and is written aside and then moved into place, so an
     older report is either replaced as a whole or left as it is.
@@ -23,14 +26,15 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        RunFolderError: One of the three files is missing or broken, or the page can't be written.
+        RunFolderError: One of the three files is missing, one of the four broken, or the page can't be written.
     """
     folder = Path(folder)
     file = folder / "summary.json"
     summary, steps = read_summary(file), read_steps(folder / "search.jsonl")
     graph = read_graph(folder / "graph.json")
     check_widths(file, summary, graph)
-    page = render_page(summary, steps, graph, plotly_js=_plotly_js())
+    ranking = read_ranking(folder / "trust.json")
+    page = render_page(summary, steps, graph, ranking=ranking, plotly_js=_plotly_js())
     return _write(folder / "report.html", page)
 
 

@@ -12,6 +12,7 @@ from autoslim.report.style import CSS, SCRIPT
 from autoslim.report.table import frozen_table, result_table, seconds_table, versions_table, widths_table
 from autoslim.report.text import outcome
 from autoslim.report.tradeoff import cost_picture, uniform_picture
+from autoslim.report.trust import Ranking, trust_picture
 
 # The browser itself holds the page to its promise: nothing is fetched, whatever the data or plotly.js ask for.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -21,10 +22,13 @@ _CAUTION = (
 )
 
 
-def render_page(summary: Summary, steps: Sequence[Step], graph: ChannelGraph, *, plotly_js: str) -> str:
-    """The whole page; `plotly_js` is inlined once."""
+def render_page(
+    summary: Summary, steps: Sequence[Step], graph: ChannelGraph, *, ranking: Ranking | None = None, plotly_js: str
+) -> str:
+    """The whole page; `plotly_js` is inlined once, `ranking` has a section where it was measured."""
     pictures = (widths_picture(graph, summary.budgets), cost_picture(summary, steps), uniform_picture(summary))
-    figures = {picture.name: picture.figure for picture in pictures if picture.figure is not None}
+    measured = [trust_picture(ranking)] if ranking is not None else []
+    figures = {picture.name: picture.figure for picture in (*pictures, *measured) if picture.figure is not None}
     widths, cost, uniform = (_figure(picture) for picture in pictures)
     return f"""<!doctype html>
 <html lang="en">
@@ -50,7 +54,7 @@ def render_page(summary: Summary, steps: Sequence[Step], graph: ChannelGraph, *,
 <section><h2>{_text(pictures[2].title)}</h2>
 {uniform}
 <p class="note">{_CAUTION}</p></section>
-{_frozen(graph)}
+{"".join(map(_section, measured))}{_frozen(graph)}
 {_notes(summary, graph)}
 {_origin(summary)}
 </main>
@@ -85,6 +89,10 @@ def _header(summary: Summary) -> str:
 {outcomes or "<li>No budget was asked for.</li>"}
 </ul>
 </header>"""
+
+
+def _section(picture: Picture) -> str:
+    return f"<section><h2>{_text(picture.title)}</h2>\n{_figure(picture)}</section>\n"
 
 
 def _figure(picture: Picture) -> str:

@@ -1,0 +1,62 @@
+"""`autoslim trust`: how well the supernet of a finished run ranks its sub-networks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.progress import Shown
+from autoslim.trust import measure_trust
+
+_NAMES = {"loss": "supernet, loss", "accuracy": "supernet, accuracy", "macs": "MACs alone"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustArgs:
+    """What `autoslim trust` takes."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of a finished run."""
+    samples: int = 12
+    """Sub-networks that are trained alone, spread over the MACs of the run's budgets."""
+    epochs: int = 0
+    """Epochs for each of them; 0: a quarter of those of the retraining."""
+
+
+def trust_command(args: list[str]) -> int:
+    """Measures the supernet's ranking; returns the exit code, 130 when it was interrupted."""
+    about = (
+        "Tells how well the supernet ranks: trains a few sub-networks alone and compares the two orders (Kendall's "
+        "tau). What was stopped goes on when called again."
+    )
+    given = tyro.cli(TrustArgs, args=args, prog="autoslim trust", description=about)
+    try:
+        trust = measure_trust(given.run, samples=given.samples, epochs=given.epochs, shown=Shown())
+    except KeyboardInterrupt:
+        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim trust {given.run}")
+        return 130
+    console = Console(highlight=False)
+    table = Table("order against accuracy alone", box=None)
+    for column in ("tau", "95% interval", "at like cost", "95% interval"):
+        table.add_column(column, justify="right")
+    for name, order in trust["orders"].items():
+        cells = [_say(order["tau"]), _range(order, ""), _say(order["within"]), _range(order, "within_")]
+        table.add_row(_NAMES[name], *cells)
+    console.print(table)
+    gain, low, high = map(_say, trust["gain"])
+    console.print(f"Supernet's loss over MACs alone: {gain}, 95% interval {low} to {high}.")
+    console.print(
+        f"{trust['samples']} samples of {trust['epochs']} epochs, {trust['images']} search images, "
+        f"{trust['image_macs']:.3g} image-MACs.", soft_wrap=True
+    )  # fmt: skip
+    return 0
+
+
+def _say(value: float | None) -> str:
+    return "none" if value is None else f"{value:+.2f}"
+
+
+def _range(order: dict[str, Any], prefix: str) -> str:
+    return f"{_say(order[prefix + 'low'])} to {_say(order[prefix + 'high'])}"

@@ -1,0 +1,304 @@
+"""Finalists: the best networks of several methods, trained alone in rungs; the search images name the winner.
+
+The supernet's ranking is a proxy: a lead of half a point in it may be gone after training alone. So for each budget
+the found network, the uniform one and as many others as asked for compete by successive halving (Jamieson and
+Talwalkar 2016): a rung trains all that are left, each rung twice as long as the one before, and keeps the better half.
+Three choices:
+
+- Each rung trains anew, with a whole learning-rate schedule: in the middle of a longer one, at a high learning rate,
+  networks are told apart by noise more than by worth, and nothing but lines of results needs to survive a kill.
+- Uniform is kept up to the last rung, where it meets the best of the others in the longest training.
+- There the other one wins if its lead in accuracy, image by image, is more than one standard error. Otherwise they are
+  tied, and uniform wins: whoever departs from it must be able to show why. So no winner is below uniform but by noise.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoslim.candidates import make_candidates
+from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.pipeline._alone import Alone, train_alone
+from autoslim.run_folder import read_json, write_json
+from autoslim.search import METHODS, Found, Greedy, Method, Score, Step, Uniform
+from autoslim.search._base import costs_of
+from autoslim.widths import Widths
+
+if TYPE_CHECKING:
+    from autoslim.pipeline._job import Job
+
+UNIFORM, FOUND = "uniform", "found"
+_LINES, _ENROLLED = "finalists.jsonl", "finalists.json"
+_DEAR = ("exhaustive",)  # methods that cost too much to be run beside the one that was asked for
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who won, and how the last rung ended.
+
+    Attributes:
+        winner: The name of the network that is retrained.
+        best: The best of the others in the last rung; `uniform` where there was none.
+        lead: Its accuracy less uniform's.
+        error: The standard error of `lead`, over images.
+        trained: All trainings on the way, by name and epochs.
+    """
+
+    winner: str
+    best: str
+    lead: float
+    error: float
+    trained: Mapping[tuple[str, int], Alone]
+
+
+# Who wins -----------------------------------------------------------------------------------------------------------
+
+
+def rungs_of(num: int, longest: int) -> list[tuple[int, int]]:
+    """Networks and epochs of each rung: both halve, the last rung has two and trains the longest.
+
+    >>> rungs_of(6, 16), rungs_of(2, 16), rungs_of(1, 16)
+    ([(6, 4), (3, 8), (2, 16)], [(2, 16)], [])
+    """
+    sizes: list[int] = []
+    while num > 1:
+        sizes.append(num)
+        num = 1 if num == 2 else math.ceil(num / 2)
+    return [(size, max(1, longest >> (len(sizes) - 1 - rung))) for rung, size in enumerate(sizes)]
+
+
+def halve(names: Sequence[str], longest: int, train: Callable[[str, int], Alone]) -> Choice:
+    """Successive halving among `names`, uniform always with them.
+
+    Args:
+        names: Of the candidates; `UNIFORM` is one of them.
+        longest: Epochs of the last rung.
+        train: Trains a network alone for so many epochs; asked once for the same two.
+    """
+    left, trained = list(names), dict[tuple[str, int], Alone]()
+    for size, epochs in rungs_of(len(names), longest):
+        left = [*[name for name in left if name != UNIFORM][: size - 1], UNIFORM]
+        for name in left:
+            if (name, epochs) not in trained:
+                trained[name, epochs] = train(name, epochs)
+        rung = {name: trained[name, epochs] for name in left}
+        left.sort(key=lambda name: (-rung[name].accuracy, rung[name].loss))
+    best = next((name for name in left if name != UNIFORM), UNIFORM)
+    if best == UNIFORM:
+        return Choice(UNIFORM, best, 0.0, 0.0, trained)
+    lead, error = compare_paired(trained[best, longest].metrics, trained[UNIFORM, longest].metrics)
+    return Choice(best if lead > error else UNIFORM, best, lead, error, trained)
+
+
+def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Mean difference over the same images, and its standard error; infinite for a single image.
+
+    >>> compare_paired([1, 1, 0, 1], [0, 1, 0, 1])
+    (0.25, 0.25)
+    """
+    difference = np.asarray(ours, dtype=np.float64) - np.asarray(theirs, dtype=np.float64)
+    error = difference.std(ddof=1) / math.sqrt(len(difference)) if len(difference) > 1 else math.inf
+    return float(difference.mean()), float(error)
+
+
+# Who competes -------------------------------------------------------------------------------------------------------
+
+
+def rivals_of(search: Any) -> dict[str, Method]:
+    """Searches whose networks may compete with those of `search`, the likeliest first."""
+    greedy = search if isinstance(search, Greedy) else Greedy()
+    normalize = "none" if greedy.normalize == "cost" else "cost"
+    metric = "accuracy" if greedy.metric == "loss" else "loss"
+    rivals: dict[str, Method] = {} if greedy is search else {"greedy": greedy}
+    rivals[f"greedy, normalize={normalize}"] = replace(greedy, normalize=normalize)
+    rivals |= {
+        name: METHODS[name]()
+        for name in METHODS
+        if name not in _DEAR and METHODS[name] not in (Greedy, Uniform, type(search))
+    }
+    rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
+    return rivals
+
+
+def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str) -> None:
+    """Raises ConfigError for settings that can't be met."""
+    rivals = rivals_of(search)
+    if finalists != 0 and not 2 <= finalists <= 2 + len(rivals):
+        raise ConfigError(
+            f"RunConfig.finalists is {finalists}; expected 0 (off), or from 2 (the found and the uniform network) to "
+            f"{2 + len(rivals)} (with {'; '.join(rivals)}). Write for instance --finalists 2."
+        )
+    if finalists and retrain == "none":
+        raise ConfigError(
+            'RunConfig.finalists was given, but retrain="none"; expected networks that are trained. Drop one of them.'
+        )
+    if epochs < 0:
+        raise ConfigError(f"RunConfig.finalist_epochs is {epochs}; expected 1 or more, or 0 for half the retraining.")
+
+
+def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
+    """The candidates of each budget by name, uniform first, equal ones once; kept in `finalists.json`."""
+    path = job.folder.path / _ENROLLED
+    if not path.exists():
+        uniform = _allowed_uniform(job) if job.config.limit else _search(job, UNIFORM, Uniform())
+        columns = {UNIFORM: uniform, FOUND: found}
+        for name, method in list(rivals_of(job.config.search).items())[: job.config.finalists - 2]:
+            columns[name] = _search(job, name, method)
+        rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
+        budgets = [{"budget": each.budget.text, "candidates": row} for each, row in zip(found, rows, strict=True)]
+        write_json(path, {"_type": "Finalists", "_version": 1, "budgets": budgets})
+    saved = read_json(path, kind="Finalists")["budgets"]
+    enrolled: list[dict[str, Found]] = []
+    for each, row in zip(found, saved, strict=True):
+        candidates = {name: _read(each, data) for name, data in row["candidates"].items()}
+        if row["budget"] != each.budget.text or each.widths not in [other.widths for other in candidates.values()]:
+            raise RunFolderError(
+                f"`{_ENROLLED}` in {job.folder.path} does not hold what the search found for {each.budget.text!r}; "
+                f"expected the candidates of this run. Delete it and `{_LINES}` to choose anew."
+            )
+        for name, other in candidates.items():
+            if not each.budget.holds(other.costs, job.base):
+                raise BudgetError(
+                    f"Finalist {name!r} costs {dict(other.costs)}; expected no more than {each.budget.text!r} allows. "
+                    "Choose fewer finalists, or repair that search method."
+                )
+        enrolled.append(candidates)
+    return enrolled
+
+
+def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
+    """Every budget's network of one method; its steps are on the disk before the next, as those of the main search."""
+    file = f"finalists-{re.sub('[^a-z]+', '-', name)}.jsonl"
+    done = [Step.from_json(line) for line in job.folder.lines(file)]
+    started = time.monotonic()
+    found = method.search(
+        job.space,
+        job.costs,
+        job.config.budgets,
+        job.scorer,
+        base=job.base,
+        done=done,
+        on_step=lambda step: job.folder.append(file, step.to_json()),
+    )
+    seconds = time.monotonic() - started
+    job.folder.append("times.jsonl", {"finalists_search": name, "search_seconds": round(seconds, 3)})
+    return found
+
+
+def _allowed_uniform(job: "Job") -> list[Found]:
+    """The uniform networks where the user limits widths, which one that may be retrained has to obey.
+
+    Each group takes the widest that it may, up to one ratio: a candidate where it is limited, any atoms elsewhere.
+    """
+    free = [group for group in job.graph.groups if group.frozen is None]
+    allowed = {
+        group.name: group.candidates
+        if group.candidates != make_candidates(group.size, group.atom)
+        else tuple(range(group.atom, group.size + 1, group.atom))
+        for group in free
+    }
+    ratios = sorted({width / group.size for group in free for width in allowed[group.name]})
+    rows = [
+        job.space.widest.replace(
+            {g.name: max([w for w in allowed[g.name] if w / g.size <= ratio] or allowed[g.name][:1]) for g in free}
+        )
+        for ratio in ratios
+    ]
+    costs = costs_of(job.costs, rows)
+    found: list[Found] = []
+    for budget in job.config.budgets:
+        at = max([at for at, cost in enumerate(costs) if budget.holds(cost, job.base)], default=0)
+        found.append(Found(budget, rows[at], costs[at], job.scorer.score(rows[at])))
+    return found
+
+
+def _distinct(candidates: Mapping[str, Found]) -> dict[str, Any]:
+    """As JSON, without those whose widths an earlier one has."""
+    first = {found.widths: name for name, found in reversed(list(candidates.items()))}
+    return {
+        name: {"widths": dict(found.widths), "costs": dict(found.costs), **vars(found.score)}
+        for name, found in candidates.items()
+        if first[found.widths] == name
+    }
+
+
+def _read(found: Found, data: Mapping[str, Any]) -> Found:
+    return Found(found.budget, Widths(data["widths"]), data["costs"], Score(data["loss"], data["accuracy"]))
+
+
+# The stage ----------------------------------------------------------------------------------------------------------
+
+
+def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], list[str]]:
+    """The winner for each budget, and a sentence on each for the summary.
+
+    Every training is a line of `finalists.jsonl`, every choice another; a stage that was stopped goes on after the
+    last line and ends in the same file.
+
+    Args:
+        job: A run after its search.
+        found: What the search found.
+    """
+    longest = job.config.finalist_epochs or max(1, job.config.train.epochs_retrain // 2)
+    lines = job.folder.lines(_LINES)
+    done = {(line["budget"], line["name"], line["epochs"]): line for line in lines if line["_type"] == "Finalist"}
+    decided = {line["budget"] for line in lines if line["_type"] == "Choice"}
+    winners: list[Found] = []
+    notes: list[str] = []
+    for each, candidates in zip(found, enroll(job, found), strict=True):
+        text = each.budget.text
+
+        def train(name: str, epochs: int, text: str = text, candidates: Mapping[str, Found] = candidates) -> Alone:
+            return _train(job, text, name, candidates[name].widths, epochs, done.get((text, name, epochs)))
+
+        choice = halve(list(candidates), longest, train)
+        if text not in decided:
+            told = {"budget": text, "winner": choice.winner, "best": choice.best, "lead": choice.lead}
+            told |= {"error": choice.error, **_spent(choice)}
+            job.folder.append(_LINES, {"_type": "Choice", "_version": 1, **told})
+        notes.append(f"Finalists for {text}: {_tell(choice, list(candidates))}")
+        job.shown.line(f"finalists {text}: {_tell(choice, list(candidates))}")
+        winners.append(candidates[choice.winner])
+    return winners, notes
+
+
+def _train(job: "Job", budget: str, name: str, widths: Widths, epochs: int, line: Mapping[str, Any] | None) -> Alone:
+    """One training alone, or the line that an earlier session left of it."""
+    if line is not None:
+        if line["widths"] != dict(widths):
+            raise RunFolderError(
+                f"`{_LINES}` in {job.folder.path} holds other widths for {name!r} under {budget!r} than "
+                f"`{_ENROLLED}`; expected the same. Delete both to choose anew."
+            )
+        return Alone.from_json(line)
+    started = time.monotonic()
+    alone = train_alone(job, widths, epochs, name=f"finalist {name}")
+    kind = {"_type": "Finalist", "_version": 1, "budget": budget, "name": name}
+    job.folder.append(_LINES, {**kind, "widths": dict(widths), **alone.to_json()})
+    seconds = round(time.monotonic() - started, 3)
+    job.folder.append(
+        "times.jsonl", {"finalist": name, "budget": budget, "epochs": epochs, "finalist_seconds": seconds}
+    )
+    return alone
+
+
+def _spent(choice: Choice) -> dict[str, float]:
+    trainings = choice.trained.values()
+    return {"epochs": sum(a.epochs for a in trainings), "image_macs": sum(a.image_macs for a in trainings)}
+
+
+def _tell(choice: Choice, names: Sequence[str]) -> str:
+    if choice.best == UNIFORM:
+        return f"all of {', '.join(names)} are one network; nothing was trained."
+    spent = _spent(choice)
+    lead = f"{100 * choice.lead:+.2f} points, standard error {100 * choice.error:.2f}"
+    verdict = "within noise, so uniform is kept" if abs(choice.lead) <= choice.error else "more than noise"
+    return (
+        f"of {len(names)} trained alone, {choice.winner!r} wins. {choice.best!r} against {UNIFORM!r}: {lead}, "
+        f"{verdict}. Spent {spent['epochs']} epochs, {spent['image_macs']:.3g} image-MACs."
+    )

@@ -1,0 +1,30 @@
+"""A run folder made into a job again, for work on what the run left."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from autoslim.errors import RunFolderError
+from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._job import Job
+from autoslim.progress import Shown
+from autoslim.run_folder import RunFolder
+
+
+def reopen_job(folder: str | Path, *, shown: Shown | None = None) -> Job:
+    """The job of a run folder, prepared: data loaded, network built and traced, nothing trained yet.
+
+    Raises:
+        RunFolderError: Model or data are no longer those that the run was started with.
+    """
+    run_folder, saved = RunFolder.open(Path(folder))
+    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
+    job = Job(config, shown or Shown(), saved["command"])
+    job.prepare()
+    for what, now in job.identity.items():
+        if saved.get(what) != now:
+            raise RunFolderError(
+                f"The {what} is not the one {folder} was started with; expected the same, or its stages would not fit "
+                "together. Restore it, or start a new run with another --out."
+            )
+    job.folder = run_folder
+    return job
