@@ -30,7 +30,6 @@ from autoslim.score import SupernetScorer  # noqa: E402
 from autoslim.search import Exhaustive, Greedy, Method, Sample, Space, Step, Uniform  # noqa: E402
 from supernet import CALIBRATION, CHUNK, TASK, Trained, obtain_supernet  # noqa: E402
 
-BUDGETS = [Budget.parse(f"macs<={share}%") for share in (70, 60, 50, 40, 30)]
 METHODS: dict[str, Method] = {"greedy": Greedy(), "uniform": Uniform(), "exhaustive": Exhaustive()}
 SWITCHES: dict[str, Method] = {
     "no race": Greedy(race=False),
@@ -72,12 +71,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="supernets and rows are kept here")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--budgets", default="70,60,50,40,30", help="shares of the MACs, in percent")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(2)
     seeds = [int(seed) for seed in args.seeds.split(",")]
-    kept = args.work / "rows.jsonl"
+    budgets = [Budget.parse(f"macs<={share}%") for share in args.budgets.split(",")]
+    kept = args.work / f"rows-{args.budgets}.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for seed in seeds:
         methods = METHODS | (SWITCHES if seed == seeds[0] else {})
@@ -85,11 +86,11 @@ def main() -> None:
         if waiting:
             trained = obtain_supernet(args.data, seed, args.epochs, args.work)
             for name, method in waiting.items():
-                new = measure(trained, seed, name, method)
+                new = measure(trained, seed, name, method, budgets)
                 rows += new
                 with kept.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)
-    result = summarise(rows, seeds, args.epochs)
+    result = summarise(rows, seeds, args.epochs, args.budgets)
     text = json.dumps(result, indent=1)
     if args.out:
         args.out.write_text(text + "\n")
@@ -100,7 +101,7 @@ def is_of(row: dict[str, Any], seed: int, name: str) -> bool:
     return row["seed"] == seed and row["method"] == name
 
 
-def measure(trained: Trained, seed: int, name: str, method: Method) -> list[dict[str, Any]]:
+def measure(trained: Trained, seed: int, name: str, method: Method, budgets: list[Budget]) -> list[dict[str, Any]]:
     """One search, and the test accuracy of what it found: a row per budget."""
     graph = trained.net.graph
     cost = make_cost("macs", graph)
@@ -118,7 +119,7 @@ def measure(trained: Trained, seed: int, name: str, method: Method) -> list[dict
         reached.append(told)
 
     base = {"macs": cost(graph.max_widths())}
-    found = method.search(space, {"macs": cost}, BUDGETS, scorer, base=base, on_step=on_step)
+    found = method.search(space, {"macs": cost}, budgets, scorer, base=base, on_step=on_step)
     seconds, processed = time.perf_counter() - wall, time.process_time() - processor
     rows: list[dict[str, Any]] = []
     for each in found:
@@ -135,7 +136,7 @@ def measure(trained: Trained, seed: int, name: str, method: Method) -> list[dict
     return rows
 
 
-def summarise(rows: list[dict[str, Any]], seeds: list[int], epochs: int) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]], seeds: list[int], epochs: int, budgets: str) -> dict[str, Any]:
     """The figures that follow from the rows; accuracies in points."""
 
     def of(seed: int, name: str) -> dict[str, dict[str, Any]]:
@@ -163,7 +164,7 @@ def summarise(rows: list[dict[str, Any]], seeds: list[int], epochs: int) -> dict
         if of(seeds[0], name)
     }
     return {
-        "command": f"python benchmarks/search.py --seeds {','.join(map(str, seeds))} --epochs {epochs}",
+        "command": f"python benchmarks/search.py --seeds {','.join(map(str, seeds))} --epochs {epochs} --budgets {budgets}",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "speedup": round(statistics.median(speed("greedy", seed, "seconds") for seed in seeds), 2),
         "speedup_processor": round(statistics.median(speed("greedy", seed, "processor_seconds") for seed in seeds), 2),

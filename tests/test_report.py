@@ -74,7 +74,7 @@ def make_summary(**changes: Any) -> dict[str, Any]:
 
 def make_step(step: int, **changes: Any) -> dict[str, Any]:
     return {
-        **{"_type": "Step", "_version": 1, "step": step, "group": "features.1", "before": 64, "after": 32},
+        **{"_type": "Step", "_version": 2, "step": step, "group": "features.1", "before": 64, "after": 32},
         **{"loss": 0.2, "accuracy": 0.95 - step / 100, "widths": {}},
         "costs": {"macs": 9e6 - 1e6 * step, "params": 1e6, "memory": 1e6},
         **changes,

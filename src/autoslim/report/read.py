@@ -166,7 +166,7 @@ def read_steps(file: Path) -> tuple[Step, ...]:
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if line.strip():
             where = f"line {number}"
-            node = _Node(file, where, _parse(file, line, where)).typed("Step")
+            node = _Node(file, where, _parse(file, line, where)).typed("Step", version=2)
             accuracy = node.at("accuracy").number(0, 1, "a fraction from 0 to 1")
             macs = node.at("costs").at("macs").cost()
             counts = {key: node.at(key).whole() for key in ("step", "before", "after")}
