@@ -163,8 +163,9 @@ def summarise(rows: list[dict[str, Any]], seeds: list[int], epochs: int, budgets
         for name in ("greedy", *SWITCHES)
         if of(seeds[0], name)
     }
+    options = f"--seeds {','.join(map(str, seeds))} --epochs {epochs} --budgets {budgets}"
     return {
-        "command": f"python benchmarks/search.py --seeds {','.join(map(str, seeds))} --epochs {epochs} --budgets {budgets}",
+        "command": f"python benchmarks/search.py {options}",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "speedup": round(statistics.median(speed("greedy", seed, "seconds") for seed in seeds), 2),
         "speedup_processor": round(statistics.median(speed("greedy", seed, "processor_seconds") for seed in seeds), 2),
