@@ -12,4 +12,5 @@ from autoslim.runtimes._base import check_setting as check_setting
 from autoslim.runtimes._base import describe_machine as describe_machine
 from autoslim.runtimes._base import find_runtime as find_runtime
 from autoslim.runtimes._base import measure_networks as measure_networks
+from autoslim.runtimes._base import time_networks as time_networks
 from autoslim.runtimes._onnx import export_onnx as export_onnx

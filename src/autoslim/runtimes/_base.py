@@ -1,7 +1,6 @@
 """What runs a network where it will serve, and the one way to time it."""
 
 import contextlib
-import math
 import os
 import platform
 import shlex
@@ -15,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from autoslim._registry import Registry
@@ -160,22 +160,15 @@ def stopwatch(run: Callable[[], object]) -> Pass:
     return timed
 
 
-def take_turns(passes: Sequence[Pass], *, repeats: int) -> list[Latency]:
+def take_turns(passes: Sequence[Pass], *, repeats: int) -> NDArray[np.float64]:
     """Times networks in rounds: in each, every one runs once unmeasured and then three times, the best of which counts.
 
     What slows the machine for a while slows all of them, so that their order stays true; and each is measured with its
-    own weights in the caches, as where it alone serves.
+    own weights in the caches, as where it alone serves. Before the rounds each runs twice.
 
     Returns:
-        One for each of `passes`, after two runs of each that do not count.
+        Milliseconds, shape [repeats, passes].
     """
-    rounds = time_rounds(passes, repeats=repeats)
-    low, median, high = np.quantile(rounds, (0.25, 0.5, 0.75), axis=0)
-    return [Latency(float(median[i]), float(low[i]), float(high[i]), repeats) for i in range(len(passes))]
-
-
-def time_rounds(passes: Sequence[Pass], *, repeats: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    """The milliseconds behind `take_turns`; shape [repeats, passes]."""
     for each in passes:
         for _ in range(_WARM_UP):
             each()
@@ -187,7 +180,7 @@ def _burst(each: Pass) -> float:
     return min(each() for _ in range(_BURST))
 
 
-def measure_networks(
+def time_networks(
     runtime: Runtime,
     models: Sequence[nn.Module],
     x: torch.Tensor,
@@ -195,7 +188,7 @@ def measure_networks(
     threads: int = 1,
     precision: str = "fp32",
     repeats: int = 20,
-) -> list[Latency]:
+) -> NDArray[np.float64]:
     """Prepares networks and times them against each other, as `take_turns` does.
 
     Args:
@@ -206,6 +199,9 @@ def measure_networks(
         precision: For the runtime.
         repeats: Rounds; a runtime whose pass is asked for once has one.
 
+    Returns:
+        Milliseconds, shape [rounds, models].
+
     Raises:
         ConfigError: The runtime has no such precision.
         RuntimeFailedError: It could not run one of them, or told no time.
@@ -213,19 +209,28 @@ def measure_networks(
     check_setting(runtime, threads=threads, precision=precision)
     with torch_threads(threads):
         passes = [runtime.prepare(model.eval(), x, threads=threads, precision=precision) for model in models]
-        if runtime.once:
-            return [Latency(value, value, value, 1) for value in (checked(runtime, each()) for each in passes)]
-        return take_turns(passes, repeats=repeats)
-
-
-def checked(runtime: Runtime, milliseconds: float) -> float:
-    """`milliseconds`, if it is a time; else RuntimeFailedError."""
-    if not (math.isfinite(milliseconds) and milliseconds > 0):
+        times = np.array([[each() for each in passes]]) if runtime.once else take_turns(passes, repeats=repeats)
+    if not (np.isfinite(times) & (times > 0)).all():
         raise RuntimeFailedError(
-            f"Runtime {runtime.spec!r} told {milliseconds:g} ms; expected a finite number above 0. "
-            "Check how it measures."
+            f"Runtime {runtime.spec!r} told {times[~(np.isfinite(times) & (times > 0))][0]:g} ms; expected a finite "
+            "number above 0. Check how it measures."
         )
-    return milliseconds
+    return times
+
+
+def measure_networks(
+    runtime: Runtime,
+    models: Sequence[nn.Module],
+    x: torch.Tensor,
+    *,
+    threads: int = 1,
+    precision: str = "fp32",
+    repeats: int = 20,
+) -> list[Latency]:
+    """The latencies of networks, timed as `time_networks` does, whose arguments and errors it has."""
+    times = time_networks(runtime, models, x, threads=threads, precision=precision, repeats=repeats)
+    low, median, high = np.quantile(times, (0.25, 0.5, 0.75), axis=0).tolist()
+    return [Latency(median[i], low[i], high[i], len(times)) for i in range(len(models))]
 
 
 @contextlib.contextmanager
