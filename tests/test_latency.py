@@ -154,7 +154,7 @@ def test_networks_to_measure_lie_over_the_whole_range(network):
 def test_what_was_measured_is_not_measured_again(network, fake, tmp_path: Path):
     first = make_fake(network, cache=tmp_path)
     count = len(fake.prepared)
-    assert 40 < count < 60
+    assert 40 < count < 75
     again = make_fake(network, cache=tmp_path)
     assert len(fake.prepared) == count
     assert (again.rows, again.many([network[1].random_widths(0)])) == (first.rows, first(network[1].random_widths(0)))
@@ -162,7 +162,7 @@ def test_what_was_measured_is_not_measured_again(network, fake, tmp_path: Path):
     assert len(fake.prepared) == 2 * count
     (measured,) = again.measure([network[1].uniform_widths(0.5)])
     assert len(fake.prepared) == 2 * count + 2, "a found network is always measured"
-    assert measured.median == pytest.approx(again.anchor)
+    assert measured.median == pytest.approx(again.anchor, rel=1e-2)
 
 
 def test_measuring_goes_on_where_it_was_cut_off(network, fake, tmp_path: Path):
@@ -172,8 +172,8 @@ def test_measuring_goes_on_where_it_was_cut_off(network, fake, tmp_path: Path):
     fake.stop_after[0] = 10**9
     told: list[tuple[int, int]] = []
     make_fake(network, cache=tmp_path, on_progress=lambda done, total: told.append((done, total)))
-    assert told[0] == (8, told[-1][1])
-    assert told[-1][0] == told[-1][1] <= 48 - 16
+    assert told[0] == (4, told[-1][1])
+    assert told[-1][0] == told[-1][1] <= 48 - 12
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -22,7 +22,7 @@ from autoslim.errors import ConfigError, RuntimeFailedError
 
 Pass = Callable[[], float]  # runs a network once and gives the milliseconds that it took
 
-_WARM_UP, _BURST = 2, 3
+_WARM_UP, _BURST = 2, 2
 _NOISY = 0.1
 
 
@@ -161,7 +161,7 @@ def stopwatch(run: Callable[[], object]) -> Pass:
 
 
 def take_turns(passes: Sequence[Pass], *, repeats: int) -> NDArray[np.float64]:
-    """Times networks in rounds: in each, every one runs once unmeasured and then three times, the best of which counts.
+    """Times networks in rounds: in each, every one runs once unmeasured and then twice, the better of which counts.
 
     What slows the machine for a while slows all of them, so that their order stays true; and each is measured with its
     own weights in the caches, as where it alone serves. Before the rounds each runs twice.

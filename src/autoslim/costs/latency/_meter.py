@@ -20,8 +20,8 @@ from autoslim.runtimes import Latency, Runtime, check_setting, describe_machine,
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "LatencyMeasurements", 1
-_TOGETHER = 8  # networks held in memory at once
-_ROUNDS = 8
+_TOGETHER = 4  # networks beside the anchor: the longer a round, the more may change within it
+_ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Meter:
         recall: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Row]:
-        """Measures sub-networks, eight at a time.
+        """Measures sub-networks, four at a time.
 
         Args:
             widths: Which.
