@@ -65,6 +65,26 @@ def test_a_wider_network_takes_longer(name: str):
     assert small.median < large.median
 
 
+class Vanish(nn.Module):
+    """All its values are denormal numbers, or 0 where those count as 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append((x * 1e-20).max().item())
+        return x
+
+
+def test_vanishing_numbers_count_as_zero_while_measuring():
+    model, tiny = Vanish(), torch.full((1,), 1e-20)
+    measure_networks(find_runtime("torch"), [model], tiny, repeats=1)
+    assert set(model.seen) == {0.0}
+    model(tiny)
+    assert model.seen[-1] > 0
+
+
 def test_what_onnx_runtime_runs_is_the_extracted_network():
     import onnxruntime
 

@@ -27,6 +27,7 @@ class OpenVino(Runtime):
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": 1,
+                "CPU_DENORMALS_OPTIMIZATION": True,  # as `quick_torch` does
                 "INFERENCE_PRECISION_HINT": _TYPES[precision],
             },
         )
