@@ -65,7 +65,7 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
-    samples: ClassVar[int] = 96
+    samples: ClassVar[int] = 72
     """Networks to measure for a prediction, where preparing one takes under a second."""
     once: ClassVar[bool] = False
     """Whether a pass is asked for once only: it repeats by itself, or is too dear."""

@@ -1,6 +1,6 @@
 """Latency: measured for some sub-networks on the runtime that will serve the network, predicted for all others.
 
-Some 96 sub-networks, spread over the whole range of MACs, are measured; what each has to do, in closed form, is fitted
+Some 72 sub-networks, spread over the whole range of MACs, are measured; what each has to do, in closed form, is fitted
 to what it took. After that a price is arithmetic, the same at every call. A network that was found is measured for
 real (`measure`), and where prediction and measurement differ, `corrected` gives a cost that agrees there.
 """
@@ -155,7 +155,7 @@ def make_latency(
         runtime: "torch", "torch.compile", "onnxruntime", "openvino" or "command:PROGRAM {onnx}".
         threads: That the runtime may use.
         precision: "fp32", or what else the runtime has.
-        samples: Networks to measure; default what the runtime suggests (96, fewer where each takes long to prepare).
+        samples: Networks to measure; default what the runtime suggests (72, fewer where each takes long to prepare).
         cache: Folder that keeps what is measured, by machine, runtime and version, network, input, threads and
             precision. Measuring that was cut off goes on there.
         table: A run's own copy. If it exists, nothing is measured: the cost is the one it was saved from. Else it is
