@@ -25,6 +25,11 @@ SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "%": 0.01}
         ("params<=12k", Limit("params", 12e3, relative=False)),
         ("latency<=5", Limit("latency", 5.0, relative=False)),
         ("latency<=.5", Limit("latency", 0.5, relative=False)),
+        ("latency<=5ms", Limit("latency", 5.0, relative=False)),
+        ("latency<=1.5 MS", Limit("latency", 1.5, relative=False)),
+        ("latency<=900us", Limit("latency", 0.9, relative=False)),
+        ("latency<=0.2s", Limit("latency", 200.0, relative=False)),
+        ("latency<=60%", Limit("latency", 0.6, relative=True)),
         ("macs<=3e8", Limit("macs", 3e8, relative=False)),
         ("macs<=1.5E-1g", Limit("macs", 0.15e9, relative=False)),
         ("  MACs <= 2 m  ", Limit("macs", 2e6, relative=False)),
@@ -54,6 +59,9 @@ def test_joint_limits_keep_their_order():
         ("macs<=", "macs<="),
         ("macs<=-5", "macs<=-5"),
         ("macs<=5T", "macs<=5T"),
+        ("macs<=5ms", "macs<=5ms"),
+        ("params<=2s", "params<=2s"),
+        ("latency<=5min", "latency<=5min"),
         ("macs<=50%%", "macs<=50%%"),
         ("macs<=1,5G", "5G"),
         ("macs<=50%,", ""),
@@ -66,8 +74,8 @@ def test_what_can_not_be_read_is_refused(text: str, part: str):
     with pytest.raises(BudgetError) as error:
         Budget.parse(text)
     assert str(error.value) == (
-        f"Budget {text!r}: can't read {part!r}; expected metric<=number with an optional k, M, G or %. "
-        'Write for instance --budget "macs<=300M", "macs<=50%" or "macs<=50%,params<=2M".'
+        f"Budget {text!r}: can't read {part!r}; expected metric<=number with an optional k, M, G or % "
+        '(latency: us, ms, s). Write for instance --budget "macs<=300M", "latency<=5ms" or "macs<=50%,params<=2M".'
     )
 
 
@@ -97,6 +105,8 @@ def test_a_metric_is_limited_once(text: str):
         ("macs<=1.5G", "macs-1.5G"),
         ("params<=12k", "params-12k"),
         ("latency<=0.5", "latency-0.5"),
+        ("latency<=5ms", "latency-5"),
+        ("latency<=5000us", "latency-5"),
         ("flops<=50%,params<=2M", "macs-50+params-2M"),
     ],
 )

@@ -9,8 +9,9 @@ from decimal import Decimal
 from autoslim.errors import BudgetError
 
 _UNITS = {"%": Decimal("0.01"), "": Decimal(1), "k": Decimal(10**3), "m": Decimal(10**6), "g": Decimal(10**9)}
+_TIMES = {"us": Decimal("0.001"), "ms": Decimal(1), "s": Decimal(1000)}  # of latency, which counts in milliseconds
 _ALIASES = {"flops": "macs"}
-_PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|[kmg]?)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|us|ms|s|[kmg]?)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,21 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Reads "metric<=number[k|M|G|%]", joined by commas; anything else raises BudgetError."""
+        """Reads "metric<=number[k|M|G|%]", for latency also [us|ms|s], joined by commas; else raises BudgetError."""
         limits: dict[str, Limit] = {}
         for part in text.split(","):
             match = _PATTERN.fullmatch(part)
-            if match is None:
+            if match is None or (match.group(3).lower() in _TIMES and match.group(1).lower() != "latency"):
                 raise BudgetError(
                     f"Budget {text!r}: can't read {part.strip()!r}; expected metric<=number with an optional k, M, G "
-                    'or %. Write for instance --budget "macs<=300M", "macs<=50%" or "macs<=50%,params<=2M".'
+                    'or % (latency: us, ms, s). Write for instance --budget "macs<=300M", "latency<=5ms" or '
+                    '"macs<=50%,params<=2M".'
                 )
             name, unit = match.group(1).lower(), match.group(3).lower()
             metric = _ALIASES.get(name, name)
-            value = float(Decimal(match.group(2)) * _UNITS[unit])  # decimal, so that 1.001k is 1001 and not below it
+            value = float(
+                Decimal(match.group(2)) * (_UNITS | _TIMES)[unit]
+            )  # decimal, so that 1.001k is 1001 and not below it
             if value <= 0 or not math.isfinite(value):
                 raise BudgetError(
                     f"Budget {text!r}: {part.strip()!r} limits to {value:g}; expected a finite number above 0. "

@@ -36,5 +36,9 @@ class TrainingError(AutoSlimError, RuntimeError):
     """A training that can't go on: the loss is not finite."""
 
 
+class RuntimeFailedError(AutoSlimError, RuntimeError):
+    """A runtime that is not installed, can't run a network, or tells no time."""
+
+
 class RunFolderError(AutoSlimError, ValueError):
     """An output folder that holds something else, or a file in it that can't be read."""

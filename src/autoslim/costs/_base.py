@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from autoslim._registry import Registry
+from autoslim._registry import Registry, unknown_name
 from autoslim.errors import ConfigError, WidthsError
 from autoslim.graph import ChannelGraph, Term
 
@@ -41,7 +41,6 @@ class Cost(ABC):
                 self._factors[level, row, -1] = count.constant
                 for group, slots in count.per_atom:
                     self._factors[level, row, group] = slots
-        self._per_atom = np.array([group.atom for group in graph.groups], dtype=np.int64)
 
     @abstractmethod
     def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
@@ -57,20 +56,7 @@ class Cost(ABC):
         Args:
             widths: N mappings, or an integer array [N, groups] of channels in the order of `graph.groups`.
         """
-        if not isinstance(widths, np.ndarray):
-            return self._price(np.array([self.graph.atoms(w) for w in widths]).reshape(-1, len(self._per_atom)))
-        if widths.ndim != 2 or widths.shape[1] != len(self._per_atom):
-            raise WidthsError(
-                f"Cost.many: an array of shape {widths.shape}; expected [N, {len(self._per_atom)}], a column for each "
-                "of graph.groups in order."
-            )
-        sizes = self._per_atom * np.array([group.atoms for group in self.graph.groups])
-        if (widths % self._per_atom).any() or (widths < self._per_atom).any() or (widths > sizes).any():
-            raise WidthsError(
-                "Cost.many: some widths are not whole atoms between one atom and the group's size. "
-                "Use multiples of Group.atom."
-            )
-        return self._price(widths // self._per_atom)
+        return self._price(atoms_of(self.graph, widths))
 
     def saving(self, widths: Mapping[str, int]) -> NDArray[np.float64]:
         """What one step of each group would save: to its next lower candidate, all others left as they are.
@@ -98,7 +84,34 @@ class Cost(ABC):
         return product
 
 
+def atoms_of(graph: ChannelGraph, widths: "Sequence[Mapping[str, int]] | NDArray[np.integer]") -> NDArray[np.int64]:
+    """Atoms kept per sub-network and group, shape [N, groups], of what `Cost.many` takes; WidthsError if it is none."""
+    per_atom = np.array([group.atom for group in graph.groups], dtype=np.int64)
+    if not isinstance(widths, np.ndarray):
+        return np.array([graph.atoms(w) for w in widths], dtype=np.int64).reshape(-1, len(per_atom))
+    if widths.ndim != 2 or widths.shape[1] != len(per_atom):
+        raise WidthsError(
+            f"Cost.many: an array of shape {widths.shape}; expected [N, {len(per_atom)}], a column for each "
+            "of graph.groups in order."
+        )
+    sizes = per_atom * np.array([group.atoms for group in graph.groups])
+    if (widths % per_atom).any() or (widths < per_atom).any() or (widths > sizes).any():
+        raise WidthsError(
+            "Cost.many: some widths are not whole atoms between one atom and the group's size. "
+            "Use multiples of Group.atom."
+        )
+    return widths // per_atom
+
+
 COSTS: Registry[type[Cost]] = Registry("cost")
+MEASURED = ("latency",)
+"""Costs in no closed form: measured first, made by a function of their own."""
+
+
+def check_metric(name: str) -> None:
+    """Raises UnknownNameError unless a budget may limit `name`: it is one of `COSTS` or of `MEASURED`."""
+    if name not in COSTS and name not in MEASURED:
+        raise unknown_name("cost", name, [*COSTS, *MEASURED])
 
 
 def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "standard") -> Cost:
@@ -113,7 +126,7 @@ def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "
 
     Raises:
         UnknownNameError: No such cost; the message lists the closest.
-        ConfigError: No such convention.
+        ConfigError: No such convention; or one of `MEASURED`, which takes a network.
 
     >>> import torch; from torch import nn; from autoslim import trace_channels
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
@@ -122,4 +135,9 @@ def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "
     >>> params({"0": 4, "2": 2}), paper({"0": 4, "2": 2}), params.saving({"0": 4, "2": 2}).tolist()
     (130.0, 116.0, [64.0, 0.0])
     """
+    if name in MEASURED:
+        raise ConfigError(
+            f"make_cost: {name!r} follows from measurements, not from the graph; expected one of {', '.join(COSTS)}. "
+            f"Call make_{name}(model, graph, x)."
+        )
     return COSTS["macs" if name == "flops" else name](graph, macs_convention=macs_convention)

@@ -1,0 +1,158 @@
+"""Measures sub-networks of one network on a runtime, and remembers what it measured."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoslim.errors import RunFolderError
+from autoslim.extract import extract_network
+from autoslim.graph import ChannelGraph
+from autoslim.run_folder import read_json, write_json
+from autoslim.runtimes import Latency, Runtime, check_setting, describe_machine, time_networks
+from autoslim.widths import Widths
+
+_TYPE, _VERSION = "LatencyMeasurements", 1
+_TOGETHER = 4  # networks beside the anchor: the longer a round, the more may change within it
+_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured sub-network.
+
+    Attributes:
+        widths: Channels, in the order of the graph's groups.
+        ratio: Its time as a multiple of the anchor's in the same rounds: the median; `low` and `high` are quartiles.
+        anchor: What the anchor took in those rounds, in milliseconds; 1 where a pass is asked for once.
+    """
+
+    widths: tuple[int, ...]
+    ratio: float
+    low: float
+    high: float
+    anchor: float
+    repeats: int
+
+    def latency(self, anchor: float) -> Latency:
+        """In milliseconds, where the anchor takes `anchor`."""
+        return Latency(self.ratio * anchor, self.low * anchor, self.high * anchor, self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meter:
+    """A network, what it runs on, and how.
+
+    Every round has the half-wide network in it, the anchor, and times are told as multiples of the anchor's. So a
+    machine that is slower for a minute, or tomorrow, does not make the networks of that minute slow.
+
+    Attributes:
+        model: The network, or its supernet's; weights don't matter.
+        graph: Its channel graph.
+        x: What it runs on, [batch, C, H, W].
+        runtime: From `find_runtime`.
+        threads: For the runtime.
+        precision: For the runtime.
+        cache: Folder for what was measured; None keeps nothing.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    x: torch.Tensor
+    runtime: Runtime
+    threads: int = 1
+    precision: str = "fp32"
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_setting(self.runtime, threads=self.threads, precision=self.precision)
+
+    @cached_property
+    def setting(self) -> dict[str, Any]:
+        """All that a measured time depends on, but the widths."""
+        network = json.dumps([self.graph.to_json(), repr(self.model)], sort_keys=True)
+        return {
+            "machine": describe_machine(),
+            "runtime": self.runtime.spec,
+            "version": self.runtime.version(),
+            "network": hashlib.sha256(network.encode()).hexdigest(),
+            "input": list(self.x.shape),
+            "threads": self.threads,
+            "precision": self.precision,
+        }
+
+    def recall(self) -> dict[Widths, Row]:
+        """What the cache holds for this setting."""
+        if self._file is None or not self._file.exists():
+            return {}
+        data = read_json(self._file, kind=_TYPE, version=_VERSION)
+        return {self._widths(row): row for row in rows_from(data["rows"], self._file)}
+
+    def measure(
+        self,
+        widths: Sequence[Widths],
+        *,
+        recall: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Row]:
+        """Measures sub-networks, four at a time.
+
+        Args:
+            widths: Which.
+            recall: Take what the cache holds, and add to it. Where a pass is asked for once that is always so.
+            on_progress: Called with the number measured and that of all, after each group.
+        """
+        recall = recall or self.runtime.once
+        known = self.recall() if recall else {}
+        missing = [each for each in dict.fromkeys(widths) if each not in known]
+        together = 1 if self.runtime.once else _TOGETHER
+        for start in range(0, len(missing), together):
+            chunk = missing[start : start + together]
+            known |= dict(zip(chunk, self._measure(chunk), strict=True))
+            if recall and self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                rows = [asdict(row) for row in known.values()]
+                write_json(self._file, {"_type": _TYPE, "_version": _VERSION, "setting": self.setting, "rows": rows})
+            if on_progress is not None:
+                on_progress(start + len(chunk), len(missing))
+        return [known[each] for each in widths]
+
+    def _measure(self, widths: Sequence[Widths]) -> list[Row]:
+        chosen = widths if self.runtime.once else (self.graph.uniform_widths(0.5), *widths)
+        models = [extract_network(self.model, self.graph, each).eval() for each in chosen]
+        times = time_networks(
+            self.runtime, models, self.x, threads=self.threads, precision=self.precision, repeats=_ROUNDS
+        )
+        anchors = np.ones((1, 1)) if self.runtime.once else times[:, :1]
+        ratios = times[:, -len(widths) :] / anchors
+        low, ratio, high = np.quantile(ratios, (0.25, 0.5, 0.75), axis=0).tolist()
+        anchor = float(np.median(anchors))
+        order = [tuple(each[group.name] for group in self.graph.groups) for each in widths]
+        return [Row(order[i], ratio[i], low[i], high[i], anchor, len(times)) for i in range(len(widths))]
+
+    @cached_property
+    def _file(self) -> Path | None:
+        name = hashlib.sha256(json.dumps(self.setting, sort_keys=True).encode()).hexdigest()[:24]
+        return None if self.cache is None else self.cache / f"latency-{name}.json"
+
+    def _widths(self, row: Row) -> Widths:
+        return Widths(zip((group.name for group in self.graph.groups), row.widths, strict=True))
+
+
+def rows_from(data: Sequence[Mapping[str, Any]], file: Path) -> list[Row]:
+    """Rows as JSON holds them; RunFolderError if they are none."""
+    try:
+        fields: list[dict[str, Any]] = [{**row, "widths": tuple(row["widths"])} for row in data]
+        return [Row(**each) for each in fields]
+    except (TypeError, KeyError) as error:
+        raise RunFolderError(
+            f"`{file.name}` in {file.parent} has a row that does not fit: {error}. Expected rows of measured widths. "
+            "Delete the file to measure again."
+        ) from error

@@ -1,0 +1,205 @@
+"""Runtimes: every one times a small network; what is missing, refused or broken is told; turns are taken."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoslim import extract_network, trace_channels
+from autoslim.errors import ConfigError, ModelError, RuntimeFailedError, UnknownNameError
+from autoslim.runtimes import RUNTIMES, Latency, describe_machine, export_onnx, find_runtime, measure_networks
+
+IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def make_network(channels: int = 16) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, groups=channels),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(channels, 4),
+    ).eval()
+
+
+def make_command(tmp_path: Path, program: str, *, argument: str = "{onnx}") -> str:
+    script = tmp_path / "measure.py"
+    script.write_text(program)
+    return f"command:{shlex.quote(sys.executable)} {shlex.quote(str(script))} {argument}"
+
+
+SPECS = [pytest.param(name, marks=[pytest.mark.slow] if name == "torch.compile" else []) for name in RUNTIMES]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_runtime_times_a_network_and_leaves_it_alone(name: str, tmp_path: Path):
+    spec = make_command(tmp_path, "print(3.5)") if name == "command" else name
+    runtime = find_runtime(spec)
+    model, threads = make_network(), torch.get_num_threads()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for precision in runtime.precisions:
+        (latency,) = measure_networks(runtime, [model], IMAGE, precision=precision, repeats=3)
+        assert 0 < latency.low <= latency.median <= latency.high < 1000
+        assert latency.repeats == (1 if runtime.once else 3)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.get_num_threads() == threads
+    assert runtime.version().startswith(name) or name == "torch.compile"
+    assert runtime.spec == spec
+    with pytest.raises(ConfigError, match="precision 'int3'; expected fp32"):
+        measure_networks(runtime, [model], IMAGE, precision="int3")
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+def test_a_wider_network_takes_longer(name: str):
+    torch.manual_seed(0)
+    models = [nn.Sequential(nn.Conv2d(3, c, 3), nn.Conv2d(c, c, 3), nn.Conv2d(c, c, 3)) for c in (8, 128)]
+    small, large = measure_networks(find_runtime(name), models, torch.zeros(1, 3, 24, 24), repeats=5)
+    assert small.median < large.median
+
+
+class Vanish(nn.Module):
+    """All its values are denormal numbers, or 0 where those count as 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append((x * 1e-20).max().item())
+        return x
+
+
+def test_vanishing_numbers_count_as_zero_while_measuring():
+    model, tiny = Vanish(), torch.full((1,), 1e-20)
+    measure_networks(find_runtime("torch"), [model], tiny, repeats=1)
+    assert set(model.seen) == {0.0}
+    model(tiny)
+    assert model.seen[-1] > 0
+
+
+def test_what_onnx_runtime_runs_is_the_extracted_network():
+    import onnxruntime
+
+    model = make_network()
+    graph = trace_channels(model, IMAGE)
+    for ratio in (1.0, 0.5):
+        small = extract_network(model, graph, graph.uniform_widths(ratio)).eval()
+        session = onnxruntime.InferenceSession(export_onnx(small, IMAGE))
+        (output,) = session.run(None, {"input": IMAGE.numpy()})
+        np.testing.assert_allclose(output, small(IMAGE).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+class NotTraceable(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        raise ValueError("not like this")
+
+
+def test_what_can_not_be_exported_is_told():
+    with pytest.raises(
+        ModelError, match=r"NotTraceable can't be exported to ONNX: .*not like this.*Expected a network"
+    ):
+        export_onnx(NotTraceable(), IMAGE)
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_gets_an_onnx_file_and_its_last_number_counts(tmp_path: Path):
+    program = (
+        "import sys, onnxruntime\nname, threads = sys.argv[1:]\n"
+        "session = onnxruntime.InferenceSession(name)\n"
+        "print('run 17 of p50'); print(f'{session.get_inputs()[0].shape[2]} pixels, {threads}.25ms, mean')\n"
+    )
+    runtime = find_runtime(make_command(tmp_path, program, argument="{onnx} {threads}"))
+    assert measure_networks(runtime, [make_network()], IMAGE, threads=2) == [Latency(2.25, 2.25, 2.25, 1)]
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("print('no phone'); exit(3)", "it ended with status 3. Its output: no phone"),
+        ("import sys; sys.exit('device offline')", "it ended with status 1. Its output: device offline"),
+        ("pass", "it printed no number. Its output: none"),
+        ("print('fast')", "it printed no number. Its output: fast"),
+        ("print(-4)", "told -4 ms; expected a finite number above 0"),
+        ("print('1e999')", "told inf ms; expected a finite number above 0"),
+    ],
+)
+def test_a_command_that_fails_is_told_with_its_output(tmp_path: Path, program: str, message: str):
+    runtime = find_runtime(make_command(tmp_path, program))
+    with pytest.raises(RuntimeFailedError) as error:
+        measure_networks(runtime, [make_network()], IMAGE)
+    assert message in str(error.value)
+    assert "xpected" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("nowhere-to-be-found {onnx}", "it can't be started"),
+        ("true", "it does not name {onnx}"),
+        ("'unclosed {onnx}", "it can't be split into words"),
+    ],
+)
+def test_a_command_that_can_not_start_is_told(argument: str, message: str):
+    with pytest.raises(RuntimeFailedError, match=message):
+        measure_networks(find_runtime(f"command:{argument}"), [make_network()], IMAGE)
+
+
+def test_another_program_under_the_same_name_is_another_version(tmp_path: Path):
+    script = tmp_path / "measure.sh"
+    script.write_text("#!/bin/sh\necho 1\n")
+    script.chmod(0o755)
+    runtime = find_runtime(f"command:{script} {{onnx}}")
+    first = runtime.version()
+    assert measure_networks(runtime, [make_network()], IMAGE)[0].median == 1
+    script.write_text("#!/bin/sh\necho 2\n")
+    assert runtime.version() != first
+
+
+# What is refused, and how time is told --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("onnxrt", UnknownNameError, "Unknown runtime 'onnxrt'. Closest: onnxruntime"),
+        ("torch:fast", ConfigError, "Runtime 'torch:fast': expected 'torch'. Write --runtime torch."),
+        ("command", ConfigError, "expected command:./measure.sh {onnx}"),
+        ("command: ", ConfigError, "expected command:./measure.sh {onnx}"),
+    ],
+)
+def test_what_names_no_runtime_is_refused(text: str, kind: type[Exception], message: str):
+    with pytest.raises(kind) as error:
+        find_runtime(text)
+    assert message in str(error.value)
+
+
+def test_no_thread_is_refused():
+    with pytest.raises(ConfigError, match="threads is 0; expected 1 or more"):
+        measure_networks(find_runtime("torch"), [make_network()], IMAGE, threads=0)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_missing_package_is_told_when_it_is_needed(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RuntimeFailedError, match=rf"the package '{name}' can't be imported .* pip install"):
+        measure_networks(find_runtime(name), [make_network()], IMAGE)
+
+
+def test_noise_is_told():
+    assert not Latency(10.0, 9.8, 10.7, 20).noisy
+    assert Latency(10.0, 9.5, 10.6, 20).noisy
+    assert str(Latency(10.0, 9.5, 10.6, 20)) == "10.0 ms (half of 20 runs took 9.5 to 10.6)"
+
+
+def test_the_machine_is_told():
+    assert "cores" in describe_machine() == describe_machine()
