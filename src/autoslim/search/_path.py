@@ -4,9 +4,10 @@ One path answers all budgets: each gets the first point of it at which it holds 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,17 +67,57 @@ class Chooser(Protocol):
         ...
 
 
-def check_settings(config: object) -> None:
-    """Refuses settings of a path search that are out of range, with a ConfigError."""
-    name = type(config).__name__
-    for setting, known in (("normalize", ("cost", "none")), ("metric", ("loss", "accuracy"))):
-        value = getattr(config, setting)
-        if value not in known:
-            raise ConfigError(f"{name}: {setting}={value!r}; expected {known[0]!r} or {known[1]!r}. Pass one of them.")
-    for setting in ("min_saving", "risk", "margin", "fading"):
-        value = getattr(config, setting, 0.0)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name}: {setting}={value}; expected a share from 0 to 1. Leave it out for the default.")
+@dataclass(frozen=True, kw_only=True)
+class PathSearch(ABC):
+    """A search down one path; who inherits says how each step is chosen."""
+
+    normalize: Literal["cost", "none"] = "cost"
+    """What a step's harm is weighed by: "cost", per unit of resource it saves; "none", the paper's own rule."""
+
+    metric: Literal["loss", "accuracy"] = "loss"
+    """What must suffer least on the search images: the loss, which is finer grained, or the accuracy."""
+
+    min_saving: float = 0.002
+    """The least that a step should save, as a share of the base cost: a group goes down to where it does."""
+
+    def __post_init__(self) -> None:
+        for setting, known in (("normalize", ("cost", "none")), ("metric", ("loss", "accuracy"))):
+            value = getattr(self, setting)
+            if value not in known:
+                raise ConfigError(
+                    f"{type(self).__name__}: {setting}={value!r}; expected {known[0]!r} or {known[1]!r}. Pass one of "
+                    "them."
+                )
+        self.check_shares("min_saving")
+
+    def check_shares(self, *settings: str) -> None:
+        """Refuses settings that are no shares from 0 to 1, with a ConfigError."""
+        for setting in settings:
+            value = getattr(self, setting)
+            if not 0 <= value <= 1:
+                raise ConfigError(
+                    f"{type(self).__name__}: {setting}={value}; expected a share from 0 to 1. Leave it out for the "
+                    "default."
+                )
+
+    @abstractmethod
+    def chooser(self, scorer: Scorer) -> Chooser:
+        """Decides the steps of one search."""
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        done: Sequence[Step] = (),
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Found]:
+        """See `Method.search`. The steps of `done` are checked and taken over; only where the path stands is scored."""
+        chooser, least = self.chooser(scorer), self.min_saving
+        return walk(chooser, space, costs, budgets, scorer, base=base, done=done, on_step=on_step, least=least)
 
 
 def walk(

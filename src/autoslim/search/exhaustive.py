@@ -1,46 +1,18 @@
 """The paper's way to look: every group's next step, in full, at every step. The reference for whatever is faster."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from autoslim.budget import Budget
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step
-from autoslim.search._path import Choice, Option, Point, check_settings, make_rank, rise_of, walk
+from autoslim.search._base import METHODS, Scorer, Step
+from autoslim.search._path import Choice, Option, PathSearch, Point, make_rank, rise_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exhaustive:
+class Exhaustive(PathSearch):
     """Greedy slimming without shortcuts: no race, no memory, nothing reused (AutoSlim, section 3.3)."""
 
-    normalize: Literal["cost", "none"] = "cost"
-    """What a step's harm is weighed by: "cost", per unit of resource it saves; "none", the paper's own rule."""
-
-    metric: Literal["loss", "accuracy"] = "loss"
-    """What must suffer least on the search images: the loss, which is finer grained, or the accuracy."""
-
-    min_saving: float = 0.002
-    """The least that a step should save, as a share of the base cost: a group goes down to where it does."""
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-    def search(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        *,
-        base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
-    ) -> list[Found]:
-        """See `Method.search`. The steps of `done` are checked and taken over; only where the path stands is scored."""
-        chooser = _Chooser(self, scorer)
-        return walk(
-            chooser, space, costs, budgets, scorer, base=base, done=done, on_step=on_step, least=self.min_saving
-        )
+    def chooser(self, scorer: Scorer) -> "_Chooser":
+        return _Chooser(self, scorer)
 
 
 METHODS.register("exhaustive", Exhaustive)

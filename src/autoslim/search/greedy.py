@@ -5,31 +5,19 @@ they were a step ago, and most candidates are told apart by fewer images.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from autoslim.budget import Budget
 from autoslim.errors import ConfigError
-from autoslim.search._base import METHODS, Cost, Found, Sample, Scorer, Space, Step
-from autoslim.search._path import (
-    Choice,
-    Option,
-    Point,
-    check_settings,
-    is_weighed,
-    make_rank,
-    rise_of,
-    values_of,
-    walk,
-)
+from autoslim.search._base import METHODS, Sample, Scorer, Step
+from autoslim.search._path import Choice, Option, PathSearch, Point, is_weighed, make_rank, rise_of, values_of
 from autoslim.search._race import Race
 
 
 @dataclass(frozen=True, kw_only=True)
-class Greedy:
+class Greedy(PathSearch):
     """Narrows, step by step, the one group whose next lower candidate costs least.
 
     Only steps that bring the current budget closer are considered: of the budgets not yet met, it is the one with the
@@ -42,14 +30,8 @@ class Greedy:
     counts as no cost, noise below zero is never divided by a small saving: the larger saving wins there. A score
     that is not a finite number is the worst.
 
-    With `race`, `memory` and `reuse` off it is the exhaustive search, which `Exhaustive` is short for.
+    With `race`, `memory` and `reuse` off its steps are those of `Exhaustive`.
     """
-
-    normalize: Literal["cost", "none"] = "cost"
-    """What a step's harm is weighed by: "cost", per unit of resource it saves; "none", the paper's own rule."""
-
-    metric: Literal["loss", "accuracy"] = "loss"
-    """What must suffer least on the search images: the loss, which is finer grained, or the accuracy."""
 
     race: bool = True
     """Candidates that have surely lost drop out before they have seen all search images."""
@@ -59,9 +41,6 @@ class Greedy:
 
     reuse: bool = True
     """What the candidates' forward passes share is computed once."""
-
-    min_saving: float = 0.002
-    """The least that a step should save, as a share of the base cost: a group goes down to where it does."""
 
     risk: float = 0.05
     """Chance, per race, that the best candidate drops out."""
@@ -76,26 +55,13 @@ class Greedy:
     """Candidates that are looked at together, the most promising first."""
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
+        self.check_shares("risk", "margin", "fading")
         if self.breadth < 1:
             raise ConfigError(f"Greedy: breadth={self.breadth}; expected 1 or more. Leave it out for the default.")
 
-    def search(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        *,
-        base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
-    ) -> list[Found]:
-        """See `Method.search`. The steps of `done` are checked and taken over; only where the path stands is scored."""
-        chooser = _Chooser(self, scorer)
-        return walk(
-            chooser, space, costs, budgets, scorer, base=base, done=done, on_step=on_step, least=self.min_saving
-        )
+    def chooser(self, scorer: Scorer) -> "_Chooser":
+        return _Chooser(self, scorer)
 
 
 METHODS.register("greedy", Greedy)
@@ -121,7 +87,7 @@ class _Chooser:
     def remember(self, step: Step) -> None:
         for group, (after, rise, _) in step.tried.items():
             self.known[group] = _Memory(after, rise, step.step)
-        self.known.pop(step.group)  # its next candidate is another one, not seen yet
+        self.known.pop(step.group, None)  # its next candidate is another one, not seen yet
 
     def choose(self, here: Point, options: Sequence[Option], number: int) -> Choice:
         """Looks at the most promising first, and stops when no other could still win."""
