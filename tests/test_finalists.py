@@ -12,6 +12,7 @@ from autoslim.budget import Budget
 from autoslim.errors import ConfigError, RunFolderError
 from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run
 from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rivals_of, rungs_of
+from autoslim.pipeline._search import search_budgets
 from autoslim.progress import Shown
 from autoslim.search import Found, Greedy, Score, Uniform
 from autoslim.train import TrainConfig
@@ -215,7 +216,7 @@ def test_uniform_wins_against_a_crippled_find(job):
 
 
 def test_a_find_wins_against_a_crippled_uniform(job, monkeypatch):
-    found = job.search()[:1]
+    found = search_budgets(job)[:1]
     monkeypatch.setattr(Uniform, "search", lambda *_, **__: [narrowest(job)])
     (winner,), (note,) = choose_finalists(job, found)
     assert winner == found[0]
@@ -223,7 +224,7 @@ def test_a_find_wins_against_a_crippled_uniform(job, monkeypatch):
 
 
 def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
-    found = job.search()[:1]
+    found = search_budgets(job)[:1]
     job.graph = job.graph.limit("stage3*", min=16, divisor=8)
     job.config = replace(job.config, limit=("stage3*:min=16,divisor=8",))
     (candidates,) = _finalists.enroll(job, found)
@@ -238,7 +239,7 @@ def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
 
 
 def test_candidates_of_another_search_are_refused(job):
-    found = job.search()[:1]
+    found = search_budgets(job)[:1]
     _finalists.enroll(job, found)
     with pytest.raises(RunFolderError, match=r"does not hold what the search found for 'macs<=50%'.*choose anew"):
         _finalists.enroll(job, [narrowest(job)])

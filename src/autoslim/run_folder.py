@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def rewrite(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Puts other lines into a file that `append` made, all or none."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_whole(self.path / name, lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The lines of a file that `append` made; a last line that was torn by a kill is cut off, there too."""

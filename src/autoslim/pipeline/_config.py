@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autoslim.budget import Budget
-from autoslim.costs import COSTS
+from autoslim.costs import check_metric
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._finalists import check_finalists
+from autoslim.runtimes import check_setting, find_runtime
 from autoslim.search import Greedy
 from autoslim.train import TrainConfig
 
@@ -49,6 +50,14 @@ class RunConfig:
     """Networks per budget, uniform among them, of which a short training chooses the one to retrain; 0: no choice."""
     finalist_epochs: int = 0
     """Epochs of the finalists' last rung, each earlier one half of the next; 0: half of those of the retraining."""
+    runtime: str = "torch"
+    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
+    runtime_threads: int = 1
+    """Threads that the runtime may use."""
+    runtime_precision: str = "fp32"
+    """Precision that the runtime calculates in."""
+    runtime_batch: int = 1
+    """Images at a time."""
     search: Greedy = field(default_factory=Greedy)
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -57,7 +66,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for text in self.budget:
             for limit in Budget.parse(text).limits:
-                COSTS[limit.metric]  # an unknown metric is told before anything else happens
+                check_metric(limit.metric)  # an unknown metric is told before anything else happens
         slugs: dict[str, str] = {}
         for budget in self.budgets:
             if budget.slug in slugs:
@@ -66,6 +75,9 @@ class RunConfig:
                     "expected different ones. Drop one, or write it with another unit."
                 )
             slugs[budget.slug] = budget.text
+        check_setting(find_runtime(self.runtime), threads=self.runtime_threads, precision=self.runtime_precision)
+        if self.runtime_batch < 1:
+            raise ConfigError(f"RunConfig.runtime_batch is {self.runtime_batch}; expected at least 1.")
         self.limits  # noqa: B018 - refuses what can't be read
         if not 1 <= self.widen < math.inf:
             raise ConfigError(
@@ -77,6 +89,11 @@ class RunConfig:
                 "RunConfig.rewrite and RunConfig.widen were both given; expected one: a rewritten network is not "
                 "widened. Drop one of them."
             )
+        if self.finalists and self.latency_limited:
+            raise ConfigError(
+                "RunConfig.finalists was given together with a budget of latency; expected budgets of other costs: the "
+                "latency of networks that other methods find is only predicted. Drop --finalists, or that budget."
+            )
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
@@ -84,6 +101,11 @@ class RunConfig:
     @property
     def budgets(self) -> list[Budget]:
         return [Budget.parse(text) for text in self.budget]
+
+    @property
+    def latency_limited(self) -> bool:
+        """Whether a budget limits latency, so that it must be measured."""
+        return any(limit.metric == "latency" for budget in self.budgets for limit in budget.limits)
 
     @property
     def limits(self) -> list[tuple[str, dict[str, int]]]:

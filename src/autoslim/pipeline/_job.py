@@ -23,12 +23,13 @@ from autoslim.pipeline._batches import Prepared, ordered_batches, training_batch
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
 from autoslim.pipeline._networks import Networks
+from autoslim.pipeline._search import LATENCY, keep_latency, obtain_latency, search_budgets
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.saved import load, load_tensors_, save_network, save_tensors
 from autoslim.score import Batch, SupernetScorer, evaluate
-from autoslim.search import Found, Score, Space, Step, check_budgets, match_uniform
+from autoslim.search import Cost, Found, Score, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
 from autoslim.train import train_network, train_supernet
@@ -55,7 +56,8 @@ class Job:
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
-        found = self.choose_finalists(self.search())
+        keep_latency(self)
+        found = self.choose_finalists(search_budgets(self))
         with self.timed("retrain"):
             places = self.retrain(found)
         write_json(self.folder.path / "summary.json", self.test(found, places))
@@ -77,7 +79,7 @@ class Job:
         self.networks = Networks(config, num_classes=classes, input_shape=shape)
         self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own
         self.spent["trace"] = time.monotonic() - started
-        self.costs = {name: make_cost(name, self.graph) for name in COSTS}
+        self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
         self.base = self.price(self.own)
         frozen = [group for group in self.graph.groups if group.frozen is not None]
         least = self.costs["macs"](self.graph.min_widths()) / self.base["macs"]
@@ -88,6 +90,8 @@ class Job:
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
         self.check_network()
+        if config.latency_limited:
+            self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
         check_budgets(self.space, self.costs, config.budgets, self.base)
         self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
 
@@ -124,8 +128,8 @@ class Job:
         )
 
     def price(self, widths: Widths) -> dict[str, float]:
-        """Every cost of these widths: whole numbers, told as such."""
-        return {name: int(cost(widths)) for name, cost in self.costs.items()}
+        """Every cost of these widths: whole numbers, told as such, and milliseconds."""
+        return {name: cost(widths) if name == LATENCY else int(cost(widths)) for name, cost in self.costs.items()}
 
     @property
     def space(self) -> Space:
@@ -167,31 +171,6 @@ class Job:
         )
 
     # 3. search -----------------------------------------------------------------------------------------------------
-
-    def search(self) -> list[Found]:
-        """Greedy slimming, all budgets from one nested pass; every accepted step is on the disk before the next."""
-        done = [Step.from_json(line) for line in self.folder.lines("search.jsonl")]
-        last = [time.monotonic()]
-
-        def on_step(step: Step) -> None:
-            self.folder.append("search.jsonl", step.to_json())
-            now = time.monotonic()
-            self.folder.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
-            last[0] = now
-            share = step.costs["macs"] / self.base["macs"]
-            bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {step.accuracy:.1%}")
-
-        most = sum(len(group.candidates) - 1 for group in self.graph.groups)
-        with self.timed("search"), self.shown.bar("search", most) as bar:
-            found = self.config.search.search(
-                self.space, self.costs, self.config.budgets, self.scorer, base=self.base, done=done, on_step=on_step
-            )
-        for each in found:
-            self.shown.line(
-                f"search    {each.budget.text}: {each.costs['macs'] / 1e6:.2f}M MACs, {each.score.accuracy:.1%} in the "
-                f"supernet on {len(self.judges)} search images, {self.took('search')}"
-            )
-        return found
 
     @cached_property
     def judges(self) -> Split:

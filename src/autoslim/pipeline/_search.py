@@ -1,0 +1,147 @@
+"""Stage 3 of a run: the search, until what it found holds its budgets as measured, not only as predicted.
+
+A latency is predicted while the search runs, and measured for each network that it finds. Where the two differ the
+prediction is corrected, the path so far is priced anew, and the search goes on from there, until all that it finds has
+been measured.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from platformdirs import user_cache_path
+
+from autoslim.costs.latency import LatencyCost, make_latency
+from autoslim.errors import BudgetError
+from autoslim.search import Found, Step
+from autoslim.widths import Widths
+
+if TYPE_CHECKING:
+    from autoslim.pipeline._job import Job
+
+LATENCY = "latency"
+_FILE, _TABLE = "search.jsonl", "latency.json"
+_ROUNDS = 20
+
+
+def search_budgets(job: "Job") -> list[Found]:
+    """A network for each budget; every accepted step is on the disk before the next.
+
+    Raises:
+        BudgetError: No network holds a budget as measured.
+    """
+    found = _search(job)
+    cost = job.costs.get(LATENCY)
+    if not isinstance(cost, LatencyCost):
+        return found
+    for _ in range(_ROUNDS):
+        wanted = dict.fromkeys(each.widths for each in _limited(found))
+        new = [widths for widths in wanted if widths not in cost.measured]
+        if not new:
+            break
+        cost = _measure(job, cost, new)
+        found = _search(job)
+    for each in _limited(found):
+        told = cost.measured.get(each.widths)
+        if told is None or not each.budget.holds({**each.costs, LATENCY: told}, job.base):
+            raise BudgetError(
+                f"Budget {each.budget.text!r}: after {_ROUNDS} rounds of searching and measuring the network found "
+                f"takes {told or each.costs[LATENCY]:.3g} ms; expected one that holds it. The machine may be too busy "
+                f"to measure on. Close other programs and go on with: autoslim run --resume {job.folder.path}"
+            )
+    return found
+
+
+def obtain_latency(job: "Job") -> tuple[LatencyCost, float]:
+    """The prediction of a run, from its folder or from measurements, and what it said of your own network at first."""
+    config = job.config
+    table = Path(config.out) / _TABLE
+    runtime = f"{config.runtime}, {config.runtime_threads} threads, {config.runtime_precision}"
+    with job.shown.bar(f"latency on {runtime}", 0) as bar:
+        cost = make_latency(
+            job.networks.build(),
+            job.graph,
+            torch.zeros(config.runtime_batch, *job.data.input_shape),
+            runtime=config.runtime,
+            threads=config.runtime_threads,
+            precision=config.runtime_precision,
+            cache=user_cache_path("autoslim") / "latency",
+            table=table if table.exists() else None,
+            on_progress=bar.reach,
+        )
+    own = replace(cost, measured={})(job.own)  # a limit in percent stays what it is when the prediction is corrected
+    job.shown.line(
+        f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
+        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; noise {cost.noise:.1%})"
+    )
+    if cost.noisy:
+        job.shown.line(
+            "latency   The machine is too busy to tell: half of the times lie more than 10% apart. Close other "
+            "programs, or expect networks that are slower or faster than told."
+        )
+    return cost, own
+
+
+def keep_latency(job: "Job") -> None:
+    """Puts the prediction into the run's folder, where it is not there yet."""
+    cost, table = job.costs.get(LATENCY), job.folder.path / _TABLE
+    if isinstance(cost, LatencyCost) and not table.exists():
+        cost.save(table)
+
+
+def _search(job: "Job") -> list[Found]:
+    """One search, from the steps that were taken already."""
+    done, last = _steps(job), [time.monotonic()]
+
+    def on_step(step: Step) -> None:
+        job.folder.append(_FILE, step.to_json())
+        now = time.monotonic()
+        job.folder.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
+        last[0] = now
+        share = step.costs["macs"] / job.base["macs"]
+        bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {step.accuracy:.1%}")
+
+    most = sum(len(group.candidates) - 1 for group in job.graph.groups)
+    with job.timed("search"), job.shown.bar("search", most) as bar:
+        found = job.config.search.search(
+            job.space, job.costs, job.config.budgets, job.scorer, base=job.base, done=done, on_step=on_step
+        )
+    for each in found:
+        latency = f", {each.costs[LATENCY]:.3g} ms" if LATENCY in each.costs else ""
+        job.shown.line(
+            f"search    {each.budget.text}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, {each.score.accuracy:.1%} "
+            f"in the supernet on {len(job.judges)} search images, {job.took('search')}"
+        )
+    return found
+
+
+def _steps(job: "Job") -> list[Step]:
+    """The steps so far, at today's prices where those follow from measurements."""
+    lines = job.folder.lines(_FILE)
+    steps = [Step.from_json(line) for line in lines]
+    cost = job.costs.get(LATENCY)
+    if isinstance(cost, LatencyCost) and steps and all(LATENCY in step.costs for step in steps):
+        prices = cost.many([step.widths for step in steps]).tolist()
+        steps = [replace(step, costs={**step.costs, LATENCY: price}) for step, price in zip(steps, prices, strict=True)]
+        if [step.to_json() for step in steps] != lines:
+            job.folder.rewrite(_FILE, [step.to_json() for step in steps])
+    return steps
+
+
+def _limited(found: Sequence[Found]) -> list[Found]:
+    return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
+
+
+def _measure(job: "Job", cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
+    with job.shown.bar("measure", len(new)) as bar:
+        measured = cost.measure(new, on_progress=bar.reach)
+    for widths, latency in zip(new, measured, strict=True):
+        noisy = "; the machine is too busy to tell" if latency.noisy else ""
+        job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}{noisy}")
+    cost = cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})
+    cost.save(job.folder.path / _TABLE)
+    job.costs[LATENCY] = cost
+    return cost

@@ -1,0 +1,121 @@
+"""A run under a budget of latency: what it finds holds as measured, and nothing is measured twice."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from autoslim.errors import BudgetError, ConfigError, UnknownNameError
+from autoslim.pipeline import RunConfig, resume, run
+from autoslim.progress import Shown
+from autoslim.runtimes import RUNTIMES, Runtime
+from autoslim.saved import load
+from autoslim.train import TrainConfig
+
+CONFIG = RunConfig(
+    model="zoo:resnet_digits?width=8",
+    data="digits",
+    budget=("latency<=70%", "latency<=50%,macs<=60%"),
+    baselines="uniform",
+    search_images=60,
+    train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=128, augment="crop"),
+)
+
+
+def true_ms(model: nn.Module) -> float:
+    """So many milliseconds a weight, and for each network up to a fifth more, which nothing but measuring tells."""
+    shapes = [tuple(weight.shape) for weight in model.parameters() if weight.dim() > 1]
+    mood = int(hashlib.sha256(repr(shapes).encode()).hexdigest()[:4], 16) / 0xFFFF
+    return (1 + sum(torch.Size(shape).numel() for shape in shapes) / 1e3) * (1 + 0.2 * mood)
+
+
+class Moody(Runtime):
+    name: ClassVar[str] = "moody"
+    prepared: ClassVar[list[nn.Module]] = []
+
+    def prepare(self, model: nn.Module, x: torch.Tensor, *, threads: int, precision: str):
+        self.prepared.append(model)
+        ms = true_ms(model)
+        return lambda: ms
+
+    def version(self) -> str:
+        return "moody 1"
+
+
+@pytest.fixture
+def moody(monkeypatch: pytest.MonkeyPatch, tmp_path) -> type[Moody]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(RUNTIMES._items, "moody", Moody)
+    monkeypatch.setattr(Moody, "prepared", [])
+    return Moody
+
+
+def test_what_is_found_holds_its_budget_as_measured(moody, tmp_path, capsys):
+    folder = run(replace(CONFIG, runtime="moody", out=str(tmp_path / "run")), shown=Shown(), command="autoslim run x")
+    told = capsys.readouterr().out
+    summary = json.loads((folder / "summary.json").read_text())
+    limits = [0.7 * summary["base"]["latency"], 0.5 * summary["base"]["latency"]]
+    for row, limit in zip(summary["budgets"], limits, strict=True):
+        assert true_ms(load(folder / row["folder"])) <= limit
+        assert row["latency"] == pytest.approx(true_ms(load(folder / row["folder"])), rel=1e-6)
+    first = summary["budgets"][0]
+    assert first["uniform"]["latency"] == pytest.approx(first["latency"], rel=0.15)
+    assert "measure   predicted" in told
+    table = json.loads((folder / "latency.json").read_text())
+    assert len(table["measured"]) >= 2
+    steps = [json.loads(line) for line in (folder / "search.jsonl").read_text().splitlines()]
+    assert all("latency" in step["costs"] for step in steps)
+
+    before = (folder / "search.jsonl").read_bytes(), (folder / "latency.json").read_bytes()
+    (folder / "summary.json").unlink()
+    count = len(moody.prepared)
+    assert (
+        json.loads((resume(folder, shown=Shown(quiet=True)) / "summary.json").read_text())["budgets"]
+        == (summary["budgets"])
+    )
+    assert len(moody.prepared) == count
+    assert ((folder / "search.jsonl").read_bytes(), (folder / "latency.json").read_bytes()) == before
+
+
+def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, monkeypatch):
+    """The correction is on the disk, the path is still at the old prices: they are put right."""
+    config = replace(
+        CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=50%",), baselines="none", retrain="none"
+    )
+    folder = run(config, shown=Shown(quiet=True))
+    lines = [json.loads(line) for line in (folder / "search.jsonl").read_text().splitlines()]
+    whole = (folder / "search.jsonl").read_bytes()
+    for line in lines:
+        line["costs"]["latency"] *= 1.1
+    (folder / "search.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "summary.json").unlink()
+    resume(folder, shown=Shown(quiet=True))
+    assert (folder / "search.jsonl").read_bytes() == whole
+
+
+def test_a_budget_that_no_network_holds_is_refused_before_the_folder_is_made(moody, tmp_path):
+    with pytest.raises(BudgetError, match=r"latency.*expected at most.*Write"):
+        run(
+            replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=1%",)),
+            shown=Shown(quiet=True),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"runtime": "torhc"}, UnknownNameError, "torch"),
+        ({"runtime_precision": "int4"}, ConfigError, "fp32"),
+        ({"runtime_threads": 0}, ConfigError, "1 or more"),
+        ({"runtime_batch": 0}, ConfigError, "at least 1"),
+        ({"finalists": 2, "budget": ("latency<=5ms",)}, ConfigError, "Drop --finalists"),
+    ],
+)
+def test_settings_of_the_runtime_are_refused(options, error, told):
+    with pytest.raises(error, match=told):
+        RunConfig(model="zoo:resnet_digits", data="digits", **options)
