@@ -10,11 +10,12 @@ are not computed, they answer with what was kept, or with empty memory of the ri
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _Ref = tuple[int, int]  # an operator's place in the pass, and which of its outputs
 
@@ -202,8 +203,8 @@ class _Leader(TorchDispatchMode):
         self.failed = False
         self.kept: dict[_Ref, torch.Tensor] = {}
         self.copies: dict[tuple[int, _Ref], torch.Tensor] = {}
-        self.shapes: list[tuple[Any, ...]] = []
-        self.forms: list[tuple[list[Any], Any]] = []  # of the outputs
+        self.shapes: list[list[Any]] = []
+        self.forms: list[list[Any]] = []  # of the outputs
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         at, self._at = self._at, self._at + 1
@@ -215,14 +216,13 @@ class _Leader(TorchDispatchMode):
         for follower, start in self._copies.get(at, ()):
             for ref in start.written:  # whoever comes first to write to it would change it for the others
                 self.copies[follower, ref] = self.kept[ref].clone()
-        shapes = _shapes(args, kwargs)
+        self.shapes.append(_shapes(args, kwargs))
         out = func(*args, **(kwargs or {}))
-        leaves, form = tree_flatten(out)
+        leaves = _leaves(out)
         for leaf, ref in zip(leaves, self._tape.calls[at].outputs, strict=True):
             if ref in self._wanted and ref[0] == at:
                 self.kept[ref] = leaf
-        self.shapes.append(shapes)
-        self.forms.append(([_form(leaf) for leaf in leaves], form))
+        self.forms.append([_form(leaf) for leaf in leaves])
         return out
 
 
@@ -244,18 +244,19 @@ class _Follower(TorchDispatchMode):
             raise _Diverged(f"operator {at}, {func}, reads other shapes")
         if _is_view(func) and not any(ref in self._start.needed for ref in self._calls[at].outputs):
             return func(*args, **(kwargs or {}))
-        leaves, form = self._leader.forms[at]
-        made = [self._answer(at, ref, leaf) for ref, leaf in zip(self._calls[at].outputs, leaves, strict=True)]
-        return _returned(func, args, kwargs or {}, tree_unflatten(made, form))
+        made = [
+            self._answer(ref, form) for ref, form in zip(self._calls[at].outputs, self._leader.forms[at], strict=True)
+        ]
+        return _returned(func, args, kwargs or {}, _shaped(func, made))
 
-    def _answer(self, at: int, ref: _Ref | None, leaf: Any) -> Any:
-        if not isinstance(leaf, _Form):
-            return leaf
+    def _answer(self, ref: _Ref | None, form: Any) -> Any:
+        if not isinstance(form, _Form):
+            return form
         if ref in self._start.written:
             return _fresh(self._leader.copies[self._index, ref])
         if ref in self._start.needed:
             return _fresh(self._leader.kept[ref])
-        return torch.empty_strided(leaf.shape, leaf.stride, dtype=leaf.dtype, device=leaf.device)
+        return torch.empty_strided(form.shape, form.stride, dtype=form.dtype, device=form.device)
 
     def finish(self) -> None:
         if self._at != len(self._calls):
@@ -282,8 +283,28 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def _shapes(args: Any, kwargs: Any) -> tuple[Any, ...]:
-    return tuple(leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in tree_leaves((args, kwargs)))
+def _shapes(args: Any, kwargs: Any) -> list[Any]:
+    """What an operator reads, shapes for tensors. Every operator of every pass comes by here: no general tree walk."""
+    return [_shape(leaf) for leaf in (*args, *kwargs.items())] if kwargs else [_shape(leaf) for leaf in args]
+
+
+def _shape(leaf: Any) -> Any:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape
+    return [_shape(one) for one in leaf] if isinstance(leaf, (list, tuple)) else leaf
+
+
+def _leaves(out: Any) -> list[Any]:
+    """What an operator returns, one after the other: tensors, numbers, or lists of tensors."""
+    return [out] if isinstance(out, torch.Tensor) else tree_leaves(out)
+
+
+def _shaped(func: Any, leaves: list[Any]) -> Any:
+    """The inverse of `_leaves`."""
+    returns = func._schema.returns
+    if len(returns) == len(leaves):
+        return leaves[0] if len(leaves) == 1 else tuple(leaves)
+    return leaves  # a single list of tensors
 
 
 def _reads(made: dict[Any, _Ref], args: Any, kwargs: Any) -> tuple[Any, ...]:
@@ -309,9 +330,15 @@ def _key(tensor: torch.Tensor) -> Any:
     return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
+@cache
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+
+
+@cache
+def _gives_back(func: Any) -> bool:
+    return any(one.alias_info is not None and one.alias_info.is_write for one in func._schema.returns)
 
 
 def _given(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
@@ -330,9 +357,9 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def _returned(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
     """The outputs, where an operator that writes to an argument gives that very argument back."""
-    returns = func._schema.returns
-    if not any(one.alias_info is not None and one.alias_info.is_write for one in returns):
+    if not _gives_back(func):
         return out
+    returns = func._schema.returns
     names = {
         next(iter(one.alias_info.before_set)): value
         for one, value in _given(func, args, kwargs)

@@ -126,20 +126,21 @@ class _Reuse(_NoReuse):
         if len(trials) == 1:
             return super().shared(trials, base, calibrating=calibrating)
         changed = [[group for group, width in trial.items() if width != base[group]] for trial in trials]
-        with _mode(self._net, calibrating=calibrating):
-            cuts = [min((self._cut(group, calibrating) for group in groups), default=0) for groups in changed]
-        return Shared(self._tapes[calibrating], cuts)
+        for group in {group for groups in changed for group in groups}:
+            if (calibrating, group) not in self._cuts:
+                with _mode(self._net, calibrating=calibrating):
+                    self._cut(group, calibrating)
+        cuts = [min((self._cuts[calibrating, group] for group in groups), default=0) for groups in changed]
+        return Shared(self._tapes.get(calibrating), cuts)
 
-    def _cut(self, group: str, calibrating: bool) -> int:
+    def _cut(self, group: str, calibrating: bool) -> None:
         net, images, widest = self._net, self._images, self._net.graph.max_widths()
         if calibrating not in self._tapes:
             with net.at(widest, buffers=net.buffers_at(widest)):
                 self._tapes[calibrating] = Tape(lambda: net(images))
-        if (calibrating, group) not in self._cuts:
-            narrow = widest.replace({group: net.graph.group(group).candidates[0]})
-            with net.at(narrow, buffers=net.buffers_at(narrow)):
-                self._cuts[calibrating, group] = self._tapes[calibrating].first_difference(lambda: net(images))
-        return self._cuts[calibrating, group]
+        narrow = widest.replace({group: net.graph.group(group).candidates[0]})
+        with net.at(narrow, buffers=net.buffers_at(narrow)):
+            self._cuts[calibrating, group] = self._tapes[calibrating].first_difference(lambda: net(images))
 
 
 def _calibrate(
