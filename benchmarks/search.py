@@ -1,6 +1,6 @@
 """The search's speed and what it finds, against exhaustive greedy slimming on the same supernets.
 
-    python benchmarks/search.py --data hf:FOLDER --work FOLDER [--seeds 0,1,2] [--epochs 6] --out FILE [--json]
+    python benchmarks/search.py --data hf:FOLDER --work FOLDER [--seeds 0,1,2] [--epochs 5] --out FILE [--json]
 
 Makes the supernets (`supernet.py`; kept in --work), then for each seed runs `Exhaustive()`, `Greedy()`, on the first
 seed `Greedy()` with each switch off and with other settings, and uniform, down to the tightest budget. Each found
@@ -70,26 +70,32 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--work", type=Path, required=True, help="supernets and rows are kept here")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--methods", default="", help="measure these alone, for instance greedy,uniform")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budgets", default="70,60,50,40,30", help="shares of the MACs, in percent")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     seeds = [int(seed) for seed in args.seeds.split(",")]
     budgets = [Budget.parse(f"macs<={share}%") for share in args.budgets.split(",")]
     kept = args.work / f"rows-{args.budgets}.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for seed in seeds:
         methods = METHODS | (SWITCHES if seed == seeds[0] else {})
+        if args.methods:
+            methods = {name: methods[name] for name in args.methods.split(",")}
         waiting = {name: one for name, one in methods.items() if not any(is_of(row, seed, name) for row in rows)}
         if waiting:
             trained = obtain_supernet(args.data, seed, args.epochs, args.work)
             for name, method in waiting.items():
-                new = measure(trained, seed, name, method, budgets)
+                new = measure(trained, seed, name, method, budgets, args.work)
                 rows += new
                 with kept.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)
+    if args.methods:
+        return
     result = summarise(rows, seeds, args.epochs, args.budgets)
     text = json.dumps(result, indent=1)
     if args.out:
@@ -101,7 +107,9 @@ def is_of(row: dict[str, Any], seed: int, name: str) -> bool:
     return row["seed"] == seed and row["method"] == name
 
 
-def measure(trained: Trained, seed: int, name: str, method: Method, budgets: list[Budget]) -> list[dict[str, Any]]:
+def measure(
+    trained: Trained, seed: int, name: str, method: Method, budgets: list[Budget], work: Path
+) -> list[dict[str, Any]]:
     """One search, and the test accuracy of what it found: a row per budget."""
     graph = trained.net.graph
     cost = make_cost("macs", graph)
@@ -115,6 +123,8 @@ def measure(trained: Trained, seed: int, name: str, method: Method, budgets: lis
     wall, processor = time.perf_counter(), time.process_time()
 
     def on_step(step: Step) -> None:
+        with (work / f"steps-{seed}-{name}.jsonl").open("a") as file:
+            file.write(json.dumps(step.to_json()) + "\n")
         told = step.costs["macs"], time.perf_counter() - wall, scorer.images, time.process_time() - processor
         reached.append(told)
 

@@ -20,7 +20,7 @@ from autoslim.train import TrainConfig, train_supernet
 STAGES = "[[1,16,1,1],[6,24,2,2],[6,32,3,2],[6,64,4,1],[6,96,3,1],[6,160,3,2],[6,320,1,1]]"
 MODEL = f"torchvision:mobilenet_v2?width_mult=0.5&inverted_residual_setting={STAGES}"
 TASK = TASKS["classification"]
-SEARCH, CALIBRATION, CHUNK = 2000, 512, 256  # images
+SEARCH, CALIBRATION, CHUNK = 2000, 512, 512  # images
 
 
 @dataclass(frozen=True)
