@@ -2,9 +2,9 @@
 
     python benchmarks/search.py --data hf:FOLDER --work FOLDER [--seeds 0,1,2] [--epochs 5] --out FILE [--json]
 
-Makes the supernets (`supernet.py`; kept in --work), then for each seed runs `Exhaustive()`, `Greedy()`, on the first
-seed `Greedy()` with each switch off and with other settings, and uniform, down to the tightest budget. Each found
-sub-network is tested on the test images with BatchNorm statistics of its own. Rows are appended to --work as they come,
+Makes the supernets (`supernet.py`; kept in --work), then for each seed runs `Exhaustive()`, `Greedy()` and uniform, on
+the first seed also `Greedy()` with each switch off and with other settings, and the other methods, down to the tightest
+budget. Each found sub-network is tested on the test images with BatchNorm statistics of its own. Rows are appended to --work as they come,
 so a run that was stopped goes on.
 """
 
@@ -27,16 +27,22 @@ import torch  # noqa: E402
 from autoslim.budget import Budget  # noqa: E402
 from autoslim.costs import make_cost  # noqa: E402
 from autoslim.score import SupernetScorer  # noqa: E402
-from autoslim.search import Exhaustive, Greedy, Method, Sample, Space, Step, Uniform  # noqa: E402
+from autoslim.search import Evolution, Exhaustive, Greedy, Knapsack, Method, Random, Sample, Space, Step, Uniform  # noqa: E402
 from supernet import CALIBRATION, CHUNK, TASK, Trained, obtain_supernet  # noqa: E402
 
 METHODS: dict[str, Method] = {"greedy": Greedy(), "uniform": Uniform(), "exhaustive": Exhaustive()}
+OTHERS: dict[str, Method] = {
+    "knapsack": Knapsack(),
+    "random": Random(),
+    "evolution": Evolution(population=16, generations=5),
+}
 SWITCHES: dict[str, Method] = {
     "no race": Greedy(race=False),
     "no memory": Greedy(memory=False),
     "no reuse": Greedy(reuse=False),
-    "breadth 1": Greedy(breadth=1),
+    "breadth 3": Greedy(breadth=3),
     "fading 0.9": Greedy(fading=0.9),
+    "fading 1": Greedy(fading=1.0),
 }
 
 
@@ -83,7 +89,7 @@ def main() -> None:
     kept = args.work / f"rows-{args.budgets}.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for seed in seeds:
-        methods = METHODS | (SWITCHES if seed == seeds[0] else {})
+        methods = METHODS | (SWITCHES | OTHERS if seed == seeds[0] else {})
         if args.methods:
             methods = {name: methods[name] for name in args.methods.split(",")}
         waiting = {name: one for name, one in methods.items() if not any(is_of(row, seed, name) for row in rows)}
@@ -183,6 +189,14 @@ def summarise(rows: list[dict[str, Any]], seeds: list[int], epochs: int, budgets
         "mean_accuracy_gap": round(statistics.mean(fast), 3),
         "worst_accuracy_gap": round(min(fast), 3),
         "over_uniform": round(statistics.mean(gaps("greedy", "uniform", seeds)), 3),
+        "others": {
+            name: {
+                "mean_accuracy_gap": round(statistics.mean(gaps(name, "exhaustive", first)), 3),
+                "images_ratio": round(speed(name, seeds[0], "images"), 2),
+            }
+            for name in OTHERS
+            if of(seeds[0], name)
+        },
         "switches": {name: curve[name] for name in SWITCHES if name in curve},
         "curve": curve,
         "rows": rows,

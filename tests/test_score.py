@@ -46,7 +46,7 @@ def test_a_score_is_that_of_the_extracted_network(net):
         widths = net.graph.random_widths(seed)
         small = extract_network(net.model, net.graph, widths)
         replace_tensors_(small, scorer.buffers(widths))
-        expected = evaluate(small, LABELLED, TASK)
+        expected = evaluate(small, LABELLED, TASK).score
         assert scorer.score(widths).loss == pytest.approx(expected.loss, rel=1e-10)
         assert scorer.score(widths).accuracy == expected.accuracy
     many = [net.graph.random_widths(seed) for seed in range(3)]
@@ -56,7 +56,7 @@ def test_a_score_is_that_of_the_extracted_network(net):
 
 def test_evaluate_is_the_mean_over_images_in_eval_mode(net):
     model = net.model.train()
-    score = evaluate(model, [(x[:5], y[:5]) for x, y in LABELLED], TASK)
+    score = evaluate(model, [(x[:5], y[:5]) for x, y in LABELLED], TASK).score
     assert model.training
     model.eval()
     with torch.no_grad():

@@ -33,8 +33,8 @@ def calibrate(net: Supernet, widths: Widths, images: Iterable[torch.Tensor]) -> 
     return _calibrate(net, [widths], images, _NoReuse())[0]
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
-    """Mean loss and metric over batches of (images [N, C, H, W], labels [N]), in eval mode, summed in float64."""
+def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Sample:
+    """Loss and metric of every image of batches of (images [N, C, H, W], labels [N]), in eval mode; see `.score`."""
     training = model.training
     try:
         model.eval()
@@ -42,7 +42,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
             parts = [_judge(task, model(images), labels) for images, labels in batches]
     finally:
         model.train(training)
-    return Sample.join(parts).score
+    return Sample.join(parts)
 
 
 class SupernetScorer:
@@ -99,7 +99,7 @@ class SupernetScorer:
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """The sub-network's score on other images, with the same BatchNorm statistics."""
         with self._net.at(widths, buffers=self.buffers(widths)):
-            return evaluate(self._net, batches, self._task)
+            return evaluate(self._net, batches, self._task).score
 
     def buffers(self, widths: Widths) -> dict[str, torch.Tensor]:
         """The calibrated buffers, for a network that inherits the supernet's weights."""

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autoslim.score import Batch
-from autoslim.tasks import Task
+from autoslim.score import evaluate
 from autoslim.train import train_network
 from autoslim.widths import Widths
 
@@ -74,18 +73,7 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
             runtime=job.fabric,
             on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
         )
-    losses, metrics = judge_images(small, job.batches(job.search_split), job.task)
+    judged = evaluate(small, job.batches(job.search_split), job.task)
     trained = len(loader) * loader.batch_size * epochs
-    spent = job.costs["macs"](widths) * (_TRAINING * trained + len(metrics))
-    return Alone(epochs, float(losses.mean()), tuple(metrics.tolist()), spent)
-
-
-def judge_images(model: torch.nn.Module, batches: Any, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and metric of each image, float64 [N] each, in eval mode."""
-    model.eval()
-    judged: list[Batch] = []
-    with torch.no_grad():
-        for images, labels in batches:
-            judged.append(task.judge(model(images), labels))
-    losses, metrics = zip(*judged, strict=True)
-    return torch.cat(losses), torch.cat(metrics)
+    spent = job.costs["macs"](widths) * (_TRAINING * trained + len(judged))
+    return Alone(epochs, judged.score.loss, tuple(judged.accuracy.tolist()), spent)

@@ -29,7 +29,7 @@ from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.saved import load, load_tensors_, save_network, save_tensors
 from autoslim.score import Batch, SupernetScorer, evaluate
-from autoslim.search import Cost, Found, Score, Space, check_budgets, match_uniform
+from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
 from autoslim.train import train_network, train_supernet
@@ -296,7 +296,7 @@ class Job:
     def test_network(self, path: Path, batches: Iterable[Batch]) -> float:
         """Test accuracy of a network as it lies on the disk, kept in its `metrics.json`."""
         model = load(path).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        score: Score = evaluate(model, batches, self.task)
+        score = evaluate(model, batches, self.task).score
         metrics = read_json(path / "metrics.json", kind="Metrics")
         write_json(path / "metrics.json", {**metrics, "test_loss": score.loss, "test_accuracy": score.accuracy})
         return score.accuracy
