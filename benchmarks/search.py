@@ -4,8 +4,8 @@
 
 Makes the supernets (`supernet.py`; kept in --work), then for each seed runs `Exhaustive()`, `Greedy()` and uniform, on
 the first seed also `Greedy()` with each switch off and with other settings, and the other methods, down to the tightest
-budget. Each found sub-network is tested on the test images with BatchNorm statistics of its own. Rows are appended to --work as they come,
-so a run that was stopped goes on.
+budget. Each found sub-network is tested on the test images with BatchNorm statistics of its own. Rows are appended to
+--work as they come, so a run that was stopped goes on.
 """
 
 import argparse
