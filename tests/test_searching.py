@@ -367,7 +367,7 @@ def test_a_run_with_another_method(tmp_path, method):
 
 
 def test_method_and_settings_must_fit():
-    with pytest.raises(UnknownNameError, match="Unknown search method 'gredy'. Closest: greedy"):
+    with pytest.raises(UnknownNameError, match=r"Unknown search method .gredy.\. Closest: greedy"):
         replace(CONFIG, method="gredy", search=None)
     with pytest.raises(ConfigError, match=r"RunConfig\.method is 'uniform', but RunConfig\.search is Greedy"):
         replace(CONFIG, method="uniform")
