@@ -16,8 +16,9 @@ from autoslim.pipeline._plan import count_evaluations
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 from autoslim.score import SupernetScorer
-from autoslim.search import METHODS, Exhaustive, Greedy, Uniform
+from autoslim.search import METHODS, Exhaustive, Found, Greedy, Uniform
 from autoslim.train import TrainConfig
+from autoslim.widths import Widths
 
 QUIET = Shown(quiet=True)
 CONFIG = RunConfig(
@@ -214,6 +215,42 @@ def test_a_search_that_was_stopped_ends_in_the_same_files(folder, monkeypatch, a
     search_again(folder, config, name="cut", shown=QUIET)
     for name in ("search.jsonl", "found.json", "search.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(Uniform):
+    """The best of a few networks within the budget, as methods find it that only ask for whole scores."""
+
+    def search(self, space, costs, budgets, scorer, *, base, done=(), on_step=None):
+        found = []
+        for budget in budgets:
+            tried = [space.narrowest.replace({group: space.candidates[group][1]}) for group in space.free]
+            scores = scorer.score_many([*tried, space.narrowest])
+            best = min(range(len(tried)), key=lambda at: scores[at].loss)
+            found.append(Found(budget, tried[best], {m: cost(tried[best]) for m, cost in costs.items()}, scores[best]))
+        return found
+
+
+def test_a_method_of_whole_scores_goes_on_where_it_was_stopped(folder, monkeypatch, passes):
+    monkeypatch.setitem(METHODS._items, "best", Best)
+    append, limit = RunFolder.append, [3]
+
+    def stop(self, name, line):
+        append(self, name, line)
+        if name == "scores.jsonl":
+            limit[0] -= 1
+            if limit[0] == 0:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "append", stop)
+    with pytest.raises(KeyboardInterrupt):
+        search_again(folder, asked(folder, "best"), shown=QUIET)
+    assert len(passes) == 3
+    found = search_again(folder, asked(folder, "best"), shown=QUIET)
+    assert len(passes) == len(set(passes))  # none of the three was scored again
+    assert found["evaluations"] == len(passes) - 1  # the third was broken off before it was counted
+    scores = [row["loss"] for row in found["found"]]
+    assert scores == [opened(folder).fresh_scorer.score(Widths(row["widths"])).loss for row in found["found"]]
 
 
 def test_a_finished_search_is_shown_and_another_of_its_name_refused(folder, monkeypatch):
