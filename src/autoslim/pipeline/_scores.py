@@ -50,10 +50,10 @@ class Remembered:
         for each in widths:
             if each not in self._known:
                 score = self._inner.score(each)
+                self._judged += self._images
                 line = {"_type": _TYPE, "_version": _VERSION, "key": self._key, **vars(score), "widths": dict(each)}
                 self._folder.append(_FILE, line)
                 self._known[each] = score
-                self._judged += self._images
         return [self._known[each] for each in widths]
 
     def samples(
