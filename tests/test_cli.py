@@ -15,6 +15,7 @@ from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = ("run", "trace", "profile", "search", "trust")
 
 
 def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -26,7 +27,10 @@ def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(
     ("name", "args"),
-    [("help", ["--help"]), *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile", "trust"))],
+    [
+        ("help", ["--help"]),
+        *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile", "search", "trust")),
+    ],
 )
 def test_help_is_golden(name, args):
     """It can't grow unseen: `AUTOSLIM_WRITE_GOLDEN=1 pytest tests/test_cli.py` writes it anew."""
@@ -196,7 +200,8 @@ def test_given_budgets_replace_the_recipes(tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert [row["budget"] for row in summary["budgets"]] == ["macs<=60%", "params<=70%"]
     assert summary["command"].startswith("autoslim run digits --model 'zoo:resnet_digits?width=8'")
-    stages = ["data", "trace", "supernet", "search", "search", "retrain", "retrain", "test", "test", "report"]
+    plan = ["plan"] * 5  # MACs, parameters, two budgets, the search
+    stages = ["data", "trace", *plan, "supernet", "search", "search", "retrain", "retrain", "test", "test", "report"]
     assert [line.split()[0] for line in result.stdout.splitlines()] == stages
     assert (out / "report.html").exists()
 

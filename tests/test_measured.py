@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
-from autoslim.pipeline import RunConfig, resume, run
+from autoslim.extract import extract_network
+from autoslim.pipeline import RunConfig, read_config, reopen_job, resume, run, search_again
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
 from autoslim.train import TrainConfig
+from autoslim.widths import Widths
 
 CONFIG = RunConfig(
     model="zoo:resnet_digits?width=8",
@@ -24,6 +27,8 @@ CONFIG = RunConfig(
     search_images=60,
     train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=128, augment="crop"),
 )
+
+_PLACE = "searches/greedy-latency-50"
 
 
 def true_ms(model: nn.Module) -> float:
@@ -95,6 +100,36 @@ def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, m
     (folder / "summary.json").unlink()
     resume(folder, shown=Shown(quiet=True))
     assert (folder / "search.jsonl").read_bytes() == whole
+
+
+def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path):
+    config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
+    folder = run(config, shown=Shown(quiet=True))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    asked = replace(read_config(folder), budget=("latency<=50%",), runtime="moody")
+    found = search_again(folder, asked, shown=Shown(quiet=True))
+    job = reopen_job(folder, shown=Shown(quiet=True))
+    table = make_latency(
+        job.networks.build(),
+        job.graph,
+        torch.zeros(1, 1, 8, 8),
+        runtime="moody",
+        table=folder / _PLACE / "latency.json",
+    )
+    own = replace(table, measured={})(job.own)
+    small = extract_network(job.model, job.graph, Widths(found["found"][0]["widths"]))
+    assert true_ms(small) <= 0.5 * own
+    assert found["found"][0]["costs"]["latency"] == pytest.approx(true_ms(small), rel=1e-6)
+    assert found["runtime"] == "moody"
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+    assert not (folder / "latency.json").exists()
+
+    count, whole = len(moody.prepared), (folder / _PLACE / "found.json").read_bytes()
+    (folder / _PLACE / "found.json").unlink()
+    search_again(folder, asked, shown=Shown(quiet=True))
+    assert (folder / _PLACE / "found.json").read_bytes() == whole
+    assert len(moody.prepared) == count  # nothing is measured twice
 
 
 def test_a_budget_that_no_network_holds_is_refused_before_the_folder_is_made(moody, tmp_path):

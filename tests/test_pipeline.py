@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_the_test_set_is_not_read_before_everything_else_has_ended(tmp_path, monkeypatch):
     order: list[str] = []
-    for stage in ("train_supernet", "search", "retrain", "test"):
+    for stage in ("train_supernet", "choose_finalists", "retrain", "test"):
         original = getattr(Job, stage)
 
         def noted(self, *args, original=original, stage=stage):

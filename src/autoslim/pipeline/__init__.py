@@ -8,11 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from autoslim.errors import BudgetError
+from autoslim.pipeline._again import plan_search as plan_search
+from autoslim.pipeline._again import search_again as search_again
 from autoslim.pipeline._alone import Alone as Alone
 from autoslim.pipeline._alone import train_alone as train_alone
 from autoslim.pipeline._config import RunConfig as RunConfig
+from autoslim.pipeline._config import make_method as make_method
 from autoslim.pipeline._config import parse_shape as parse_shape
 from autoslim.pipeline._job import Job as Job
+from autoslim.pipeline._plan import Effort as Effort
+from autoslim.pipeline._plan import Plan as Plan
+from autoslim.pipeline._plan import make_plan as make_plan
+from autoslim.pipeline._plan import say as say
+from autoslim.pipeline._plan import say_effort as say_effort
+from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -27,14 +36,27 @@ def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> 
         shown: Where progress goes.
         command: The command line that asked for it, kept in the summary.
     """
-    if not config.budget:
-        raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
     # Everything that can be refused is refused before the folder is made.
-    job = Job(config, shown or Shown(), command)
-    RunFolder.check(Path(config.out))
-    job.prepare()
+    job, plan = _prepare(config, shown or Shown(), command)
+    for line in plan.lines():
+        job.shown.line(f"plan      {line}")
+    job.check_budgets()
     job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config), **job.identity})
     return job.finish()
+
+
+def plan_run(config: RunConfig, *, shown: Shown | None = None) -> Plan:
+    """What a run will cost before it is started: its networks, its budgets, its search. Nothing is written."""
+    return _prepare(config, shown or Shown(), "")[1]
+
+
+def _prepare(config: RunConfig, shown: Shown, command: str) -> tuple[Job, Plan]:
+    if not config.budget:
+        raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
+    job = Job(config, shown, command)
+    RunFolder.check(Path(config.out))
+    job.prepare()
+    return job, make_plan(job)
 
 
 def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from autoslim.budget import Budget
@@ -11,7 +11,7 @@ from autoslim.costs import check_metric
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._finalists import check_finalists
 from autoslim.runtimes import check_setting, find_runtime
-from autoslim.search import Greedy
+from autoslim.search import METHODS
 from autoslim.train import TrainConfig
 
 
@@ -58,12 +58,21 @@ class RunConfig:
     """Precision that the runtime calculates in."""
     runtime_batch: int = 1
     """Images at a time."""
-    search: Greedy = field(default_factory=Greedy)
+    method: str = "greedy"
+    """Search method; the search options below are its own."""
+    search: Any = None
     """How the widths are searched."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How supernet and networks are trained."""
 
     def __post_init__(self) -> None:
+        if self.search is None:
+            object.__setattr__(self, "search", make_method(self.method, seed=self.seed))
+        if not isinstance(self.search, METHODS[self.method]):
+            raise ConfigError(
+                f"RunConfig.method is {self.method!r}, but RunConfig.search is {self.search!r}; expected settings of "
+                "that method. Leave `search` out, or pass None, for its defaults."
+            )
         for text in self.budget:
             for limit in Budget.parse(text).limits:
                 check_metric(limit.metric)  # an unknown metric is told before anything else happens
@@ -120,7 +129,8 @@ class RunConfig:
     def from_json(cls, data: Mapping[str, Any]) -> "RunConfig":
         """The inverse of `dataclasses.asdict`; fields this version does not know raise RunFolderError."""
         try:
-            parts: dict[str, Any] = {"search": Greedy(**data["search"]), "train": TrainConfig(**data["train"])}
+            method = METHODS[data.get("method", "greedy")]
+            parts: dict[str, Any] = {"search": method(**data["search"]), "train": TrainConfig(**data["train"])}
             parts |= {name: tuple(data[name]) for name in ("budget", "keep", "limit")}
             return cls(**{**data, **parts})
         except (TypeError, KeyError) as error:
@@ -128,6 +138,17 @@ class RunConfig:
                 f"The configuration in `run.json` does not fit: {error}. Expected the fields of this version's "
                 "RunConfig. Resume with the version of autoslim that started the run."
             ) from error
+
+
+def make_method(name: str, *, seed: int = 0) -> Any:
+    """A search method with its own defaults; whatever it draws follows the seed.
+
+    >>> make_method("uniform")
+    Uniform(tolerance=0.01)
+    """
+    method = METHODS[name]
+    drawn = {field.name for field in fields(method)} & {"seed"}  # pyright: ignore[reportArgumentType]
+    return method(**dict.fromkeys(drawn, seed))
 
 
 def parse_limit(text: str) -> tuple[str, dict[str, int]]:

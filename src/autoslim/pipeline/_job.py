@@ -23,7 +23,8 @@ from autoslim.pipeline._batches import Prepared, ordered_batches, training_batch
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
 from autoslim.pipeline._networks import Networks
-from autoslim.pipeline._search import LATENCY, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._scores import Remembered, key_of
+from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, write_json
@@ -49,6 +50,7 @@ class Job:
         self.task = TASKS["classification"]
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
+        self.trained = False
 
     def finish(self) -> Path:
         """All stages after `prepare`; a stage whose file is there is not run again."""
@@ -56,7 +58,7 @@ class Job:
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
-        keep_latency(self)
+        keep_latency(self, self.folder)
         found = self.choose_finalists(search_budgets(self))
         with self.timed("retrain"):
             places = self.retrain(found)
@@ -68,7 +70,7 @@ class Job:
     # 1. trace ------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Loads the data, builds and traces the model, and refuses budgets that can't be met."""
+        """Loads the data, builds and traces the model, and measures latency where a budget limits it."""
         config = self.config
         self.data: Data = load_data(config.data, input_shape=config.input_shape, seed=config.seed)
         for note in self.data.notes:
@@ -92,8 +94,11 @@ class Job:
         self.check_network()
         if config.latency_limited:
             self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
-        check_budgets(self.space, self.costs, config.budgets, self.base)
         self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+
+    def check_budgets(self) -> None:
+        """Refuses budgets that can't be met, before anything is written."""
+        check_budgets(self.space, self.costs, self.config.budgets, self.base)
 
     @property
     def start_note(self) -> str:
@@ -142,11 +147,11 @@ class Job:
 
     def train_supernet(self) -> None:
         """Trains all sub-networks in one, on train without the search images."""
-        self.net = Supernet(self.model, self.graph).to(self.fabric.device)
-        path = self.folder.path / "supernet.safetensors"
+        path = self.supernet_path
         if path.exists():
             load_tensors_(path, self.model)
             self.net.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.trained = True
             return
         config = self.config.train
         loader = self.loader(self.train_split)
@@ -165,10 +170,20 @@ class Job:
                 on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
             )
         save_tensors(path, self.model)
+        self.trained = True
         write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
         self.shown.line(
             f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}"
         )
+
+    @cached_property
+    def net(self) -> Supernet:
+        """All sub-networks in one; untrained before `train_supernet`."""
+        return Supernet(self.model, self.graph).to(self.fabric.device)
+
+    @property
+    def supernet_path(self) -> Path:
+        return self.folder.path / "supernet.safetensors"
 
     # 3. search -----------------------------------------------------------------------------------------------------
 
@@ -179,10 +194,22 @@ class Job:
         return self.search_split.take(chosen[: self.config.search_images])
 
     @cached_property
-    def scorer(self) -> SupernetScorer:
+    def calibration(self) -> Split:
+        """The train images that give a sub-network its BatchNorm statistics."""
         order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
-        images = [x for x, _ in self.batches(self.train_split.take(order[:_CALIBRATION]), whole=True)]
+        return self.train_split.take(order[:_CALIBRATION])
+
+    @cached_property
+    def fresh_scorer(self) -> SupernetScorer:
+        """Scores sub-networks, and remembers nothing."""
+        images = [x for x, _ in self.batches(self.calibration, whole=True)]
         return SupernetScorer(self.net, self.task, calibration=images, search=self.batches(self.judges))
+
+    @cached_property
+    def scorer(self) -> Remembered:
+        """Scores sub-networks of the trained supernet, none of them twice."""
+        key = key_of(self.supernet_path, self.calibration, self.judges)
+        return Remembered(self.fresh_scorer, self.folder, key=key, images=len(self.judges))
 
     def choose_finalists(self, found: list[Found]) -> list[Found]:
         """With `finalists`, what is best after a short training alone; else what was found."""
@@ -204,7 +231,7 @@ class Job:
             folder = f"models/{each.budget.slug}"
             places[each.budget.slug] = self.obtain(folder, each.widths, {"budget": each.budget.text})
             if "uniform" in wanted and self.config.retrain != "none":
-                metric = _binding(each, self.base)
+                metric = binding_metric(each, self.base)
                 ratio, widths = match_uniform(self.space, self.costs[metric], each.costs[metric], tolerance=_CLOSE)
                 gap = self.costs[metric](widths) / each.costs[metric] - 1
                 self.shown.line(f"uniform   {each.budget.text}: ratio {ratio:.3f}, {gap:+.2%} {metric} of AutoSlim's")
@@ -341,13 +368,14 @@ class Job:
         return ordered_batches(self.data, split, self.fabric.device, whole=whole)
 
     @contextmanager
-    def timed(self, stage: str) -> Generator[None, None, None]:
+    def timed(self, stage: str, place: RunFolder | None = None) -> Generator[None, None, None]:
+        """Notes how long a stage took, in the `times.jsonl` of the run or of another place."""
         started = time.monotonic()
         try:
             yield
         finally:  # a stage that is broken off has taken its time, too
             self.spent[stage] = time.monotonic() - started
-            self.folder.append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
+            (place or self.folder).append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
 
     def took(self, stage: str) -> str:
         return f"{self.spent[stage]:.0f} s"
@@ -358,8 +386,3 @@ class Job:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             yield
-
-
-def _binding(found: Found, base: Mapping[str, float]) -> str:
-    """The metric of the limit that is used up the most: the one a fair counterpart must match."""
-    return max(found.budget.limits, key=lambda limit: found.costs[limit.metric] / limit.absolute(base)).metric

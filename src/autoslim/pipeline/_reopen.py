@@ -10,6 +10,11 @@ from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 
 
+def read_config(folder: str | Path) -> RunConfig:
+    """What the run in a folder was asked to do; RunFolderError if there is none."""
+    return replace(RunConfig.from_json(RunFolder.open(Path(folder))[1]["config"]), out=str(folder))
+
+
 def reopen_job(folder: str | Path, *, shown: Shown | None = None) -> Job:
     """The job of a run folder, prepared: data loaded, network built and traced, nothing trained yet.
 
@@ -17,9 +22,9 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None) -> Job:
         RunFolderError: Model or data are no longer those that the run was started with.
     """
     run_folder, saved = RunFolder.open(Path(folder))
-    config = replace(RunConfig.from_json(saved["config"]), out=str(folder))
-    job = Job(config, shown or Shown(), saved["command"])
+    job = Job(read_config(folder), shown or Shown(), saved["command"])
     job.prepare()
+    job.check_budgets()
     for what, now in job.identity.items():
         if saved.get(what) != now:
             raise RunFolderError(

@@ -6,7 +6,7 @@ been measured.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 from autoslim.costs.latency import LatencyCost, make_latency
 from autoslim.errors import BudgetError
+from autoslim.run_folder import RunFolder
 from autoslim.search import Found, Step
 from autoslim.widths import Widths
 
@@ -23,17 +24,22 @@ if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
 
 LATENCY = "latency"
-_FILE, _TABLE = "search.jsonl", "latency.json"
+STEPS, TABLE = "search.jsonl", "latency.json"
 _ROUNDS = 20
 
 
-def search_budgets(job: "Job") -> list[Found]:
+def search_budgets(job: "Job", place: RunFolder | None = None) -> list[Found]:
     """A network for each budget; every accepted step is on the disk before the next.
+
+    Args:
+        job: With a trained supernet, a method and budgets.
+        place: Where steps, times and measured latencies go; default the run's own folder.
 
     Raises:
         BudgetError: No network holds a budget as measured.
     """
-    found = _search(job)
+    place = place or job.folder
+    found = _search(job, place)
     cost = job.costs.get(LATENCY)
     if not isinstance(cost, LatencyCost):
         return found
@@ -42,23 +48,29 @@ def search_budgets(job: "Job") -> list[Found]:
         new = [widths for widths in wanted if widths not in cost.measured]
         if not new:
             break
-        cost = _measure(job, cost, new)
-        found = _search(job)
+        cost = _measure(job, place, cost, new)
+        found = _search(job, place)
     for each in _limited(found):
         told = cost.measured.get(each.widths)
         if told is None or not each.budget.holds({**each.costs, LATENCY: told}, job.base):
             raise BudgetError(
                 f"Budget {each.budget.text!r}: after {_ROUNDS} rounds of searching and measuring the network found "
                 f"takes {told or each.costs[LATENCY]:.3g} ms; expected one that holds it. The machine may be too busy "
-                f"to measure on. Close other programs and go on with: autoslim run --resume {job.folder.path}"
+                f"to measure on. Close other programs and go on (autoslim run --resume {job.folder.path}, or the same "
+                "autoslim search again)."
             )
     return found
 
 
-def obtain_latency(job: "Job") -> tuple[LatencyCost, float]:
-    """The prediction of a run, from its folder or from measurements, and what it said of your own network at first."""
+def obtain_latency(job: "Job", table: Path | None = None) -> tuple[LatencyCost, float]:
+    """The prediction of a run, and what it said of your own network at first.
+
+    Args:
+        job: A run.
+        table: The file it was kept in; default that of the run. Where there is none, networks are measured.
+    """
     config = job.config
-    table = Path(config.out) / _TABLE
+    table = table or Path(config.out) / TABLE
     runtime = f"{config.runtime}, {config.runtime_threads} threads, {config.runtime_precision}"
     with job.shown.bar(f"latency on {runtime}", 0) as bar:
         cost = make_latency(
@@ -85,30 +97,37 @@ def obtain_latency(job: "Job") -> tuple[LatencyCost, float]:
     return cost, own
 
 
-def keep_latency(job: "Job") -> None:
-    """Puts the prediction into the run's folder, where it is not there yet."""
-    cost, table = job.costs.get(LATENCY), job.folder.path / _TABLE
+def keep_latency(job: "Job", place: RunFolder) -> None:
+    """Puts the prediction into a folder, where it is not there yet."""
+    cost, table = job.costs.get(LATENCY), place.path / TABLE
     if isinstance(cost, LatencyCost) and not table.exists():
         cost.save(table)
 
 
-def _search(job: "Job") -> list[Found]:
+def binding_metric(found: Found, base: Mapping[str, float]) -> str:
+    """The metric of the limit that is used up the most: the one a fair counterpart must match."""
+    return max(found.budget.limits, key=lambda limit: found.costs[limit.metric] / limit.absolute(base)).metric
+
+
+def _search(job: "Job", place: RunFolder) -> list[Found]:
     """One search, from the steps that were taken already."""
-    done, last = _steps(job), [time.monotonic()]
+    done, last = _steps(job, place), [time.monotonic()]
 
     def on_step(step: Step) -> None:
-        job.folder.append(_FILE, step.to_json())
+        place.append(STEPS, step.to_json())
         now = time.monotonic()
-        job.folder.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
+        place.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
         last[0] = now
         share = step.costs["macs"] / job.base["macs"]
         bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {step.accuracy:.1%}")
 
     most = sum(len(group.candidates) - 1 for group in job.graph.groups)
-    with job.timed("search"), job.shown.bar("search", most) as bar:
+    with job.timed("search", place), job.shown.bar("search", most) as bar:
         found = job.config.search.search(
             job.space, job.costs, job.config.budgets, job.scorer, base=job.base, done=done, on_step=on_step
         )
+    if not (place.path / STEPS).exists():
+        place.rewrite(STEPS, [])  # a search that takes no steps: the file says so
     for each in found:
         latency = f", {each.costs[LATENCY]:.3g} ms" if LATENCY in each.costs else ""
         job.shown.line(
@@ -118,16 +137,16 @@ def _search(job: "Job") -> list[Found]:
     return found
 
 
-def _steps(job: "Job") -> list[Step]:
+def _steps(job: "Job", place: RunFolder) -> list[Step]:
     """The steps so far, at today's prices where those follow from measurements."""
-    lines = job.folder.lines(_FILE)
+    lines = place.lines(STEPS)
     steps = [Step.from_json(line) for line in lines]
     cost = job.costs.get(LATENCY)
     if isinstance(cost, LatencyCost) and steps and all(LATENCY in step.costs for step in steps):
         prices = cost.many([step.widths for step in steps]).tolist()
         steps = [replace(step, costs={**step.costs, LATENCY: price}) for step, price in zip(steps, prices, strict=True)]
         if [step.to_json() for step in steps] != lines:
-            job.folder.rewrite(_FILE, [step.to_json() for step in steps])
+            place.rewrite(STEPS, [step.to_json() for step in steps])
     return steps
 
 
@@ -135,13 +154,13 @@ def _limited(found: Sequence[Found]) -> list[Found]:
     return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
 
 
-def _measure(job: "Job", cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
+def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
         measured = cost.measure(new, on_progress=bar.reach)
     for widths, latency in zip(new, measured, strict=True):
         noisy = "; the machine is too busy to tell" if latency.noisy else ""
         job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}{noisy}")
     cost = cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})
-    cost.save(job.folder.path / _TABLE)
+    cost.save(place.path / TABLE)
     job.costs[LATENCY] = cost
     return cost

@@ -7,6 +7,9 @@ from autoslim.report.picture import GREY, Picture, colour, layout_of, safe
 from autoslim.report.read import BudgetResult, Step, Summary
 from autoslim.report.text import points, say_accuracy, say_count, say_difference
 
+_LINE = "The line is the greedy search: after every accepted step, the supernet's accuracy on search images. "
+_APART = "They were measured on different images, so the line's height can't be compared with the points'. "
+
 
 def cost_picture(summary: Summary, steps: Sequence[Step]) -> Picture:
     """Picture B: accuracy against MACs; the greedy path, the retrained networks and the base network."""
@@ -29,10 +32,10 @@ def cost_picture(summary: Summary, steps: Sequence[Step]) -> Picture:
         name="cost",
         title=f"{summary.metric.capitalize() if summary.metric.islower() else summary.metric} against cost",
         alt=f"Chart of {summary.metric} against MACs. {walked} {_tests_in_words(summary)}",
-        caption="The line is the greedy search: after every accepted step, the supernet's accuracy on search images. "
-        "The points are test images: the slim networks after retraining, and your network. They were "
-        "measured on different images, so the line's height can't be compared with the points'. The vertical axis "
-        "does not start at 0.",
+        caption=(_LINE if steps else "")
+        + "The points are test images: the slim networks after retraining, and your network. "
+        + (_APART if steps else "")
+        + "The vertical axis does not start at 0.",
         figure={"data": traces, "layout": layout} if traces else None,
     )
 

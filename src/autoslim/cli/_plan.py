@@ -1,0 +1,41 @@
+"""`--dry-run`: what is shown before anything is spent."""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.pipeline import Plan, say, say_effort
+
+
+def show_plan(plan: Plan, *, as_json: bool = False) -> int:
+    """Prints a plan; returns the exit code: 2 where a budget can't be met."""
+    console = Console(highlight=False, markup=False, soft_wrap=as_json)
+    if as_json:
+        console.print(json.dumps(plan.to_json()))
+    else:
+        _show(console, plan)
+    if plan.refused is None:
+        return 0
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"autoslim: {plan.refused}")
+    return 2
+
+
+def _show(console: Console, plan: Plan) -> None:
+    prices = Table("cost", box=None)
+    for column in ("narrowest", "uniform half", "widest", "yours"):
+        prices.add_column(column, justify="right")
+    for metric, price in plan.prices.items():
+        row = (price.narrowest, price.half, price.widest, price.own)
+        prices.add_row(metric, *(say(value, metric) for value in row))
+    console.print(prices)
+    budgets = Table("budget", "limit", box=None)
+    for column in ("at most", "of yours", "narrowest", "can be met"):
+        budgets.add_column(column, justify="right")
+    for reach in plan.budgets:
+        shares = (f"{reach.share:.1%}", f"{reach.narrowest:.1%}")
+        most = say(reach.most, reach.metric)
+        budgets.add_row(reach.budget, reach.metric, most, *shares, "yes" if reach.held else "no")
+    console.print(budgets)
+    if plan.effort is not None:
+        console.print(say_effort(plan.method, plan.effort), soft_wrap=True)

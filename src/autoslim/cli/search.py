@@ -1,0 +1,111 @@
+"""`autoslim search`: the supernet of a run searched once more."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.budget import Budget
+from autoslim.cli._method import FLAT, named_method
+from autoslim.cli._plan import show_plan
+from autoslim.errors import ConfigError
+from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
+from autoslim.progress import Shown
+from autoslim.search import METHODS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchArgs:
+    """What `autoslim search` takes; defaults are the run's."""
+
+    method: str = "greedy"
+    """Search method; the search options below are its own."""
+    budget: tuple[str, ...] = ()
+    """What the slim network may cost, as for autoslim run; the run's budgets unless given."""
+    name: str = ""
+    """Name of the result, a folder in RUN/searches; method and budgets unless given."""
+    dry_run: bool = False
+    """Tell costs, budgets, and how long the search will take; write nothing into the run's folder."""
+    json: bool = False
+    """Print the result as JSON."""
+    runtime: str = "torch"
+    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
+    runtime_threads: int = 1
+    """Threads that the runtime may use."""
+    runtime_precision: str = "fp32"
+    """Precision that the runtime calculates in."""
+    runtime_batch: int = 1
+    """Images at a time."""
+    search: Any = None
+    """How the widths are searched."""
+
+
+def search_command(args: list[str]) -> int:
+    """Searches a run's supernet and prints what was found; returns the exit code, 130 when it was interrupted."""
+    folder = args.pop(0) if args and not args[0].startswith("-") else ""
+    default = _defaults(folder, args)
+    given = tyro.cli(
+        SearchArgs, default=default, args=args, prog=f"autoslim search {folder or 'RUN'}", description=_about(),
+        config=FLAT,
+    )  # fmt: skip
+    if not folder:
+        raise ConfigError("autoslim search: no run; expected its folder first. Write: autoslim search RUN [options]")
+    run = read_config(folder)
+    changes = {name: value for name, value in vars(given).items() if name not in ("name", "dry_run", "json", "budget")}
+    config = replace(run, budget=given.budget or run.budget, finalists=0, **changes)
+    shown = Shown(quiet=given.json)
+    if given.dry_run:
+        return show_plan(plan_search(folder, config, shown=shown), as_json=given.json)
+    try:
+        found = search_again(folder, config, name=given.name, shown=shown)
+    except KeyboardInterrupt:
+        Console(stderr=True, soft_wrap=True).print("autoslim: stopped; the same command goes on with the search")
+        return 130
+    console = Console(highlight=False, markup=False, soft_wrap=given.json)
+    if given.json:
+        console.print(json.dumps(found))
+    else:
+        _show(console, found)
+    return 0
+
+
+def _defaults(folder: str, args: list[str]) -> SearchArgs:
+    """The run's method and runtime; its search settings too, unless another method is named."""
+    if not folder:
+        method = named_method(args, SearchArgs.method)
+        return SearchArgs(method=method, search=make_method(method))
+    run = read_config(folder)
+    method = named_method(args, run.method)
+    runtime = {name: getattr(run, name) for name in vars(SearchArgs()) if name.startswith("runtime")}
+    search = run.search if method == run.method else make_method(method, seed=run.seed)
+    return SearchArgs(method=method, search=search, **runtime)
+
+
+def _about() -> str:
+    return (
+        "Searches the trained supernet of a run once more: RUN is its folder, and comes first. The result goes to "
+        f"RUN/searches; the run's own is not touched. Methods: {', '.join(METHODS)}. What "
+        "was stopped goes on when called again."
+    )
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
+    rows: list[dict[str, Any]] = found["found"]
+    limited = [limit.metric for row in rows for limit in Budget.parse(row["budget"]).limits]
+    metrics = list(dict.fromkeys(["macs", "params", *limited]))
+    table = Table("budget", box=None)
+    for column in (*metrics, "search accuracy", "uniform", "gain"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        mine, uniform = row["accuracy"], row["uniform"]["accuracy"]
+        costs = [say(row["costs"][metric], metric) for metric in metrics]
+        table.add_row(row["budget"], *costs, f"{mine:.1%}", f"{uniform:.1%}", f"{100 * (mine - uniform):+.1f}")
+    console.print(table)
+    console.print(
+        f"Accuracy in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
+        f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,165 @@
+"""A finished run searched once more: another method, other settings, other budgets, on the supernet that is there.
+
+Each such search has a folder of its own, `searches/NAME` in that of the run: `search.json` says what was asked,
+`search.jsonl` has its steps, `found.json` its result, written whole. The results of the run itself are not touched.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoslim.errors import ConfigError, RunFolderError
+from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._plan import Plan, make_plan
+from autoslim.pipeline._reopen import read_config, reopen_job
+from autoslim.pipeline._search import (
+    LATENCY,
+    STEPS,
+    TABLE,
+    binding_metric,
+    keep_latency,
+    obtain_latency,
+    search_budgets,
+)
+from autoslim.progress import Shown
+from autoslim.run_folder import RunFolder, read_json, write_json
+from autoslim.search import Found, Step, match_uniform
+from autoslim.search._path import PathSearch
+
+if TYPE_CHECKING:
+    from autoslim.pipeline._job import Job
+
+SEARCHES = "searches"
+_ASKED, _FOUND, _TIMES = "search.json", "found.json", "times.jsonl"
+_RUNTIME = ("runtime", "runtime_threads", "runtime_precision", "runtime_batch")
+
+
+def search_again(
+    folder: str | Path, config: RunConfig, *, name: str = "", shown: Shown | None = None
+) -> dict[str, Any]:
+    """Searches the trained supernet of a run, or shows what the search of that name found.
+
+    A search that was stopped goes on after its last step, or with what was scored so far.
+
+    Args:
+        folder: Of a run; its supernet must be trained.
+        config: The run's (`read_config`), with another method, settings, budgets or runtime; other fields are not
+            looked at.
+        name: Of the search's folder; default the method and the budgets.
+        shown: Where progress goes.
+
+    Returns:
+        What `found.json` holds, and "seconds" and "evaluations" spent on it, over all sessions.
+
+    Raises:
+        RunFolderError: The supernet is not trained yet, or the name is taken by a search of other settings.
+        BudgetError: A budget that no network holds.
+        ConfigError: A name that is no plain folder name.
+    """
+    name = name or "-".join([config.method, *(budget.slug for budget in config.budgets)])
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"Search {name!r}: expected a plain folder name. Write for instance --name other-margin.")
+    place = RunFolder(Path(folder) / SEARCHES / name)
+    asked = _asked(config)
+    _check_asked(place, asked)
+    if not (place.path / _FOUND).exists():
+        job = _open(Path(folder), config, place, shown)
+        job.check_budgets()
+        place.path.mkdir(parents=True, exist_ok=True)
+        write_json(place.path / _ASKED, asked)
+        keep_latency(job, place)
+        _take_steps(job, place)
+        try:
+            found = search_budgets(job, place)
+            rows = [_row(job, each) for each in found]
+        finally:
+            place.append(_TIMES, {"evaluations": job.scorer.evaluations})
+        write_json(place.path / _FOUND, {**asked, "_type": "Found", "images": len(job.judges), "found": rows})
+    spent = sum(line.get("evaluations", 0) for line in place.lines(_TIMES))
+    told = {"folder": str(place.path), "seconds": place.seconds().get("search", 0.0), "evaluations": spent}
+    return {**read_json(place.path / _FOUND, kind="Found"), **told}
+
+
+def plan_search(folder: str | Path, config: RunConfig, *, shown: Shown | None = None) -> Plan:
+    """What such a search would take, and whether its budgets can be met; nothing is written into the run's folder.
+
+    Args:
+        folder: Of a run; if its supernet is not trained yet, one evaluation of the untrained network is timed.
+        config: As for `search_again`.
+        shown: Where progress goes.
+    """
+    return make_plan(_open(Path(folder), config, RunFolder(Path(folder) / SEARCHES), shown, trained=False))
+
+
+def _open(folder: Path, config: RunConfig, place: RunFolder, shown: Shown | None, *, trained: bool = True) -> "Job":
+    """The run's job, with what is asked now."""
+    own = read_config(folder)
+    if trained and not (folder / "supernet.safetensors").exists():
+        raise RunFolderError(
+            f"`supernet.safetensors` is missing in {folder}; expected the trained supernet of a run. Train it with: "
+            f"autoslim run --resume {folder}"
+        )
+    job = reopen_job(folder, shown=shown)
+    if job.supernet_path.exists():
+        job.train_supernet()
+    changes = {field: getattr(config, field) for field in ("method", "search", "budget", *_RUNTIME)}
+    job.config = replace(job.config, finalists=0, **changes)
+    if job.config.latency_limited:
+        same = all(getattr(own, field) == getattr(config, field) for field in _RUNTIME)
+        tables = [place.path / TABLE, *([folder / TABLE] if same else [])]
+        table = next((path for path in tables if path.exists()), tables[0])
+        job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table)
+    return job
+
+
+def _asked(config: RunConfig) -> dict[str, Any]:
+    """What makes two searches of one run the same."""
+    runtime = {field: getattr(config, field) for field in _RUNTIME} if config.latency_limited else {}
+    settings = {"settings": asdict(config.search), "budgets": list(config.budget), **runtime}
+    return {"_type": "Search", "_version": 1, "method": config.method, **settings}
+
+
+def _check_asked(place: RunFolder, asked: Mapping[str, Any]) -> None:
+    """Raises RunFolderError if the folder holds another search."""
+    if not (place.path / _ASKED).exists():
+        return
+    before = read_json(place.path / _ASKED, kind="Search")
+    odd = [name for name in {**before, **asked} if before.get(name) != asked.get(name)]
+    if odd:
+        raise RunFolderError(
+            f"{place.path} holds a search with {odd[0]} {before.get(odd[0])}; expected {asked.get(odd[0])}. Give this "
+            "search another --name, or delete that folder."
+        )
+
+
+def _take_steps(job: "Job", place: RunFolder) -> None:
+    """The run's own steps, where this search would take the same: another budget is then answered at once.
+
+    Which step is taken depends on the budgets through the violated limits alone. Where all of them, then and now,
+    limit one metric, a limit only scales what every step saves, so that the order of the steps is the same. (A latency
+    is corrected by what was measured on the way, which is another matter.)
+    """
+    own = read_config(job.folder.path)
+    limited = {tuple(limit.metric for limit in budget.limits) for budget in (*own.budgets, *job.config.budgets)}
+    one_metric = len(limited) == 1 and all(len(metrics) == 1 for metrics in limited) and LATENCY not in job.costs
+    same = isinstance(job.config.search, PathSearch) and job.config.search == own.search
+    if (place.path / STEPS).exists() or not (one_metric and same):
+        return
+    taken, costs = list[Step](), job.price(job.space.widest)
+    for step in map(Step.from_json, job.folder.lines(STEPS)):
+        if all(budget.holds(costs, job.base) for budget in job.config.budgets):
+            break
+        taken.append(step)
+        costs = dict(step.costs)
+    place.rewrite(STEPS, [step.to_json() for step in taken])
+
+
+def _row(job: "Job", found: Found) -> dict[str, Any]:
+    """One budget's network, and the uniform one of about its cost."""
+    metric = binding_metric(found, job.base)
+    ratio, widths = match_uniform(job.space, job.costs[metric], found.costs[metric])
+    score = job.scorer.score(widths)
+    uniform = {"ratio": ratio, "costs": job.price(widths), **vars(score)}
+    mine = {"widths": dict(found.widths), "costs": job.price(found.widths), **vars(found.score)}
+    return {"budget": found.budget.text, **mine, "uniform": uniform}

@@ -1,0 +1,206 @@
+"""Before anything is spent: what networks cost, whether the budgets can be met, and how long the search will take."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoslim.errors import BudgetError
+from autoslim.pipeline._search import LATENCY
+from autoslim.search import Referee, Sample, Score, Step
+from autoslim.search._base import costs_of
+from autoslim.widths import Widths
+
+if TYPE_CHECKING:
+    from autoslim.pipeline._job import Job
+
+_ALWAYS = ("macs", "params")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What networks cost in one metric: the narrowest, all groups at half, the widest, and the one given."""
+
+    narrowest: float
+    half: float
+    widest: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whether one limit of a budget can be met.
+
+    Attributes:
+        budget: As it was written.
+        metric: Of the limit.
+        most: What a network may cost.
+        share: `most` as a share of the cost of the network given.
+        narrowest: The narrowest network's share of the same.
+        held: Whether the narrowest network holds it.
+    """
+
+    budget: str
+    metric: str
+    most: float
+    share: float
+    narrowest: float
+    held: bool
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a search will take.
+
+    Attributes:
+        steps: On the way down, for methods that go in steps; else 0.
+        evaluations: Sub-networks that are judged on all search images; see `count_evaluations`.
+        seconds: Of one evaluation, as measured: of all groups a candidate below the widest.
+        trained: Whether it was measured in the trained supernet; else in the network that is not trained yet.
+    """
+
+    steps: int
+    evaluations: int
+    seconds: float
+    trained: bool
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole search."""
+        return self.evaluations * self.seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of that: an `effort` where every budget can be met, else in `refused` what is wrong and what to do."""
+
+    method: str
+    prices: Mapping[str, Prices]
+    budgets: tuple[Reach, ...]
+    effort: Effort | None
+    refused: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        effort = None if self.effort is None else {**asdict(self.effort), "total": self.effort.total}
+        return {"_type": "Plan", "_version": 1, **asdict(self), "effort": effort}
+
+    def lines(self) -> list[str]:
+        """A few lines for the start of a run."""
+        told = [
+            f"{metric}: {say(p.narrowest, metric)} narrowest, {say(p.half, metric)} uniform half, "
+            f"{say(p.widest, metric)} widest, {say(p.own, metric)} yours"
+            for metric, p in self.prices.items()
+        ]
+        for reach in self.budgets:
+            verdict = "can be met" if reach.held else "can't be met"
+            told.append(
+                f"{reach.budget}: {verdict}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
+            )
+        return told if self.effort is None else [*told, say_effort(self.method, self.effort)]
+
+
+def make_plan(job: "Job") -> Plan:
+    """Prices, budgets and effort of a job that is prepared; one network is scored, nothing is written.
+
+    Args:
+        job: With or without a trained supernet.
+
+    Raises:
+        UnknownNameError: A budget's metric has no cost.
+    """
+    budgets = job.config.budgets
+    limits = [(budget, limit) for budget in budgets for limit in budget.limits]
+    metrics = dict.fromkeys([*_ALWAYS, *(limit.metric for _, limit in limits)])
+    networks = [job.space.narrowest, job.graph.uniform_widths(0.5), job.space.widest]
+    rows = costs_of({metric: job.costs[metric] for metric in metrics}, networks)
+    prices = {metric: Prices(*(row[metric] for row in rows), own=job.base[metric]) for metric in metrics}
+    reaches: list[Reach] = []
+    for budget, limit in limits:
+        most, own, least = limit.absolute(job.base), job.base[limit.metric], rows[0][limit.metric]
+        reaches.append(Reach(budget.text, limit.metric, most, most / own, least / own, least <= most))
+    try:
+        job.check_budgets()
+    except BudgetError as error:
+        return Plan(job.config.method, prices, tuple(reaches), None, str(error))
+    return Plan(job.config.method, prices, tuple(reaches), _effort(job), None)
+
+
+def say(value: float, metric: str) -> str:
+    """A cost as a person writes it.
+
+    >>> say(764522, "macs"), say(4.321, "latency"), say(998, "params")
+    ('0.76M', '4.32 ms', '998')
+    """
+    if metric == LATENCY:
+        return f"{value:.3g} ms"
+    return f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value:.0f}"
+
+
+def say_effort(method: str, effort: Effort) -> str:
+    """The search in a sentence."""
+    steps = f"about {effort.steps} steps, " if effort.steps else ""
+    where = "" if effort.trained else ", timed in the untrained network"
+    return (
+        f"{method}: {steps}about {effort.evaluations} evaluations of {_duration(effort.seconds)}{where}: "
+        f"about {_duration(effort.total)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _effort(job: "Job") -> Effort:
+    steps, evaluations = count_evaluations(job)
+    space = job.space
+    job.fresh_scorer.score(space.narrowest)  # warms up; a search meets new shapes all the time, so others are timed
+    started = time.perf_counter()
+    job.fresh_scorer.score(space.widest.replace({group: space.candidates[group][-2] for group in space.free}))
+    return Effort(steps, evaluations, time.perf_counter() - started, job.trained)
+
+
+def count_evaluations(job: "Job") -> tuple[int, int]:
+    """Steps and evaluations of a job's search, counted in the same search with a made-up loss in place of the network.
+
+    For a method that draws or measures a fixed number of networks it is about that number; for one that goes down a
+    path it depends on the path. Not counted is what a race and shared passes save, what is remembered from earlier
+    searches, and what a latency that is corrected on the way adds.
+    """
+    surrogate, steps = _Surrogate(job.space.widest), list[Step]()
+    job.config.search.search(job.space, job.costs, job.config.budgets, surrogate, base=job.base, on_step=steps.append)
+    return len(steps), surrogate.asked
+
+
+class _Surrogate:
+    """A scorer in closed form: a loss that rises ever faster as any group gets narrower. It counts what it is asked."""
+
+    def __init__(self, widest: Widths) -> None:
+        self._widest = widest
+        self._known: dict[Widths, Score] = {}
+        self.asked = 0
+
+    def score(self, widths: Widths) -> Score:
+        return self.score_many([widths])[0]
+
+    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
+        self.asked += len({each for each in widths if each not in self._known})
+        self._known |= {each: self._score(each) for each in widths}
+        return [self._known[each] for each in widths]
+
+    def samples(
+        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+    ) -> list[Sample]:
+        """One image, so that there is nothing to race."""
+        self.asked += len(trials)
+        scores = [self._score(each) for each in trials]
+        return [Sample(np.array([score.loss]), np.array([score.accuracy])) for score in scores]
+
+    def _score(self, widths: Widths) -> Score:
+        loss = sum(self._widest[group] / width - 1 for group, width in widths.items()) / len(widths)
+        return Score(loss, 1 / (1 + loss))
