@@ -143,7 +143,7 @@ def test_edges_are_who_reads_whom():
     [
         (["rnu"], "autoslim: Unknown command 'rnu'. Closest: run"),
         (["run", "digit"], "autoslim: Unknown recipe 'digit'. Closest: digits."),
-        (["run", "--budget", "mac<=50%"], "autoslim: Unknown cost 'mac'. Closest: macs."),
+        (["run", "--budget", "mac<=50%"], "autoslim: Unknown cost 'mac'. Closest: macs, latency."),
         (["run", "--budget", "macs<=1%"], "autoslim: "),
         (["run", "--model", "zoo:resnet_digit"], "autoslim: Unknown"),
         (["run", "--model", "torchvision:mobilnet_v2"], "autoslim: Unknown"),
