@@ -77,7 +77,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="supernets and rows are kept here")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--methods", default="", help="measure these alone, for instance greedy,uniform")
+    parser.add_argument(
+        "--methods", default="", help="measure these alone, for instance greedy,uniform; the result still has all rows"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budgets", default="70,60,50,40,30", help="shares of the MACs, in percent")
     parser.add_argument("--out", type=Path)
@@ -100,7 +102,7 @@ def main() -> None:
                 rows += new
                 with kept.open("a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in new)
-    if args.methods:
+    if args.methods and not args.out:
         return
     result = summarise(rows, seeds, args.epochs, args.budgets)
     text = json.dumps(result, indent=1)
