@@ -1,0 +1,179 @@
+"""Knapsack: each group's sensitivity measured once, then the best widths for any budget by integer programming."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim.budget import Budget
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
+from autoslim.search._path import Point, current_limits, make_rank, options
+from autoslim.search._pool import check_no_steps, check_settings, fit, harm_of, make_holds
+from autoslim.widths import Widths
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knapsack:
+    """Takes the loss to be a sum over groups, and finds the widths of the least predicted loss within each budget.
+
+    1. Sensitivities: for each group and candidate, the rise in loss against the widest network when that group alone
+       is narrowed. One evaluation each, once for all budgets; a rise that is not a number counts as more than all
+       others together.
+    2. One width per group and the least sum of rises within the budget is a multiple-choice knapsack, solved to its
+       optimum as an integer program (HiGHS, by `scipy.optimize.milp`); a joint budget has one constraint per limit.
+    3. MACs are products of two groups' widths and latency falls in stairs, so costs are no sums. They are linearised
+       at a network that holds the budget, at first the uniform one: a candidate's price is what the cost changes by
+       when its group alone goes there. The optimum is priced truly, repaired by greedy steps (narrowed where the rise
+       per saving is least until it holds, then widened where the rise falls most while it does), and taken as the next
+       point to linearise at if its predicted loss is lower. If not, groups may go half as far from where they are, at
+       the end by one candidate.
+
+    What is exact: for costs that are sums over groups (parameters of single layers, a linear model of latency), the
+    predicted loss is the least there is, to the solver's tolerance (1e-6 of a limit). For other costs no step of the
+    above can improve the answer, but a better one may exist. The prediction itself ignores how groups interact; the
+    score that is told is the found network's own, measured.
+
+    A search evaluates 1 + the number of candidates narrower than their groups, and one network per budget.
+
+    The source of the model: Shen et al. 2022, "Structural pruning via latency-saliency knapsack" (HALP), with measured
+    rises in place of estimated saliencies.
+
+    >>> from autoslim.testing.search import make_problem
+    >>> (found,), _ = make_problem(0).search(Knapsack(), "macs<=50%")
+    >>> found.costs["macs"] <= 0.5 * make_problem(0).base["macs"]
+    True
+    """
+
+    metric: Literal["loss", "accuracy"] = "loss"
+    """What is measured on the search images: the rise in loss, which is finer grained, or in errors."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        done: Sequence[Step] = (),
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Found]:
+        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
+        check_budgets(space, costs, budgets, base)
+        check_no_steps(self, done)
+        if not budgets:
+            return []
+        rises = measure_rises(space, scorer, self.metric)
+        chosen = [_Problem(space, costs, budget, base, rises).solve() for budget in budgets]
+        rows = zip(budgets, chosen, scorer.score_many(chosen), strict=True)
+        return [Found(budget, widths, costs_of(costs, [widths])[0], score) for budget, widths, score in rows]
+
+
+METHODS.register("knapsack", Knapsack)
+
+
+def measure_rises(space: Space, scorer: Scorer, metric: str) -> dict[tuple[str, int], float]:
+    """Per free group and candidate, the rise against the widest network with that group alone narrowed."""
+    places = [(group, width) for group in space.free for width in space.candidates[group][:-1]]
+    scores = scorer.score_many([space.widest, *(space.widest.replace({group: width}) for group, width in places)])
+    harms = np.array([harm_of(score, metric) for score in scores])
+    with np.errstate(invalid="ignore"):
+        rises = harms[1:] - harms[0]
+    known = np.isfinite(rises)
+    rises[~known] = 2 * np.abs(rises[known]).sum() + 1
+    whole = {(group, space.widest[group]): 0.0 for group in space.free}
+    return whole | dict(zip(places, rises.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One budget to be answered."""
+
+    space: Space
+    costs: Mapping[str, Cost]
+    budget: Budget
+    base: Mapping[str, float]
+    rises: Mapping[tuple[str, int], float]
+
+    def solve(self) -> Widths:
+        """Goes from the uniform network to better and better ones: the optimum near the last one, repaired."""
+        even, rng = dict.fromkeys(self.space.free, 0.5), np.random.default_rng(0)
+        here = fit(self.space, even, self.holds, rng)
+        reach = max((len(self.space.candidates[group]) for group in self.space.free), default=0)
+        while reach:
+            trial = self._widened(self._narrowed(self._optimum(here, reach)))
+            if self.predict(trial) < self.predict(here):
+                here = trial
+            else:
+                reach //= 2
+        return here
+
+    @cached_property
+    def holds(self) -> Callable[[Widths], bool]:
+        return make_holds(self.costs, self.budget, self.base)
+
+    def predict(self, widths: Widths) -> float:
+        """The rise in loss if groups do not interact."""
+        return sum(self.rises[group, widths[group]] for group in self.space.free)
+
+    def _optimum(self, here: Widths, reach: int) -> Widths:
+        """The least sum of rises with costs linearised at `here`, no group moved by more than `reach` candidates."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # a second to import
+
+        levels = {group: self.space.candidates[group] for group in self.space.free}
+        places = [
+            (group, width)
+            for group, widths in levels.items()
+            for at, width in enumerate(widths)
+            if abs(at - widths.index(here[group])) <= reach
+        ]
+        now, *then = costs_of(self.costs, [here, *(here.replace({group: width}) for group, width in places)])
+        most = {limit.metric: limit.absolute(self.base) for limit in self.budget.limits}
+        prices = {name: np.array([(cost[name] - now[name]) / most[name] for cost in then]) for name in most}
+        rises = np.array([self.rises[place] for place in places])
+        one_each = np.array([[float(group == place[0]) for place in places] for group in levels])
+        result = milp(
+            rises / (np.abs(rises).max() or 1),
+            integrality=np.ones(len(places)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                *(LinearConstraint(prices[name], -np.inf, 1 - now[name] / most[name]) for name in most),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
+        assert result.x is not None, result.message  # `here` itself is a solution
+        return here.replace({group: width for (group, width), part in zip(places, result.x, strict=True) if part > 0.5})
+
+    def _narrowed(self, widths: Widths) -> Widths:
+        """Greedy steps, the least rise per saving first, until the budget holds."""
+        while not self.holds(widths):
+            here = Point(widths, costs_of(self.costs, [widths])[0])
+            limits = current_limits([self.budget], self.base, here.costs)
+            steps = options(self.space, self.costs, limits, self.base, here, 0.0)
+            rank = make_rank(steps, "cost")
+            rises = {step.group: self.predict(step.widths) - self.predict(widths) for step in steps}
+            widths = min(steps, key=lambda step: rank(step, rises[step.group])).widths
+        return widths
+
+    def _widened(self, widths: Widths) -> Widths:
+        """One group at a time goes up, where the predicted loss falls most, while the budget holds."""
+        while True:
+            falls = {
+                (group, width): self.rises[group, widths[group]] - rise
+                for (group, width), rise in self.rises.items()
+                if width > widths[group] and rise < self.rises[group, widths[group]]
+            }
+            wider = (widths.replace(dict([place])) for place in sorted(falls, key=lambda place: -falls[place]))
+            found = next((each for each in wider if self.holds(each)), None)
+            if found is None:
+                return widths
+            widths = found
