@@ -39,7 +39,7 @@ class Evolution:
     is not scored again.
 
     The source is the search of single-path one-shot supernets (Guo et al. 2020, "Single path one-shot neural
-    architecture search with uniform sampling", section 3.4: the best k as parents, crossover and mutation under the
+    architecture search with uniform sampling", algorithm 1: the best k as parents, crossover and mutation under the
     budget). Real et al. 2019 ("Regularized evolution") is the same with mutation and ageing alone; ageing is for
     scores that differ from one evaluation to the next, and ours do not.
 

@@ -6,15 +6,15 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoslim.budget import Budget
+from autoslim.errors import BudgetError
 from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
 from autoslim.search._path import Point, current_limits, make_rank, options
 from autoslim.search._pool import check_no_steps, check_settings, fit, harm_of, make_holds
 from autoslim.widths import Widths
 
-Array = NDArray[np.float64]
+_SCALE = 1000.0  # of rises and limits: the solver's tolerances are absolute, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,10 @@ class Knapsack:
        point to linearise at if its predicted loss is lower. If not, groups may go half as far from where they are, at
        the end by one candidate.
 
-    What is exact: for costs that are sums over groups (parameters of single layers, a linear model of latency), the
-    predicted loss is the least there is, to the solver's tolerance (1e-6 of a limit). For other costs no step of the
-    above can improve the answer, but a better one may exist. The prediction itself ignores how groups interact; the
-    score that is told is the found network's own, measured.
+    What is exact: for costs that are sums over groups (a linear model of latency), the predicted loss is the least
+    there is, to the solver's tolerance (1e-9 of a limit and of the largest rise). For other costs no step of the above
+    can improve the answer, but a better one may exist. The prediction itself ignores how groups interact; the score
+    that is told is the found network's own, measured.
 
     A search evaluates 1 + the number of candidates narrower than their groups, and one network per budget.
 
@@ -137,20 +137,25 @@ class _Problem:
         ]
         now, *then = costs_of(self.costs, [here, *(here.replace({group: width}) for group, width in places)])
         most = {limit.metric: limit.absolute(self.base) for limit in self.budget.limits}
-        prices = {name: np.array([(cost[name] - now[name]) / most[name] for cost in then]) for name in most}
+        prices = {name: np.array([_SCALE * (cost[name] - now[name]) / most[name] for cost in then]) for name in most}
         rises = np.array([self.rises[place] for place in places])
         one_each = np.array([[float(group == place[0]) for place in places] for group in levels])
         result = milp(
-            rises / (np.abs(rises).max() or 1),
+            _SCALE * rises / (np.abs(rises).max() or 1),
             integrality=np.ones(len(places)),
             bounds=Bounds(0, 1),
             constraints=[
                 LinearConstraint(one_each, 1, 1),
-                *(LinearConstraint(prices[name], -np.inf, 1 - now[name] / most[name]) for name in most),
+                *(LinearConstraint(prices[name], -np.inf, _SCALE * (1 - now[name] / most[name])) for name in most),
             ],
             options={"mip_rel_gap": 0.0},
         )
-        assert result.x is not None, result.message  # `here` itself is a solution
+        if result.x is None:
+            raise BudgetError(
+                f"Budget {self.budget.text!r}: the solver found nothing, though {here} held it ({result.message}); "
+                "expected costs that are the same at every call. Measure once and keep the numbers, or search with "
+                "another method."
+            )
         return here.replace({group: width for (group, width), part in zip(places, result.x, strict=True) if part > 0.5})
 
     def _narrowed(self, widths: Widths) -> Widths:
