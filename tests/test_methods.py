@@ -14,7 +14,20 @@ from numpy.typing import NDArray
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.search import METHODS, Cost, Evolution, Greedy, Knapsack, Method, Random, Score, Space, Step, Uniform
+from autoslim.search import (
+    METHODS,
+    Cost,
+    Evolution,
+    Greedy,
+    Knapsack,
+    Method,
+    Random,
+    Score,
+    Space,
+    Step,
+    Uniform,
+    knapsack,
+)
 from autoslim.search._pool import draw_places, fit
 from autoslim.testing import check_search_method
 from autoslim.testing.search import ConvexScorer, LinearCost, Problem, make_problem
@@ -397,6 +410,20 @@ def test_knapsack_looks_beyond_a_plateau_that_greedy_falls_into():
     knapsack = problem.search(Knapsack(), "macs<=4")[0][0]
     assert (greedy.widths, knapsack.widths) == (Widths({"a": 2, "b": 2}), Widths({"a": 1, "b": 3}))
     assert (greedy.score.loss, knapsack.score.loss) == (pytest.approx(2.9), pytest.approx(2.0))
+
+
+def test_several_starts_end_in_better_networks(monkeypatch: pytest.MonkeyPatch):
+    """Where costs are products, the optimum of the linearised costs depends on where they are linearised."""
+    problems, texts = [make_problem(seed, groups=5) for seed in range(10)], ("macs<=30%", "macs<=60%,params<=45%")
+
+    def losses() -> list[float]:
+        return [find.score.loss for problem in problems for find in problem.search(Knapsack(), *texts)[0]]
+
+    several = losses()
+    monkeypatch.setattr(knapsack, "_STARTS", 1)
+    one = losses()
+    assert all(ours < theirs + 1e-9 for ours, theirs in zip(several, one, strict=True))
+    assert sum(several) < sum(one) - 0.1
 
 
 @pytest.mark.parametrize(
