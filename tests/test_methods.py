@@ -414,7 +414,7 @@ def test_knapsack_looks_beyond_a_plateau_that_greedy_falls_into():
 
 def test_several_starts_end_in_better_networks(monkeypatch: pytest.MonkeyPatch):
     """Where costs are products, the optimum of the linearised costs depends on where they are linearised."""
-    problems, texts = [make_problem(seed, groups=5) for seed in range(10)], ("macs<=30%", "macs<=60%,params<=45%")
+    problems, texts = [make_problem(seed, groups=5) for seed in range(10)], ("macs<=80%", "macs<=50%")
 
     def losses() -> list[float]:
         return [find.score.loss for problem in problems for find in problem.search(Knapsack(), *texts)[0]]
