@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 UNIFORM, FOUND = "uniform", "found"
 _LINES, _ENROLLED = "finalists.jsonl", "finalists.json"
-_DEAR = ("exhaustive",)  # methods that cost too much to be run beside the one that was asked for
+_DEAR = ("exhaustive", "evolution")  # methods that cost too much to be run beside the one that was asked for
 
 
 @dataclass(frozen=True)

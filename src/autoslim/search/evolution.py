@@ -17,12 +17,11 @@ from autoslim.search._pool import (
     fill,
     fit,
     make_holds,
+    move,
     narrow,
 )
-from autoslim.search._pool import move as move_group
 from autoslim.widths import Widths
 
-_TRIES = 20  # at a child that was not scored before; in a small space there may be none left
 _MOVES = (-2, -1, 1, 2)
 
 
@@ -36,10 +35,11 @@ class Evolution:
     within the budget: random groups are narrowed until it holds, and random groups widened while it does. So every
     child uses its budget up. Nobody dies of age, and whoever holds several budgets is among the parents for each.
 
-    A search evaluates at most `population` x (1 + `generations`) networks per budget.
+    A search evaluates at most `population` x (1 + `generations`) networks per budget; a child that was scored before
+    is not scored again.
 
     The source is the search of single-path one-shot supernets (Guo et al. 2020, "Single path one-shot neural
-    architecture search with uniform sampling", section 3.4: the best k as parents, crossover and mutation under the
+    architecture search with uniform sampling", algorithm 1: the best k as parents, crossover and mutation under the
     budget). Real et al. 2019 ("Regularized evolution") is the same with mutation and ageing alone; ageing is for
     scores that differ from one evaluation to the next, and ours do not.
 
@@ -93,14 +93,9 @@ class Evolution:
         first = [even, *(draw_places(space, rng) for _ in range(self.population - 1))]
         pool.score([fit(space, places, each, rng) for each in holds for places in first])
         for _ in range(self.generations):
-            children: dict[Widths, None] = {}
-            for budget, each in zip(budgets, holds, strict=True):
-                parents = pool.best(budget, self.parents)
-                for _ in range(self.population):
-                    tries = (self._child(space, parents, each, rng) for _ in range(_TRIES))
-                    child = next((one for one in tries if one not in pool.known and one not in children), parents[0])
-                    children[child] = None
-            pool.score(list(children))
+            parents = [pool.best(budget, self.parents) for budget in budgets]
+            rows = list(zip(parents, holds, strict=True)) * self.population
+            pool.score([self._child(space, best, each, rng) for best, each in rows])
         return [pool.found(budget) for budget in budgets]
 
     def _child(self, space: Space, parents: Sequence[Widths], holds: Holds, rng: np.random.Generator) -> Widths:
@@ -110,7 +105,7 @@ class Evolution:
             child = mother.replace({group: father[group] for group in space.free if rng.uniform() < 0.5})
         for group in space.free:
             if rng.uniform() < self.mutation:
-                child = move_group(space, child, group, int(rng.choice(_MOVES)))
+                child = move(space, child, group, int(rng.choice(_MOVES)))
         return fill(space, narrow(space, child, holds, rng), holds, rng)
 
 
