@@ -1,6 +1,7 @@
 """What the methods without a path share: networks drawn within a budget, each scored once, the best of them told."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.search._base import Cost, Found, Score, Scorer, Space, Step, costs_of
+from autoslim.search._base import Cost, Found, Score, Scorer, Space, Step, check_budgets, costs_of
 from autoslim.widths import Widths
 
 Holds = Callable[[Widths], bool]
@@ -31,13 +32,45 @@ def check_settings(config: object, *, counts: Sequence[str] = (), shares: Sequen
             raise ConfigError(f"{name}: {setting}={value}; expected a share from 0 to 1. Leave it out for the default.")
 
 
-def check_no_steps(config: object, done: Sequence[Step]) -> None:
-    """Refuses steps of another method, with a RunFolderError: these methods take none."""
-    if done:
-        raise RunFolderError(
-            f"The search so far holds {len(done)} steps, but {type(config).__name__} takes none; expected none. "
-            "They belong to another method: delete `search.jsonl`, or go on with that method."
-        )
+@dataclass(frozen=True, kw_only=True)
+class WholeSearch(ABC):
+    """A search without a path: it asks for whole scores alone, and takes no steps on the way."""
+
+    @property
+    def stepless(self) -> str:
+        """Why it has no steps to go on from."""
+        return f"{type(self).__name__} takes none"
+
+    @abstractmethod
+    def find(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        base: Mapping[str, float],
+    ) -> list[Found]:
+        """As `Method.search`, for budgets that the narrowest network holds."""
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        done: Sequence[Step] = (),
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Found]:
+        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
+        check_budgets(space, costs, budgets, base)
+        if done:
+            raise RunFolderError(
+                f"The search so far holds {len(done)} steps, but {self.stepless}; expected none. "
+                "They belong to another method: delete `search.jsonl`, or go on with that method."
+            )
+        return self.find(space, costs, budgets, scorer, base)
 
 
 def harm_of(score: Score, metric: str) -> float:

@@ -1,17 +1,17 @@
 """Evolution: the best sub-networks under a budget are crossed and mutated, generation after generation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from autoslim.budget import Budget
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space
 from autoslim.search._pool import (
     Holds,
     Pool,
-    check_no_steps,
+    WholeSearch,
     check_settings,
     draw_places,
     fill,
@@ -26,7 +26,7 @@ _MOVES = (-2, -1, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evolution:
+class Evolution(WholeSearch):
     """Keeps the best of all sub-networks scored so far under each budget, and breeds from them.
 
     The first generation is the uniform network (on the candidates) and random ones, as `Random` draws them. Then, per
@@ -73,20 +73,14 @@ class Evolution:
     def __post_init__(self) -> None:
         check_settings(self, counts=["population", "generations", "parents"], shares=["mutation", "crossover"])
 
-    def search(
+    def find(
         self,
         space: Space,
         costs: Mapping[str, Cost],
         budgets: Sequence[Budget],
         scorer: Scorer,
-        *,
         base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
     ) -> list[Found]:
-        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
-        check_budgets(space, costs, budgets, base)
-        check_no_steps(self, done)
         rng, pool = np.random.default_rng(self.seed), Pool(costs, base, scorer, self.metric)
         holds = [make_holds(costs, budget, base) for budget in budgets]
         even = dict.fromkeys(space.free, 0.5)

@@ -9,9 +9,9 @@ import numpy as np
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, costs_of
 from autoslim.search._path import Point, current_limits, make_rank, options
-from autoslim.search._pool import check_no_steps, check_settings, draw_places, fit, harm_of, make_holds
+from autoslim.search._pool import WholeSearch, check_settings, draw_places, fit, harm_of, make_holds
 from autoslim.widths import Widths
 
 _STARTS = 4  # one start ends in the optimum for 35 of 40 made-up networks of products, four for 39, eight for 39
@@ -19,7 +19,7 @@ _SCALE = 1000.0  # of rises and limits: the solver's tolerances are absolute, 1e
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knapsack:
+class Knapsack(WholeSearch):
     """Takes the loss to be a sum over groups, and finds the widths of the least predicted loss within each budget.
 
     1. Sensitivities: for each group and candidate, the rise in loss against the widest network when that group alone
@@ -56,20 +56,14 @@ class Knapsack:
     def __post_init__(self) -> None:
         check_settings(self)
 
-    def search(
+    def find(
         self,
         space: Space,
         costs: Mapping[str, Cost],
         budgets: Sequence[Budget],
         scorer: Scorer,
-        *,
         base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
     ) -> list[Found]:
-        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
-        check_budgets(space, costs, budgets, base)
-        check_no_steps(self, done)
         if not budgets:
             return []
         rises = measure_rises(space, scorer, self.metric)

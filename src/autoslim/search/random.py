@@ -1,18 +1,18 @@
 """Random search: the best of N sub-networks drawn under each budget. What any cleverer method has to beat."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from autoslim.budget import Budget
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets
-from autoslim.search._pool import Pool, check_no_steps, check_settings, draw_places, fit, make_holds
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space
+from autoslim.search._pool import Pool, WholeSearch, check_settings, draw_places, fit, make_holds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random:
+class Random(WholeSearch):
     """Draws `samples` sub-networks for each budget, each filled up to it, and takes the best of all that hold it.
 
     Widths drawn one by one would cost about half of the network whatever the budget, and look alike. So a random shape
@@ -43,20 +43,14 @@ class Random:
     def __post_init__(self) -> None:
         check_settings(self, counts=["samples"])
 
-    def search(
+    def find(
         self,
         space: Space,
         costs: Mapping[str, Cost],
         budgets: Sequence[Budget],
         scorer: Scorer,
-        *,
         base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
     ) -> list[Found]:
-        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
-        check_budgets(space, costs, budgets, base)
-        check_no_steps(self, done)
         pool = Pool(costs, base, scorer, self.metric)
         for budget in budgets:
             holds, rng = make_holds(costs, budget, base), np.random.default_rng(self.seed)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, Step, check_budgets, costs_of
+from autoslim.errors import BudgetError, ConfigError
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, costs_of
+from autoslim.search._pool import WholeSearch
 from autoslim.widths import Widths
 
 _Excess = Callable[[Sequence[Widths]], NDArray[np.float64]]  # N widths -> [N], relative; 0 on target, above it if over
@@ -16,7 +17,7 @@ _EPSILON = 1e-9  # k / n * n may fall below k; two ratios differ by far more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform:
+class Uniform(WholeSearch):
     """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest."""
 
     tolerance: float = 0.01
@@ -28,24 +29,18 @@ class Uniform:
                 f"Uniform: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance 0.01."
             )
 
-    def search(
+    @property
+    def stepless(self) -> str:
+        return "a uniform network is found without any"
+
+    def find(
         self,
         space: Space,
         costs: Mapping[str, Cost],
         budgets: Sequence[Budget],
         scorer: Scorer,
-        *,
         base: Mapping[str, float],
-        done: Sequence[Step] = (),
-        on_step: Callable[[Step], None] | None = None,
     ) -> list[Found]:
-        """See `Method.search`. There are no steps on the way: `on_step` is not called, and `done` must be empty."""
-        check_budgets(space, costs, budgets, base)
-        if done:
-            raise RunFolderError(
-                f"The search so far holds {len(done)} steps, but a uniform network is found without any; expected "
-                "none. They belong to another method: delete `search.jsonl`, or go on with that method."
-            )
         chosen = [self._match(space, costs, budget, base) for budget in budgets]
         rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
         return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
