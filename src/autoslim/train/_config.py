@@ -1,0 +1,51 @@
+"""How the networks are trained, in numbers."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from autoslim.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the supernet and the found networks are trained: SGD with Nesterov momentum."""
+
+    epochs_supernet: int = 20
+    """Epochs of the supernet, on train without the search images."""
+    epochs_retrain: int = 20
+    """Epochs of each found network, of the uniform ones and of your own, on all of train."""
+    batch_size: int = 128
+    """Images per step."""
+    lr: float = 0.1
+    """Peak learning rate."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises linearly to its peak."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """How the learning rate falls to 0 after that."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """On all weights but those of BatchNorm, biases and depthwise kernels."""
+    label_smoothing: float = 0.0
+    """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
+    augment: Literal["none", "crop", "crop+flip"] = "crop+flip"
+    """Random crops of the image padded by an eighth; horizontal flips."""
+    random_subnets: int = 2
+    """Sub-networks per supernet step beside the widest and the narrowest (the sandwich rule's n)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs_supernet", 1), ("epochs_retrain", 1), ("batch_size", 2), ("random_subnets", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
+        ranges = {"lr": (0, None), "warmup": (0, 1), "momentum": (0, 1), "label_smoothing": (0, 1)}
+        ranges |= {"weight_decay": (0, None)}
+        for name, (least, below) in ranges.items():
+            value = getattr(self, name)
+            fits = math.isfinite(value) and value >= least and (below is None or value < below)
+            if not fits or (name == "lr" and value == 0):
+                what = "above 0" if name == "lr" else f"{least} or more" + (f", below {below}" if below else "")
+                raise ConfigError(
+                    f"TrainConfig.{name} is {value}; expected {what}. Give another --{name.replace('_', '-')}, or none "
+                    f"for the recipe's."
+                )

@@ -1,0 +1,54 @@
+"""One training step of the supernet: the sandwich rule with in-place distillation."""
+
+from typing import Any
+
+import torch
+
+from autoslim.supernet import Supernet
+from autoslim.tasks import Task
+from autoslim.train._loop import Batch, Runtime
+
+
+def sandwich_step(
+    net: Supernet,
+    batch: Batch,
+    *,
+    task: Task,
+    seed: int,
+    subnets: int = 2,
+    smoothing: float = 0.0,
+    runtime: Runtime | None = None,
+) -> float:
+    """Gradients of one training step of the supernet, left in `.grad` (AutoSlim, section 3.2).
+
+    The widest learns from the labels, the narrowest and `subnets` random ones from its detached output; their losses
+    are summed. All passes use batch statistics, only the widest's update running ones.
+
+    Args:
+        net: The supernet, in train mode.
+        batch: Images [N, C, H, W] and labels [N].
+        task: Gives loss and distillation target.
+        seed: Of the random widths; a different one each step.
+        subnets: Number of random sub-networks.
+        smoothing: Label smoothing, for the widest alone.
+        runtime: Lightning Fabric, or None for plain float32.
+
+    Returns:
+        The summed loss.
+    """
+    images, labels = batch
+    graph = net.graph
+    drawn = [graph.random_widths(seed * 64 + index) for index in range(subnets)]
+    taught: Any = None
+    total = 0.0
+    for widths in (graph.max_widths(), graph.min_widths(), *drawn):
+        with net.leaves_at(widths):
+            with runtime.autocast() if runtime is not None else torch.autocast("cpu", enabled=False):
+                output = net(images)
+                if taught is None:
+                    loss, taught = task.loss(output, labels, smoothing=smoothing), task.teach(output)
+                else:
+                    loss = task.distill(output, taught)
+            runtime.backward(loss) if runtime is not None else loss.backward()
+        total += float(loss.detach())
+    return total
