@@ -6,6 +6,7 @@ import random
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from autoslim.data import _listing as listing_module
 from autoslim.data._images import _cover, decode_listing
 from autoslim.data._random import draw_stratified, make_generator
 from autoslim.errors import DataError, UnknownNameError
+from autoslim.ranks import Ranks
 
 RNG = np.random.default_rng(0)
 
@@ -1050,6 +1052,20 @@ def test_seed_and_epoch_decide_the_batches(augment: Any):
     assert torch.equal(torch.cat([x for _, x in mixed]), draw(1, 1))
     assert not torch.equal(draw(1, 0), draw(1, 1))
     assert not torch.equal(draw(1, 0), draw(2, 0))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop+flip"])
+def test_ranks_share_each_batch_and_a_later_start_gives_the_rest(augment: Any):
+    loader = loader_of(split_of([0, 1] * 15, side=16), 8, augment=augment, shuffle=True, seed=1)
+    parts = [replace(loader, ranks=Ranks(rank, 2)) for rank in range(2)]
+    whole = list(loader.epoch(2))
+    assert [len(y) for _, y in whole] == [8, 8, 8, 6]
+    for (x, y), *shares in zip(whole, *(part.epoch(2) for part in parts), strict=True):
+        assert torch.equal(x, torch.cat([share[0] for share in shares]))
+        assert torch.equal(y, torch.cat([share[1] for share in shares]))
+    rest = list(loader.epoch(2, start=3))
+    assert len(rest) == 1
+    assert torch.equal(rest[0][0], whole[3][0])
 
 
 def test_augmentation_does_not_depend_on_the_batch_size():

@@ -1,7 +1,7 @@
 """Takes a split in memory, gives the normalised, augmented batches of an epoch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from autoslim.data._base import Split
 from autoslim.data._random import make_generator
 from autoslim.errors import DataError
+from autoslim.ranks import Ranks
 
 Augment = Literal["none", "crop", "crop+flip"]
 _PAD = 8  # a crop may leave the image by an eighth of its side
@@ -35,6 +36,7 @@ class Loader:
         shuffle: Whether the order is drawn anew each epoch.
         drop_last: Whether a last batch that is not full is left out.
         seed: Of order, crops and flips.
+        ranks: The processes that share each batch; each gets its part of it.
     """
 
     split: Split
@@ -45,6 +47,7 @@ class Loader:
     shuffle: bool = False
     drop_last: bool = False
     seed: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         channels = self.split.images.shape[1]
@@ -66,8 +69,11 @@ class Loader:
         extra = 0 if self.drop_last else self.batch_size - 1
         return (len(self.split) + extra) // self.batch_size
 
-    def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of epoch `number`: images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]."""
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of epoch `number`, from batch `start` on.
+
+        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
+        """
         # numpy, not torch: its indexing stays on one core and leaves torch's threads to the network
         images, labels = self.split.images.numpy(), self.split.labels.numpy()
         mean, std = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
@@ -75,8 +81,10 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(labels), generator=make_generator("order", self.seed, number)).numpy()
         down, right, mirrored = self._draw(number)
-        for batch in range(len(self)):
-            places = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        for batch in range(start, len(self)):
+            first = batch * self.batch_size
+            part = self.ranks.share(min(self.batch_size, len(labels) - first))
+            places = slice(first + part.start, first + part.stop)
             chosen = order[places]
             if self.augment == "none":
                 x_NHWC = images[chosen].transpose(0, 2, 3, 1)

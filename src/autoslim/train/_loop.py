@@ -15,11 +15,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Loader(Protocol):
-    """Batches of an epoch; the same number gives the same batches."""
+    """Batches of an epoch; the same number gives the same batches, and `start` leaves out those before it."""
 
     def __len__(self) -> int: ...
 
-    def epoch(self, number: int) -> Iterable[Batch]: ...
+    def epoch(self, number: int, start: int = 0) -> Iterable[Batch]: ...
 
 
 class Runtime(Protocol):
