@@ -1,13 +1,20 @@
-"""What a sub-network is worth: its BatchNorm statistics from train images, its loss and metric on search images."""
+"""What a sub-network is worth: its BatchNorm statistics from train images, its loss and metric on search images.
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+Where several processes share a run, each gets every so many-th batch: rank r of n those at r, r + n, r + 2n, and so on.
+Whatever is made of them is put together in the order of all batches, so that the numbers are those of one process.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice, zip_longest
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim.ranks import Ranks
 from autoslim.replay import Shared, Tape
 from autoslim.search import Referee, Sample, Score
 from autoslim.supernet import Supernet
@@ -15,6 +22,7 @@ from autoslim.tasks import Task
 from autoslim.widths import Widths
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_T = TypeVar("_T")
 _STATISTICS = ("running_mean", "running_var")
 _LOOK = 500  # search images between two looks of a race, at least
 
@@ -39,10 +47,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Sample:
     try:
         model.eval()
         with torch.no_grad():
-            parts = [_judge(task, model(images), labels) for images, labels in batches]
+            own = [_judge(task, model(images), labels) for images, labels in batches]
     finally:
         model.train(training)
-    return Sample.join(parts)
+    return Sample.join(_in_order(Ranks.here().gather(own)))
 
 
 class SupernetScorer:
@@ -55,6 +63,8 @@ class SupernetScorer:
         task: Judges its outputs.
         calibration: Batches of train images for the BatchNorm statistics, at least 512 images where there are so many.
         search: Batches of search images and labels, which decide; gone through once a score.
+
+    Both are this process's batches, where several share a run.
     """
 
     def __init__(
@@ -74,27 +84,45 @@ class SupernetScorer:
         self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
     ) -> list[Sample]:
         """The score of every image; see `Scorer.samples`. What the trials share with `base` is computed once."""
-        reuse = _NoReuse() if base is None else self._reuse
+        reuse, ranks = _NoReuse() if base is None else self._reuse, Ranks.here()
         buffers = _calibrate(self._net, trials, self._calibration, reuse, base)
         parts: list[list[Sample]] = [[] for _ in trials]
-        alive, unseen = list(range(len(trials))), 0
+        alive, unseen, own = list(range(len(trials))), 0, iter(self._search)
         training = self._net.training
         try:
             self._net.eval()
-            for images, labels in self._search:
-                shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
-                for index in shared.order:
-                    at = alive[index]
-                    with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
-                        parts[at].append(_judge(self._task, shared.run(index, self._net, images), labels))
-                unseen += len(images)
-                if referee is not None and unseen >= _LOOK:
-                    alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
-                if not alive:
+            while alive:
+                judged = ranks.gather(self._judge_next(own, trials, buffers, alive, reuse, base))
+                for samples in (samples for samples in judged if samples):
+                    for at in alive:
+                        parts[at].append(samples[at])
+                    unseen += len(samples[alive[0]]) if alive else 0
+                    if referee is not None and unseen >= _LOOK:
+                        alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
+                if not all(judged):
                     break
         finally:
             self._net.train(training)
         return [Sample.join(part) for part in parts]
+
+    def _judge_next(
+        self,
+        batches: Iterator[Batch],
+        trials: Sequence[Widths],
+        buffers: Sequence[dict[str, torch.Tensor]],
+        alive: Sequence[int],
+        reuse: "_NoReuse",
+        base: Widths | None,
+    ) -> dict[int, Sample]:
+        """The next batch's samples of those alive, by their place among the trials; empty where there is none left."""
+        found: dict[int, Sample] = {}
+        for images, labels in islice(batches, 1):
+            shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
+            for index in shared.order:
+                at = alive[index]
+                with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
+                    found[at] = _judge(self._task, shared.run(index, self._net, images), labels)
+        return found
 
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """The sub-network's score on other images, with the same BatchNorm statistics."""
@@ -165,12 +193,24 @@ def _calibrate(
                 with net.at(trials[at], buffers=buffers[at]):
                     shared.run(at, net, images)
                 seen[at].append({f"{n}.{s}": buffers[at][f"{n}.{s}"].clone() for n in norms for s in _STATISTICS})
-    for own, statistics in zip(buffers, seen, strict=True):
+    told = Ranks.here().gather(seen)
+    for own, *parts in zip(buffers, *told, strict=True):
+        statistics = _in_order(parts)
         for name in statistics[0] if statistics else ():
             own[name].copy_(torch.stack([each[name].double() for each in statistics]).mean(0))
         for norm in norms:
             own[f"{norm}.num_batches_tracked"].fill_(len(statistics))
     return buffers
+
+
+def _in_order(parts: Sequence[Sequence[_T]]) -> list[_T]:
+    """What each process made of its batches, in the order of all batches.
+
+    >>> _in_order([["a", "c", "e"], ["b", "d"]])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    nothing = object()
+    return [each for each in chain.from_iterable(zip_longest(*parts, fillvalue=nothing)) if each is not nothing]  # pyright: ignore[reportReturnType]
 
 
 def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:
