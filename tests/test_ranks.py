@@ -1,5 +1,6 @@
 """Processes that share a run: what they make together is what one makes alone."""
 
+import json
 import os
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from autoslim.cli import main
 from autoslim.ranks import Ranks
 
 COMMON = """
@@ -138,3 +140,39 @@ def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(tmp_path, size):
         assert rank[2] == alone[2]
         assert len(alone[2]) == 2
         assert all(torch.equal(rank[4][name], value) for name, value in alone[4].items())
+
+
+def torchrun(*args, folder):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *args], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_and_the_same_search_on_one(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--epochs-supernet", "2", "--epochs-retrain", "1", "--budget", "macs<=50%", "--out", str(folder)]
+    told = torchrun("run", "digits", *options, folder=tmp_path)
+    assert told.count("report ") == 1
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["budgets"][0]["accuracy"]["test"] > 0.3
+    assert {path.name for path in (folder / "models").iterdir()} == {"base", "macs-50"}
+    for method in ("greedy", "exhaustive", "uniform"):
+        asked = ["search", str(folder), "--method", method, "--budget", "macs<=15%"]
+        torchrun(*asked, "--name", f"{method}-two", folder=tmp_path)
+        (folder / "scores.jsonl").unlink()
+        main([*asked, "--name", f"{method}-one"])
+        one, two = (folder / "searches" / f"{method}-{count}" for count in ("one", "two"))
+        assert (one / "search.jsonl").read_bytes() == (two / "search.jsonl").read_bytes()
+        assert json.loads((one / "found.json").read_text()) == json.loads((two / "found.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_latency_budget_on_two_ranks(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--epochs-supernet", "1", "--retrain", "none", "--budget", "latency<=90%", "--runtime-batch", "64"]
+    torchrun("run", "digits", *options, "--out", str(folder), folder=tmp_path)
+    found = json.loads((folder / "summary.json").read_text())["budgets"][0]
+    assert found["latency"] <= 0.9 * json.loads((folder / "summary.json").read_text())["base"]["latency"]

@@ -1,4 +1,7 @@
-"""The files a run leaves: each written whole or not at all, and a folder that never holds two runs."""
+"""The files a run leaves: each written whole or not at all, and a folder that never holds two runs.
+
+Where several processes share a run, the first one writes, and what the others write goes nowhere.
+"""
 
 import contextlib
 import json
@@ -8,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from autoslim.errors import RunFolderError
+from autoslim.ranks import Ranks
 
 _TYPE, _VERSION = "Run", 1
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file beside `path`, then puts it there in one step: a reader sees the old one or the new."""
+    if not Ranks.here().first:
+        return
     aside = path.with_name(f".{path.name}.part")
     try:
         write(aside)
@@ -70,6 +76,8 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, started: Mapping[str, Any]) -> "RunFolder":
         """Claims an empty or new folder; `started` says what for (its configuration and command)."""
+        if not Ranks.here().first:
+            return cls(path)
         cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -87,6 +95,8 @@ class RunFolder:
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Appends one JSON line and puts it on the disk before returning."""
+        if not Ranks.here().first:
+            return
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -127,6 +137,9 @@ class RunFolder:
 def whole_folder(path: Path) -> Generator[Path, None, None]:
     """A folder that appears at `path` complete or not at all; yields where to write meanwhile."""
     aside = path.with_name(f".{path.name}.part")
+    if not Ranks.here().first:
+        yield aside
+        return
     _remove(aside)
     aside.mkdir(parents=True)
     try:

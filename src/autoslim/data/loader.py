@@ -69,8 +69,8 @@ class Loader:
         extra = 0 if self.drop_last else self.batch_size - 1
         return (len(self.split) + extra) // self.batch_size
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of epoch `number`, from batch `start` on.
+    def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of epoch `number`: batch `start`, and every `stride`-th from there on.
 
         Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
         """
@@ -81,7 +81,7 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(labels), generator=make_generator("order", self.seed, number)).numpy()
         down, right, mirrored = self._draw(number)
-        for batch in range(start, len(self)):
+        for batch in range(start, len(self), stride):
             first = batch * self.batch_size
             part = self.ranks.share(min(self.batch_size, len(labels) - first))
             places = slice(first + part.start, first + part.stop)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from autoslim.data import Data, Loader, Split
+from autoslim.ranks import Ranks
 from autoslim.score import Batch
 from autoslim.train import TrainConfig
 
@@ -14,18 +15,22 @@ _EVAL_BATCH = 250
 
 @dataclass(frozen=True)
 class Prepared:
-    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size."""
+    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size.
+
+    Of several processes each gets every so many-th batch (see `score`).
+    """
 
     loader: Loader
     device: torch.device
+    ranks: Ranks
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in self.loader.epoch(0):
+        for images, labels in self.loader.epoch(0, start=self.ranks.rank, stride=self.ranks.size):
             yield images.to(self.device), labels.to(self.device)
 
 
-def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int) -> Loader:
-    """Shuffled, augmented training batches."""
+def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int, ranks: Ranks) -> Loader:
+    """Shuffled, augmented training batches; of each, this process's part."""
     return Loader(
         split=split,
         batch_size=min(config.batch_size, len(split)),
@@ -35,10 +40,11 @@ def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int
         shuffle=True,
         drop_last=True,
         seed=seed,
+        ranks=ranks,
     )
 
 
-def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bool = False) -> Prepared:
+def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bool = False, ranks: Ranks) -> Prepared:
     """The images in order, as they are; `whole` leaves out a last batch that is not full."""
     loader = Loader(
         split=split,
@@ -50,4 +56,4 @@ def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bo
         drop_last=whole and len(split) >= _EVAL_BATCH,
         seed=0,
     )
-    return Prepared(loader, device)
+    return Prepared(loader, device, ranks)

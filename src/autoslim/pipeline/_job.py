@@ -22,6 +22,7 @@ from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
+from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
@@ -46,7 +47,9 @@ class Job:
     folder: RunFolder
 
     def __init__(self, config: RunConfig, shown: Shown, command: str) -> None:
-        self.config, self.shown, self.command = config, shown, command
+        self.ranks = join_ranks()
+        self.config, self.command = config, command
+        self.shown = shown if self.ranks.first else Shown(quiet=True)
         self.task = TASKS["classification"]
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
@@ -63,8 +66,8 @@ class Job:
         with self.timed("retrain"):
             places = self.retrain(found)
         write_json(self.folder.path / "summary.json", self.test(found, places))
-        page = write_report(self.folder.path)
-        self.shown.line(f"report    {page}")
+        if self.ranks.first:
+            self.shown.line(f"report    {write_report(self.folder.path)}")
         return self.folder.path
 
     # 1. trace ------------------------------------------------------------------------------------------------------
@@ -172,6 +175,7 @@ class Job:
         save_tensors(path, self.model)
         self.trained = True
         write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
+        self.ranks.wait()  # all read the file
         self.shown.line(
             f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}"
         )
@@ -357,15 +361,13 @@ class Job:
 
     @cached_property
     def fabric(self) -> Any:
-        from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
-
-        return Fabric(accelerator="auto", devices=1, precision="32-true")
+        return make_fabric()
 
     def loader(self, split: Split) -> Loader:
-        return training_batches(self.data, split, self.config.train, seed=self.config.seed)
+        return training_batches(self.data, split, self.config.train, seed=self.config.seed, ranks=self.ranks)
 
     def batches(self, split: Split, *, whole: bool = False) -> Prepared:
-        return ordered_batches(self.data, split, self.fabric.device, whole=whole)
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole, ranks=self.ranks)
 
     @contextmanager
     def timed(self, stage: str, place: RunFolder | None = None) -> Generator[None, None, None]:
@@ -376,6 +378,7 @@ class Job:
         finally:  # a stage that is broken off has taken its time, too
             self.spent[stage] = time.monotonic() - started
             (place or self.folder).append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
+        self.ranks.wait()  # the next stage reads what this one left
 
     def took(self, stage: str) -> str:
         return f"{self.spent[stage]:.0f} s"

@@ -5,6 +5,7 @@ prediction is corrected, the path so far is priced anew, and the search goes on 
 been measured.
 """
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -72,18 +73,29 @@ def obtain_latency(job: "Job", table: Path | None = None) -> tuple[LatencyCost, 
     config = job.config
     table = table or Path(config.out) / TABLE
     runtime = f"{config.runtime}, {config.runtime_threads} threads, {config.runtime_precision}"
-    with job.shown.bar(f"latency on {runtime}", 0) as bar:
-        cost = make_latency(
-            job.networks.build(),
-            job.graph,
-            torch.zeros(config.runtime_batch, *job.data.input_shape),
-            runtime=config.runtime,
-            threads=config.runtime_threads,
-            precision=config.runtime_precision,
-            cache=user_cache_path("autoslim") / "latency",
-            table=table if table.exists() else None,
-            on_progress=bar.reach,
-        )
+    with job.shown.bar(f"latency on {runtime}", 0) as bar, tempfile.TemporaryDirectory() as scratch:
+
+        def obtain(table: Path | None) -> LatencyCost:
+            return make_latency(
+                job.networks.build(),
+                job.graph,
+                torch.zeros(config.runtime_batch, *job.data.input_shape),
+                runtime=config.runtime,
+                threads=config.runtime_threads,
+                precision=config.runtime_precision,
+                cache=user_cache_path("autoslim") / "latency",
+                table=table,
+                on_progress=bar.reach,
+            )
+
+        copy = Path(scratch) / TABLE
+        if job.ranks.first:  # one process measures, while the others wait
+            cost = obtain(table if table.exists() else None)
+            cost.save(copy)
+            job.ranks.tell(copy.read_bytes())
+        else:
+            copy.write_bytes(job.ranks.tell(b""))
+            cost = obtain(copy)
     own = replace(cost, measured={})(job.own)  # a limit in percent stays what it is when the prediction is corrected
     job.shown.line(
         f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
@@ -156,7 +168,7 @@ def _limited(found: Sequence[Found]) -> list[Found]:
 
 def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
-        measured = cost.measure(new, on_progress=bar.reach)
+        measured = job.ranks.tell(cost.measure(new, on_progress=bar.reach) if job.ranks.first else [])
     for widths, latency in zip(new, measured, strict=True):
         noisy = "; the machine is too busy to tell" if latency.noisy else ""
         job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}{noisy}")

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoslim.errors import TrainingError
+from autoslim.ranks import Ranks
 from autoslim.train._config import TrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -70,6 +71,7 @@ def train(
         momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
+    ranks = Ranks.here()
     model.train()
     means: list[float] = []
     steps = len(loader) * epochs
@@ -79,6 +81,8 @@ def train(
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         loss = step((batch[0].to(runtime.device), batch[1].to(runtime.device)), number)
+        ranks.average_(p.grad for p in model.parameters() if p.grad is not None)
+        loss = sum(ranks.gather(loss)) / ranks.size
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss is {loss} at step {number} of {steps}, learning rate {rate:.4g}. Expected a finite number. "
@@ -89,6 +93,7 @@ def train(
             means.append(0.0)
         means[epoch] += loss / len(loader)
         on_step(loss)
+    ranks.average_(b for b in model.buffers() if b.is_floating_point())
     return means
 
 
