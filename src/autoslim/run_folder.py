@@ -23,7 +23,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(f".{path.name}.part")
     try:
         write(aside)
+        _sync(aside)
         os.replace(aside, path)
+        _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -140,17 +142,28 @@ def whole_folder(path: Path) -> Generator[Path, None, None]:
     if not Ranks.here().first:
         yield aside
         return
-    _remove(aside)
+    remove_folder(aside)
     aside.mkdir(parents=True)
     try:
         yield aside
         os.replace(aside, path)
+        _sync(path.parent)
     finally:
-        _remove(aside)
+        remove_folder(aside)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, if it is there, and all that is in it."""
     if folder.exists():
         for item in folder.iterdir():
-            _remove(item) if item.is_dir() else item.unlink()
+            remove_folder(item) if item.is_dir() else item.unlink()
         folder.rmdir()
+
+
+def _sync(path: Path) -> None:
+    """Puts a file, or a folder's list of files, on the disk: no name without its content after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -64,14 +64,16 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     config = replace(job.config.train, epochs_retrain=epochs)
     small = job.start(widths).to(job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loader = job.loader(job.train_split)
-    with job.seeded(), job.shown.bar(name, len(loader) * epochs) as bar:
+    steps = len(loader) * epochs
+    with job.seeded(), job.shown.bar(name, steps) as bar:
         train_network(
             small,
             loader,
             config,
             task=job.task,
+            seed=job.config.seed,
             runtime=job.fabric,
-            on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
+            on_step=lambda loss, done: bar.reach(done, steps, f"loss {loss:.3f}"),
         )
     judged = evaluate(small, job.batches(job.search_split), job.task)
     trained = len(loader) * loader.batch_size * epochs

@@ -26,15 +26,16 @@ from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
-from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.saved import load, load_tensors_, save_network, save_tensors
+from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
+from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
-from autoslim.train import train_network, train_supernet
+from autoslim.train import Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
@@ -67,6 +68,7 @@ class Job:
             places = self.retrain(found)
         write_json(self.folder.path / "summary.json", self.test(found, places))
         if self.ranks.first:
+            remove_folder(self.folder.path / FOLDER)
             self.shown.line(f"report    {write_report(self.folder.path)}")
         return self.folder.path
 
@@ -156,29 +158,8 @@ class Job:
             self.net.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.trained = True
             return
-        config = self.config.train
-        loader = self.loader(self.train_split)
-        with (
-            self.timed("train"),
-            self.seeded(),
-            self.shown.bar("supernet", len(loader) * config.epochs_supernet) as bar,
-        ):
-            losses = train_supernet(
-                self.net,
-                loader,
-                config,
-                task=self.task,
-                seed=self.config.seed,
-                runtime=self.fabric,
-                on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-            )
-        save_tensors(path, self.model)
+        train_whole_supernet(self)
         self.trained = True
-        write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
-        self.ranks.wait()  # all read the file
-        self.shown.line(
-            f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}"
-        )
 
     @cached_property
     def net(self) -> Supernet:
@@ -248,23 +229,10 @@ class Job:
         path = self.folder.path / folder
         if (path / "metrics.json").exists():
             return path
-        started = time.monotonic()
         small = self.start(widths).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        config = self.config.train
-        loader = self.loader(self.data.train)
-        losses: list[float] = []
+        trained, checkpoints = Trained([], 0), None
         if self.config.retrain != "none":
-            with self.seeded(), self.shown.bar(f"retrain {folder}", len(loader) * config.epochs_retrain) as bar:
-                losses = train_network(
-                    small,
-                    loader,
-                    config,
-                    task=self.task,
-                    runtime=self.fabric,
-                    on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-                )
-            told = f"{config.epochs_retrain} epochs, loss {losses[-1]:.3f}, {time.monotonic() - started:.0f} s"
-            self.shown.line(f"retrain   {folder}: {told}")
+            trained, checkpoints = retrain_network(self, small, folder)
         save_network(
             path,
             small,
@@ -272,8 +240,10 @@ class Job:
             attributes=self.graph.attributes(widths),
             widths=widths,
             preparation=self.preparation,
-            metrics={**facts, **self.price(widths), "losses": losses},
+            metrics={**facts, **self.price(widths), "losses": trained.losses, "skipped_steps": trained.skipped},
         )
+        if checkpoints is not None:
+            checkpoints.remove()
         return path
 
     def start(self, widths: Widths) -> nn.Module:
@@ -361,7 +331,7 @@ class Job:
 
     @cached_property
     def fabric(self) -> Any:
-        return make_fabric()
+        return make_fabric(self.config.train.precision)
 
     def loader(self, split: Split) -> Loader:
         return training_batches(self.data, split, self.config.train, seed=self.config.seed, ranks=self.ranks)
