@@ -1,5 +1,6 @@
 """The command line: one command per stage, `run` for all of them. Options are the fields of the configurations."""
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,9 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on files
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 2 for an error that was told."""
     args = list(sys.argv[1:] if args is None else args)
@@ -50,4 +54,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _COMMANDS[args[0]](args[1:])
     except AutoSlimError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        told = f"autoslim: {error}. Expected room to write. Free some space, and go on where it stopped."
+        Console(stderr=True, highlight=False, soft_wrap=True).print(told, markup=False)
         return 2
