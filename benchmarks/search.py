@@ -43,7 +43,7 @@ SWITCHES: dict[str, Method] = {
     "breadth 3": Greedy(breadth=3),
     "fading 0.9": Greedy(fading=0.9),
     "fading 0.95": Greedy(fading=0.95),
-    "fading 0.96": Greedy(fading=0.96),
+    "fading 0.97": Greedy(fading=0.97),
     "fading 1": Greedy(fading=1.0),
 }
 

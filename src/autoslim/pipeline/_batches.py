@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from autoslim.data import Data, Loader, Split
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, make_loader
 from autoslim.ranks import Ranks
 from autoslim.score import Batch
 from autoslim.train import TrainConfig
@@ -20,7 +20,7 @@ class Prepared:
     Of several processes each gets every so many-th batch (see `score`).
     """
 
-    loader: Loader
+    loader: Loader | DecodingLoader
     device: torch.device
     ranks: Ranks
 
@@ -29,10 +29,12 @@ class Prepared:
             yield images.to(self.device), labels.to(self.device)
 
 
-def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int, ranks: Ranks) -> Loader:
+def training_batches(
+    data: Data, split: Split | Encoded, config: TrainConfig, *, seed: int, ranks: Ranks, workers: int
+) -> Loader | DecodingLoader:
     """Shuffled, augmented training batches; of each, this process's part."""
-    return Loader(
-        split=split,
+    return make_loader(
+        split,
         batch_size=min(config.batch_size, len(split)),
         mean=data.mean,
         std=data.std,
@@ -41,13 +43,16 @@ def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int
         drop_last=True,
         seed=seed,
         ranks=ranks,
+        workers=workers,
     )
 
 
-def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bool = False, ranks: Ranks) -> Prepared:
+def ordered_batches(
+    data: Data, split: Split | Encoded, device: torch.device, *, whole: bool = False, ranks: Ranks, workers: int
+) -> Prepared:
     """The images in order, as they are; `whole` leaves out a last batch that is not full."""
-    loader = Loader(
-        split=split,
+    loader = make_loader(
+        split,
         batch_size=_EVAL_BATCH,
         mean=data.mean,
         std=data.std,
@@ -55,5 +60,6 @@ def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bo
         shuffle=False,
         drop_last=whole and len(split) >= _EVAL_BATCH,
         seed=0,
+        workers=workers,
     )
     return Prepared(loader, device, ranks)

@@ -175,7 +175,7 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
     """Every budget's network of one method; its steps are on the disk before the next, as those of the main search."""
     file = f"finalists-{re.sub('[^a-z]+', '-', name)}.jsonl"
     done = [Step.from_json(line) for line in job.folder.lines(file)]
-    started = time.monotonic()
+    started, before = time.monotonic(), job.scorer.image_macs
     found = method.search(
         job.space,
         job.costs,
@@ -186,7 +186,8 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
         on_step=lambda step: job.folder.append(file, step.to_json()),
     )
     seconds = time.monotonic() - started
-    job.folder.append("times.jsonl", {"finalists_search": name, "search_seconds": round(seconds, 3)})
+    spent = {"search_seconds": round(seconds, 3), "search_image_macs": job.scorer.image_macs - before}
+    job.folder.append("times.jsonl", {"finalists_search": name, **spent})
     return found
 
 
@@ -264,6 +265,8 @@ def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], l
         notes.append(f"Finalists for {text}: {_tell(choice, list(candidates))}")
         job.shown.line(f"finalists {text}: {_tell(choice, list(candidates))}")
         winners.append(candidates[choice.winner])
+    searched = sum(line.get("search_image_macs", 0.0) for line in job.folder.lines("times.jsonl"))
+    job.shown.line(f"finalists The other methods' searches: {searched:.3g} image-MACs.")
     return winners, notes
 
 

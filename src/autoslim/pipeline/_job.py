@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from autoslim.costs import COSTS, make_cost
-from autoslim.data import Data, Loader, Split, hold_out, load_data
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, hold_out, load_data
 from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
@@ -99,7 +99,9 @@ class Job:
         self.check_network()
         if config.latency_limited:
             self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
-        self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+        self.train_split, self.search_split = hold_out(
+            self.data.train, most=max(config.search_images, 10_000), seed=config.seed
+        )
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
@@ -173,13 +175,13 @@ class Job:
     # 3. search -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def judges(self) -> Split:
+    def judges(self) -> Split | Encoded:
         """The search images that decide."""
         chosen = torch.randperm(len(self.search_split), generator=torch.Generator().manual_seed(self.config.seed))
         return self.search_split.take(chosen[: self.config.search_images])
 
     @cached_property
-    def calibration(self) -> Split:
+    def calibration(self) -> Split | Encoded:
         """The train images that give a sub-network its BatchNorm statistics."""
         order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
         return self.train_split.take(order[:_CALIBRATION])
@@ -194,7 +196,8 @@ class Job:
     def scorer(self) -> Remembered:
         """Scores sub-networks of the trained supernet, none of them twice."""
         key = key_of(self.supernet_path, self.calibration, self.judges)
-        return Remembered(self.fresh_scorer, self.folder, key=key, images=len(self.judges))
+        sizes = {"images": len(self.judges), "calibration": len(self.calibration)}
+        return Remembered(self.fresh_scorer, self.folder, key=key, macs=self.costs["macs"], **sizes)
 
     def choose_finalists(self, found: list[Found]) -> list[Found]:
         """With `finalists`, what is best after a short training alone; else what was found."""
@@ -333,11 +336,15 @@ class Job:
     def fabric(self) -> Any:
         return make_fabric(self.config.train.precision)
 
-    def loader(self, split: Split) -> Loader:
-        return training_batches(self.data, split, self.config.train, seed=self.config.seed, ranks=self.ranks)
+    @property
+    def sharing(self) -> dict[str, Any]:
+        return {"ranks": self.ranks, "workers": self.config.num_workers}
 
-    def batches(self, split: Split, *, whole: bool = False) -> Prepared:
-        return ordered_batches(self.data, split, self.fabric.device, whole=whole, ranks=self.ranks)
+    def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
+        return training_batches(self.data, split, self.config.train, seed=self.config.seed, **self.sharing)
+
+    def batches(self, split: Split | Encoded, *, whole: bool = False) -> Prepared:
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole, **self.sharing)
 
     @contextmanager
     def timed(self, stage: str, place: RunFolder | None = None) -> Generator[None, None, None]:

@@ -29,8 +29,8 @@ class TrainConfig:
     """On all weights but those of BatchNorm, biases and depthwise kernels."""
     label_smoothing: float = 0.0
     """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
-    augment: Literal["none", "crop", "crop+flip"] = "crop+flip"
-    """Random crops of the image padded by an eighth; horizontal flips."""
+    augment: Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
+    """Crops of the image padded by an eighth, flips; or timm's resized crops, flips and colours."""
     random_subnets: int = 2
     """Sub-networks per supernet step beside the widest and the narrowest (the sandwich rule's n)."""
     different_subnets: bool = False
