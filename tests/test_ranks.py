@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from autoslim.cli import main
 from autoslim.ranks import Ranks
+from autoslim.recipes import RECIPES
 
 COMMON = """
 import sys, torch
@@ -176,3 +181,16 @@ def test_a_latency_budget_on_two_ranks(tmp_path):
     torchrun("run", "digits", *options, "--out", str(folder), folder=tmp_path)
     found = json.loads((folder / "summary.json").read_text())["budgets"][0]
     assert found["latency"] <= 0.9 * json.loads((folder / "summary.json").read_text())["base"]["latency"]
+
+
+def test_the_launch_lines_of_the_page_can_be_parsed():
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True).stderr == ""
+        (line,) = re.findall(r"torchrun .*", block.replace("\\\n", ""))
+        given = get_args_parser().parse_args(shlex.split(line)[1:])
+        assert (given.nnodes, given.nproc_per_node, given.training_script) == ("4", "8", "autoslim")
+        command, what, *_ = given.training_script_args
+        assert (command, what in (*RECIPES, "--resume")) == ("run", True)
