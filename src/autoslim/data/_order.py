@@ -16,7 +16,7 @@ from autoslim.ranks import Ranks
 class Order:
     """How images are grouped into the batches of an epoch. It has no state: the same seed and epoch, the same batches.
 
-    >>> [list(chosen) for _, chosen in Order(count=5, batch_size=2).batches(0)]
+    >>> [chosen.tolist() for _, chosen in Order(count=5, batch_size=2).batches(0)]
     [[0, 1], [2, 3], [4]]
 
     Attributes:
