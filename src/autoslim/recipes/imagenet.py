@@ -5,6 +5,8 @@ held out to decide the search, label smoothing, a linear decay, and the budgets.
 and weight decays are ours. Give --data folder:PATH for ImageNet as folders, `train` and `val`, one folder per class.
 """
 
+from dataclasses import replace
+
 from autoslim.pipeline import RunConfig
 from autoslim.train import TrainConfig
 
@@ -28,7 +30,7 @@ def imagenet_resnet50() -> RunConfig:
     """ResNet-50 at 3.0G, 2.0G, 1.0G and 570M MACs."""
     budgets = ("macs<=3G", "macs<=2G", "macs<=1G", "macs<=570M")
     config = _recipe("resnet50", "zoo:resnet50", budgets, epochs=100, weight_decay=1e-4, augment="imagenet")
-    return RunConfig(**{**vars(config), "widen": 1.0})
+    return replace(config, widen=1.0)
 
 
 def _recipe(
