@@ -17,6 +17,8 @@ from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.search import METHODS
 
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeArgs:
@@ -68,15 +70,15 @@ def run_command(args: list[str]) -> int:
 def _until_stopped(work: Callable[[], object], folder: str) -> int:
     """Does it, and returns 0; stopped by a signal, it says how to go on and returns 128 and the signal's number."""
 
-    def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+    def stop(*_: object) -> None:
+        raise SystemExit(_TERMINATED)
 
     before = signal.signal(signal.SIGTERM, stop)  # a job that is preempted gets this one
     try:
         work()
     except (KeyboardInterrupt, SystemExit) as stopped:
         Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {folder}")
-        return 130 if isinstance(stopped, KeyboardInterrupt) else int(str(stopped.code))
+        return _INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else _TERMINATED
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0

@@ -26,8 +26,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 class TimmTransform:
     """timm's training transform of that name, up to the image of the input size: random resized crop, flip, colours.
 
-    "imagenet": crops of 8 to 100% of the area, colour jitter 0.4. "mobile": crops of 25 to 100%, as the paper's mobile
-    networks were trained. "randaugment": crops and RandAugment, magnitude 9.
+    "imagenet": crops of 8 to 100% of the area, colour jitter 0.4. "mobile": crops of 25 to 100%. "randaugment": crops
+    and RandAugment, magnitude 9.
     """
 
     def __init__(self, name: str, shape: Shape) -> None:

@@ -112,7 +112,7 @@ def train(
     Raises:
         TrainingError: Ten steps in a row that are not finite.
     """
-    course = _Course(model, config, len(loader) * epochs, ema)
+    course = _Course(model, config, len(loader), epochs, ema)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
     try:
@@ -122,7 +122,6 @@ def train(
                 torch.manual_seed(_seed_of(seed, course.done))
                 parts = [part.to(runtime.device) for part in batch]
                 loss = course.take(list(zip(*(part.chunk(config.accumulate) for part in parts), strict=True)), step)
-                course.means[epoch:] = [sum(course.means[epoch:]) + loss / len(loader)]
                 on_step(loss, course.done)
                 if course.skipped_in_row >= _PATIENCE:
                     raise TrainingError(course.describe_failure(loss, checkpoints))
@@ -139,8 +138,9 @@ def train(
 class _Course:
     """A training on its way: the model, its optimizer and average, and how far it is."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, steps: int, ema: float) -> None:
-        self.config, self.steps, self._decay, self._ranks = config, steps, ema, Ranks.here()
+    def __init__(self, model: nn.Module, config: TrainConfig, per_epoch: int, epochs: int, ema: float) -> None:
+        self.config, self.steps, self._per_epoch = config, per_epoch * epochs, per_epoch
+        self._decay, self._ranks = ema, Ranks.here()
         self.done, self.skipped, self.skipped_in_row, self.means = 0, 0, 0, list[float]()
         self.whole = True  # whether the state is that after `done` steps
         self._model = model.train()
@@ -163,10 +163,10 @@ class _Course:
         except BaseException:
             self._put_(self._buffers, before)  # all that a forward pass changes
             raise
+        self.whole = False
         if math.isfinite(loss) and bool(norm.isfinite()):
             if self.config.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
-            self.whole = False
             self._optimizer.step()
             for name, tensor in self._floats().items() if self._average else ():
                 self._average[name].lerp_(tensor.detach(), 1 - self._decay)
@@ -175,6 +175,8 @@ class _Course:
             self._put_(self._buffers, before)
             self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
             loss = 0.0
+        epoch = self.done // self._per_epoch
+        self.means[epoch:] = [sum(self.means[epoch:]) + loss / self._per_epoch]
         self.done += 1
         self.whole = True
         return loss
@@ -186,6 +188,7 @@ class _Course:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
         images = sum(len(labels) for _, labels in parts)
+        images = sum(self._ranks.gather(images)) / self._ranks.size  # processes whose parts differ weigh accordingly
         with SharedBatchNorm() if self.config.sync_batchnorm else nullcontext():
             losses = [step(part, self.done, len(part[1]) / images) for part in parts]
         self._ranks.average_(p.grad for p in self._parameters.values() if p.grad is not None)
