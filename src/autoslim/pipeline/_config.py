@@ -101,11 +101,6 @@ class RunConfig:
                 "RunConfig.rewrite and RunConfig.widen were both given; expected one: a rewritten network is not "
                 "widened. Drop one of them."
             )
-        if self.finalists and self.latency_limited:
-            raise ConfigError(
-                "RunConfig.finalists was given together with a budget of latency; expected budgets of other costs: the "
-                "latency of networks that other methods find is only predicted. Drop --finalists, or that budget."
-            )
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
