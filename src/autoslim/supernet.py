@@ -64,6 +64,8 @@ class Supernet(nn.Module):
         self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
         self._active: Mapping[str, torch.Tensor] | None = None
         self._aliases = _aliases(model)
+        self._places = dict(model.named_modules(remove_duplicate=False))
+        self._shapes = {name: x.shape for name, x in (*model.named_parameters(), *model.named_buffers())}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # their indices lie on the device that the model leaves
@@ -144,23 +146,26 @@ class Supernet(nn.Module):
                 self._plans.popitem(last=False)
         return plan
 
+    @property
+    def _device(self) -> torch.device | None:
+        return next((tensor.device for tensor in self.model.parameters()), None)
+
     def _make_plan(self, widths: Widths) -> _Plan:
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         cuts: dict[str, tuple[_Cut, ...]] = {}
+        known: dict[int, tuple[int, torch.Tensor | None]] = {}  # many axes share their indices
         for name, dims in self.graph.selection(widths).items():
-            tensor = tensors[name]
-            chosen = tuple(
-                _Cut(dim, len(kept), None if _is_prefix(kept) else kept.to(tensor.device))
-                for dim, kept in dims.items()
-                if len(kept) < tensor.shape[dim]
-            )
+            chosen: list[_Cut] = []
+            for dim, kept in dims.items():
+                if id(kept) not in known:
+                    known[id(kept)] = len(kept), None if _is_prefix(kept) else kept.to(self._device)
+                length, indices = known[id(kept)]
+                if length < self._shapes[name][dim]:
+                    chosen.append(_Cut(dim, length, indices))
             if chosen:
-                cuts[name] = chosen
+                cuts[name] = tuple(chosen)
         attributes: list[tuple[nn.Module, str, Any]] = []
-        if cuts:
-            for path, values in self.graph.attributes(widths).items():
-                module = self.model.get_submodule(path)
-                attributes += [(module, name, value) for name, value in values.items()]
+        for path, values in self.graph.attributes(widths).items() if cuts else ():
+            attributes += [(self._places[path], name, value) for name, value in values.items()]
         return _Plan(cuts, tuple(attributes))
 
 
