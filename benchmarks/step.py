@@ -72,7 +72,7 @@ def measure(model: str, size: int, batch: int, repeats: int, draws: int) -> dict
     optimizer.zero_grad(set_to_none=True)
     four = peak_megabytes(lambda: sandwich_step(net, (x, y), task=TASK, seed=0))
     return {
-        "command": f"python benchmarks/step.py --model {model} --size {size} --batch {batch}",
+        "command": f"python benchmarks/step.py --model {model} --size {size} --batch {batch} --repeats {repeats}",
         "ratio": round(statistics.median(ratios), 4),
         "ratio_min_max": [round(min(ratios), 4), round(max(ratios), 4)],
         **{f"{name}_seconds": round(statistics.median(values), 4) for name, values in times.items()},

@@ -64,8 +64,10 @@ class Supernet(nn.Module):
         self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
         self._active: Mapping[str, torch.Tensor] | None = None
         self._aliases = _aliases(model)
-        self._places = dict(model.named_modules(remove_duplicate=False))
+        self._modules_at = dict(model.named_modules(remove_duplicate=False))
         self._shapes = {name: x.shape for name, x in (*model.named_parameters(), *model.named_buffers())}
+        self._parameter_names = [name for name, _ in model.named_parameters()]
+        self._buffer_names = [name for name, _ in model.named_buffers()]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # their indices lie on the device that the model leaves
@@ -96,7 +98,7 @@ class Supernet(nn.Module):
             yield
             return
         parameters = {
-            name: _apply(plan.cuts[name], p) for name, p in self.model.named_parameters() if name in plan.cuts
+            name: _apply(plan.cuts[name], self._tensor(name)) for name in self._parameter_names if name in plan.cuts
         }
         with self._activate({**parameters, **(buffers or self.buffers_at(widths))}, plan):
             yield
@@ -112,7 +114,7 @@ class Supernet(nn.Module):
         if not plan.cuts:
             yield
             return
-        full = {name: p for name, p in self.model.named_parameters() if name in plan.cuts}
+        full = {name: self._tensor(name) for name in self._parameter_names if name in plan.cuts}
         leaves = {name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()}
         with self._activate({**leaves, **self.buffers_at(widths)}, plan):
             yield
@@ -123,7 +125,12 @@ class Supernet(nn.Module):
     def buffers_at(self, widths: Widths) -> dict[str, torch.Tensor]:
         """Copies of all buffers, cut to these widths."""
         cuts = self._plan(widths).cuts
-        return {name: _copy(cuts.get(name, ()), buffer) for name, buffer in self.model.named_buffers()}
+        return {name: _copy(cuts.get(name, ()), self._tensor(name)) for name in self._buffer_names}
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        """A parameter or buffer as it is now; found without a walk through all modules, which every pass would take."""
+        path, _, own = name.rpartition(".")
+        return getattr(self._modules_at[path], own)
 
     @contextmanager
     def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Generator[None, None, None]:
@@ -165,7 +172,7 @@ class Supernet(nn.Module):
                 cuts[name] = tuple(chosen)
         attributes: list[tuple[nn.Module, str, Any]] = []
         for path, values in self.graph.attributes(widths).items() if cuts else ():
-            attributes += [(self._places[path], name, value) for name, value in values.items()]
+            attributes += [(self._modules_at[path], name, value) for name, value in values.items()]
         return _Plan(cuts, tuple(attributes))
 
 
