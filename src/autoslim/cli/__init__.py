@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli.doctor import doctor_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
@@ -23,6 +24,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
+  autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -33,6 +35,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": profile_command,
     "search": search_command,
     "trust": trust_command,
+    "doctor": doctor_command,
 }
 
 
