@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,18 +11,20 @@ from torch import nn
 from autoslim.errors import ModelError
 from autoslim.runtimes._base import load_package
 
-INPUT = "input"
+INPUT, OUTPUT = "input", "output"
 
 
-def export_onnx(model: nn.Module, x: torch.Tensor) -> bytes:
+def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, dynamic: bool = False) -> bytes:
     """The network, in eval mode and for images of exactly this shape, as the bytes of an ONNX file.
 
     torch's older exporter (by tracing) is asked first: it takes a tenth of the time of the newer (by torch.export).
     Where it fails, the newer is asked. Both give the same network.
 
     Args:
-        model: Its input is called "input" in the file.
+        model: Its input is called "input" in the file, its (first) output "output".
         x: Example images [N, C, H, W].
+        opset: Version of ONNX's operators; default the exporter's.
+        dynamic: Whether any number of images may be given at a time.
 
     Raises:
         RuntimeFailedError: The package onnx is not installed.
@@ -33,10 +36,15 @@ def export_onnx(model: nn.Module, x: torch.Tensor) -> bytes:
         warnings.simplefilter("ignore")  # deprecations of the exporter itself, and its notes on constants
         path = Path(folder) / "network.onnx"
         for dynamo in (False, True):
+            any_batch = ({0: torch.export.Dim("batch")},) if dynamo else None
             try:
                 torch.onnx.export(
                     *(model.eval(), (x,), path),
                     input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    opset_version=opset,
+                    dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if dynamic and not dynamo else None,
+                    dynamic_shapes=any_batch if dynamic else None,
                     dynamo=dynamo,
                     external_data=False,
                     verbose=False,
@@ -48,3 +56,13 @@ def export_onnx(model: nn.Module, x: torch.Tensor) -> bytes:
         f"{type(model).__name__} can't be exported to ONNX: {'; '.join(reasons)}. Expected a network that "
         "torch.onnx.export takes. Measure with --runtime torch, or rewrite what it names."
     )
+
+
+def open_onnx(source: Path | bytes, *, threads: int = 1) -> Any:
+    """An ONNX file, or its bytes, in a session of ONNX Runtime on the CPU."""
+    package: Any = load_package("onnxruntime", "onnxruntime", "onnx")
+    options = package.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as `quick_torch` does
+    options.log_severity_level = 3  # errors only
+    return package.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,114 @@
+"""What `export` works on: a trained network on the disk, and prepared images of the kind that it was trained for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoslim.data import Encoded, Split, hold_out, load_data, make_loader
+from autoslim.errors import ConfigError, DataError, RunFolderError
+from autoslim.pipeline import reopen_job
+from autoslim.progress import Shown
+from autoslim.score import Batch
+from autoslim.tasks import TASKS, Task
+
+_BATCH = 250
+
+
+def find_folder(place: str, network: str) -> Path:
+    """The model folder: `place` itself, or that of a run's network.
+
+    Raises:
+        RunFolderError: Neither, or a run without such a network.
+        ConfigError: A run of several networks, and none is named.
+    """
+    folder = Path(place)
+    if (folder / "config.json").exists():
+        return folder
+    made = folder / "models"
+    names = [path.parent.relative_to(made).as_posix() for path in sorted(made.rglob("config.json"))]
+    found = [name for name in names if name != "base" and not name.endswith("/uniform")]
+    if not names:
+        raise RunFolderError(
+            f"{place} holds neither a run's networks nor one network; expected `models/` or `config.json` in it. Give "
+            "the folder of a run that has got so far, or of a model."
+        )
+    if network and network not in names:
+        raise RunFolderError(
+            f"{place} has no network {network!r}; expected one of {', '.join(names)}. Name one of them."
+        )
+    if not network and len(found) != 1:
+        raise ConfigError(
+            f"{place} has several networks; expected one of them: {', '.join(names)}. Write --network {names[-1]}."
+        )
+    return made / (network or found[0])
+
+
+@dataclass(frozen=True)
+class Images:
+    """Prepared images.
+
+    Attributes:
+        told: What they are, in words.
+        search: None of them a test image; None: random ones.
+        test: For the accuracy.
+        task: Judges the network.
+    """
+
+    told: str
+    search: Split | Encoded | None
+    test: Split | Encoded | None
+    task: Task
+    config: Mapping[str, Any]
+
+    def take(self, count: int) -> torch.Tensor:
+        """The first images that are no test images, [N, C, H, W], at most `count`."""
+        if self.search is None:
+            draw = torch.Generator().manual_seed(0)
+            return torch.randn(count, *self.config["input"][1:], generator=draw)
+        chosen = self.search.take(torch.arange(min(count, len(self.search))))
+        return torch.cat([images for images, _ in self._batches(chosen)]).contiguous()
+
+    def tests(self) -> list[Batch]:
+        """Test images and labels."""
+        assert self.test is not None  # asked for with real images only
+        return self._batches(self.test)
+
+    def _batches(self, split: Split | Encoded) -> list[Batch]:
+        normalisation = {name: tuple(self.config["normalisation"][name]) for name in ("mean", "std")}
+        loader = make_loader(split, batch_size=min(_BATCH, len(split)), **normalisation)
+        return list(islice(loader.epoch(0), len(loader)))
+
+
+def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: bool) -> Images:
+    """The images to compare on: random, those of a data set or a run that is given, or those of the network's own run.
+
+    Raises:
+        DataError: There are none, or they don't fit the network.
+    """
+    task = TASKS["classification"]
+    if random:
+        return Images("random images", None, None, task, config)
+    runs = [Path(given)] if given else list(folder.resolve().parents)
+    run = next((path for path in runs if (path / "run.json").exists()), None)
+    if run is None and not given:
+        raise DataError(
+            f"{folder} belongs to no run, so there are no images to compare on; expected real ones. Give --images with "
+            "a run's folder or a data set (digits, folder:PATH, hf:NAME), or --random for random ones."
+        )
+    if run is not None:
+        job = reopen_job(run, shown=Shown(quiet=True))
+        told, data, search, task = f"search images of {run.name}", job.data, job.search_split, job.task
+    else:
+        _, channels, height, width = config["input"]
+        data = load_data(given, input_shape=(channels, height, width))
+        told, search = f"train images of {given}", hold_out(data.train, seed=0)[1]
+    if [1, *data.input_shape] != list(config["input"]) or data.num_classes != len(config["classes"]):
+        raise DataError(
+            f"{told}: {data.num_classes} classes, input {list(data.input_shape)}; expected "
+            f"{len(config['classes'])} classes and {config['input'][1:]}, as {folder} was trained on. Give others."
+        )
+    return Images(told, search, data.test, task, config)

@@ -1,0 +1,114 @@
+"""`autoslim export`: a trained network as a file for another runtime, held against the module before it counts."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from autoslim.cli._deploy import Images, find_folder, find_images
+from autoslim.errors import ConfigError
+from autoslim.export import FORMATS, Exported, Options, ServedNetwork, export_network, quantize_onnx
+from autoslim.run_folder import read_json
+from autoslim.saved import load
+from autoslim.score import evaluate
+
+_COMPARED, _CALIBRATION, _AT_ONCE = 64, 512, 32  # images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArgs(Options):
+    """What `autoslim export` takes."""
+
+    place: tyro.conf.Positional[str]
+    """Folder of a run, or of one model."""
+    to: str = "onnx"
+    """Format: onnx, openvino, torch-export, state-dict or python."""
+    network: str = ""
+    """Of a run with several: a folder below its models/, e.g. macs-50 or macs-50/uniform."""
+    out: str = ""
+    """The file; beside the model's own unless given."""
+    int8: bool = False
+    """Also write an int8 file (ONNX, static quantisation), and measure both on the test images."""
+    images: str = ""
+    """Images to compare on: a run's folder, digits, folder:PATH or hf:NAME; the run's search images unless given."""
+    random: bool = False
+    """Compare on random images: for where there are no real ones."""
+    json: bool = False
+    """Print JSON."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        FORMATS[self.to]  # refuses another one  # pyright: ignore[reportUnusedExpression]
+        if self.int8 and (self.to != "onnx" or self.random):
+            other = f"--to {self.to}" if self.to != "onnx" else "--random"
+            raise ConfigError(
+                f"autoslim export: --int8 together with {other}; expected an ONNX file and real images, whose ranges "
+                "it is made from. Drop one of them."
+            )
+
+
+def export_command(args: list[str]) -> int:
+    """Exports a network and tells how far it is off; returns the exit code."""
+    about = "Writes a trained network for another runtime, loads it back there and compares it with the module."
+    given = tyro.cli(ExportArgs, args=args, prog="autoslim export", description=about)
+    folder = find_folder(given.place, given.network)
+    config = read_json(folder / "config.json", kind="SavedNetwork", version=2)
+    images = find_images(folder, config, given=given.images, random=given.random)
+    path = Path(given.out) if given.out else folder / f"network{FORMATS[given.to].suffix}"
+    options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
+    compared = images.take(max(_COMPARED, 0 if options.batch == "dynamic" else options.batch))
+    told = export_network(load(folder), compared, path, to=given.to, options=options)
+    int8 = _quantize(folder, told, images) if given.int8 else None
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if given.json:
+        console.print(json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8}))
+    else:
+        _show(console, told, images, int8)
+    return 0
+
+
+def _quantize(folder: Path, told: Exported, images: Images) -> dict[str, Any]:
+    """The int8 file beside the float one, and what both are worth on the test images."""
+    source = told.files[0]
+    target, chosen = source.with_suffix(".int8.onnx"), images.take(_CALIBRATION)
+    size = _AT_ONCE if told.batch == "dynamic" else told.batch
+    parts = [part.contiguous() for part in chosen.split(size)]
+    quantize_onnx(source, target, [part for part in parts if told.batch == "dynamic" or len(part) == size])
+    tests = images.tests()
+    scores = {
+        name: evaluate(ServedNetwork(FORMATS["onnx"].open(path, load(folder)), told.batch), tests, images.task).score
+        for name, path in (("float", source), ("int8", target))
+    }
+    return {
+        "path": str(target),
+        "bytes": target.stat().st_size,
+        "calibration_images": len(chosen),
+        "test_images": sum(len(labels) for _, labels in tests),
+        "test_accuracy": scores["int8"].accuracy,
+        "float_test_accuracy": scores["float"].accuracy,
+    }
+
+
+def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any] | None) -> None:
+    facts = [f"{path} ({_size(path.stat().st_size)})" for path in told.files]
+    facts += [f"opset {told.opset}"] if told.opset is not None else []
+    facts += ["any batch" if told.batch == "dynamic" else f"batch {told.batch}"]
+    facts += [f"{told.folded} BatchNorms folded"] if told.folded else []
+    console.print(f"{told.format:<13}{', '.join(facts)}")
+    console.print(
+        f"{'compared':<13}on {told.images} {images.told}: differs by at most {told.max_difference:.2g} from the "
+        f"module, whose outputs reach {told.largest_output:.3g} (allowed: {told.tolerance:g} of that)"
+    )
+    if int8 is not None:
+        console.print(
+            f"{'int8':<13}{int8['path']} ({_size(int8['bytes'])}), ranges from {int8['calibration_images']} "
+            f"{images.told}: {int8['test_accuracy']:.2%} on {int8['test_images']} test images, float "
+            f"{int8['float_test_accuracy']:.2%}"
+        )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.2f} MB"

@@ -1,0 +1,100 @@
+"""`autoslim export` on a run and on a lone folder: its images, its int8 file, its words."""
+
+import json
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+
+from autoslim import load
+from autoslim.cli import main
+from autoslim.data import load_data
+from autoslim.pipeline import RunConfig, run
+from autoslim.train import TrainConfig
+
+CONFIG = RunConfig(
+    model="zoo:resnet_digits?width=8",
+    data="digits",
+    budget=("macs<=60%", "macs<=30%"),
+    search_images=64,
+    baselines="base",
+    train=TrainConfig(epochs_supernet=1, epochs_retrain=2),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    from dataclasses import replace
+
+    from autoslim.progress import Shown
+
+    return run(replace(CONFIG, out=str(tmp_path_factory.mktemp("export") / "digits")), shown=Shown(quiet=True))
+
+
+def accuracy(model, mean: float, std: float) -> float:
+    test = load_data("digits").test
+    with torch.no_grad():
+        guess = model((test.images / 255 - mean) / std).argmax(1)
+    return (guess == test.labels).double().mean().item()
+
+
+def test_a_runs_network_is_compared_on_its_search_images(finished: Path, capsys):
+    assert main(["export", str(finished), "--network", "macs-30", "--batch", "dynamic"]) == 0
+    file, compared = capsys.readouterr().out.splitlines()
+    assert file.startswith(f"onnx         {finished}/models/macs-30/network.onnx (0.0")
+    assert "opset 18, any batch" in file
+    assert compared.startswith("compared     on 64 search images of digits: differs by at most ")
+
+
+def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, capsys):
+    out = tmp_path / "net.onnx"
+    args = ["export", str(finished), "--network", "base", "--out", str(out), "--int8", "--batch", "16", "--json"]
+    assert main(args) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["batch"], told["opset"], told["files"][0]["path"]) == (16, 18, str(out))
+    int8 = told["int8"]
+    assert int8["path"] == str(tmp_path / "net.int8.onnx")
+    assert int8["bytes"] < told["files"][0]["bytes"]
+    assert int8["test_images"] == 359
+    config = json.loads((finished / "models" / "base" / "config.json").read_text())["normalisation"]
+    own = accuracy(load(finished / "models" / "base"), config["mean"][0], config["std"][0])
+    assert int8["float_test_accuracy"] == pytest.approx(own)
+    assert abs(int8["test_accuracy"] - own) < 0.1
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(int8["path"]).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+
+
+def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_path: Path, capsys):
+    folder = tmp_path / "mine"
+    copytree(finished / "models" / "macs-60", folder)
+    assert main(["export", str(folder), "--to", "state-dict"]) == 2
+    assert "belongs to no run, so there are no images to compare on" in capsys.readouterr().err
+    assert not (folder / "network.pt").exists()
+    for images, told in (("digits", "train images of digits"), (str(finished), "search images of digits")):
+        assert main(["export", str(folder), "--to", "state-dict", "--images", images]) == 0
+        assert f"on 64 {told}" in capsys.readouterr().out
+    assert main(["export", str(folder), "--to", "state-dict", "--random"]) == 0
+    assert "on 64 random images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "has several networks; expected one of them: base, macs-30, macs-60. Write --network macs-60."),
+        (["--network", "macs-3"], "has no network 'macs-3'; expected one of base, macs-30, macs-60."),
+        (["--int8", "--to", "python"], "--int8 together with --to python"),
+        (["--int8", "--random"], "--int8 together with --random"),
+        (["--to", "caffe"], "Unknown export format 'caffe'"),
+    ],
+)
+def test_what_can_not_be_done_is_told(finished: Path, args: list[str], message: str, capsys):
+    assert main(["export", str(finished), *args]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_holds_nothing_is_told(tmp_path: Path, capsys):
+    assert main(["export", str(tmp_path)]) == 2
+    assert "holds neither a run's networks nor one network" in capsys.readouterr().err
