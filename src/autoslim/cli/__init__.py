@@ -8,6 +8,7 @@ from rich.console import Console
 
 from autoslim._registry import unknown_name
 from autoslim.cli.profile import profile_command
+from autoslim.cli.report import report_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
 from autoslim.cli.trace import trace_command
@@ -23,6 +24,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
+  autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -33,6 +35,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": profile_command,
     "search": search_command,
     "trust": trust_command,
+    "report": report_command,
 }
 
 
