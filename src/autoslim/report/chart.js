@@ -61,10 +61,10 @@ function ticksOf(low, high, count, log) {
     }
     const inside = ticks.filter(tick => tick >= low && tick <= high);
     const powers = inside.filter(tick => Math.abs(Math.log10(tick) % 1) < 1e-9);
-    return inside.length > count && powers.length > 1 ? powers : inside;
+    return inside.length > 1.6 * count && powers.length > 1 ? powers : inside;
   }
   const rough = (high - low) / count, size = 10 ** Math.floor(Math.log10(rough));
-  const step = size * [1, 2, 5, 10].find(times => times * size >= rough);
+  const step = size * [1, 2, 2.5, 5, 10].find(times => times * size >= rough);
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(Number((k * step).toPrecision(12)));
   return ticks;
 }
@@ -91,10 +91,10 @@ const MARKS = {
   }).join("L") + "Z",
 };
 
-function drawMark(series, x, y) {
+function drawMark(series, x, y, tone = series.tone) {
   return draw("path", {
     d: MARKS[series.mark](series.size ?? 5), transform: `translate(${x.toFixed(1)},${y.toFixed(1)})`,
-    class: `mark ${series.hollow || series.mark === "cross" ? "hollow" : "full"}`, style: `--tone:${series.tone}`,
+    class: `mark ${series.mark === "cross" ? "faint" : series.hollow ? "hollow" : "full"}`, style: `--tone:${tone}`,
   });
 }
 
@@ -103,7 +103,7 @@ function drawMark(series, x, y) {
 /**
  * A chart in `host`.
  *
- * spec.series: [{name, tone, mark, size, hollow, line, dash, points: [{x, y, text}]}], without points left out;
+ * spec.series: [{name, tone, mark, size, hollow, line, dash, points: [{x, y, text, tone?}]}], those without points are left out;
  * spec.x, spec.y: {title, say, fromZero, log}; spec.alt: the chart in words; spec.diagonal: a line where x = y.
  */
 class Chart {
@@ -167,8 +167,8 @@ class Chart {
     for (const series of shown) {
       for (const point of series.points) {
         const x = axes.x(point.x), y = axes.y(point.y);
-        if (series.mark) this.svg.append(drawMark(series, x, y));
-        this.places.push({x, y, text: point.text, tone: series.tone});
+        if (series.mark) this.svg.append(drawMark(series, x, y, point.tone));
+        this.places.push({x, y, text: point.text});
       }
     }
     this.places.sort((a, b) => a.x - b.x);
@@ -218,7 +218,7 @@ class Chart {
   locate(now) {
     this.now = now;
     if (!this.here) return;
-    const seen = now && now.x !== undefined && now.y !== null && this.places.length;
+    const seen = now && Number.isFinite(now.x) && now.y !== null && this.places.length;
     this.here.setAttribute("visibility", seen ? "visible" : "hidden");
     if (seen) fill(this.here, {cx: this.axes.x(now.x), cy: this.axes.y(now.y)}, []);
   }

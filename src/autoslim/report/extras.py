@@ -112,6 +112,8 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
         return None
     node = _open(file, "LatencyCost")
     rows, measured = node.at("rows").each(), node.at("measured").each()
+    if not rows:
+        raise node.at("rows").error("measured networks")
     names = [group.name for group in graph.groups]
     widths = [dict(zip(names, (item.whole() for item in row.at("widths").each()), strict=False)) for row in rows]
     check_widths(graph, widths, file, "rows[{}].widths")

@@ -4,6 +4,7 @@
 const {words, runs} = JSON.parse(document.getElementById("data").textContent);
 const many = runs.length > 1;
 const toneOf = index => `var(--c${index % 6})`;
+const percent = value => digits(100 * value, 4) + "%";
 const same = (a, b) => a.length === b.length && a.every((value, index) => value === b[index]);
 const capital = text => text === text.toLowerCase() ? text[0].toUpperCase() + text.slice(1) : text;
 const places = kind => [...document.querySelectorAll(`figure.${kind}`)];
@@ -30,7 +31,7 @@ function tellPosition(run, position) {
   const {number, group, from, widths, budgets} = position;
   const last = run.steps.length - 1;
   const moved = group < 0 ? "" : `: ${run.groups[group].name} from ${from} to ${widths[group]} channels`;
-  const where = number === null ? "Found beside the search's way" : number === 0
+  const where = number === null ? "Found beside the search's path" : number === 0
     ? `Before the first of ${last} steps: the widest network` : `Step ${number} of ${last}${moved}`;
   const found = budgets.map(budget => {
     const test = run.found[budget].slim.test;
@@ -47,7 +48,7 @@ class Slim {
     const last = this.positions.length - 1;
     this.range = make("input", {
       type: "range", min: 0, max: last, step: 1, value: 0, oninput: () => { this.stop(); this.move(Number(this.range.value)); },
-      "aria-label": `Position on the search's way${many ? ` of ${run.name}` : ""}, from the widest network to the narrowest`,
+      "aria-label": `Position on the search's path${many ? ` of ${run.name}` : ""}, from the widest network to the narrowest`,
     });
     this.facts = make("dl", {class: "dials"});
     this.told = make("p", {class: "told"});
@@ -56,11 +57,17 @@ class Slim {
     this.bars = make("div", {class: "bars", onpointermove: e => this.hover(e), onpointerdown: e => this.hover(e),
       onpointerleave: () => { this.tip.hidden = true; }}, this.svg, this.tip);
     this.play = make("button", {type: "button", class: "play", text: "Play", onclick: () => this.toggle()});
-    host.prepend(this.facts, this.tools(), this.bars, this.told,
-      make("div", {class: "slide"}, this.play, make("div", {class: "track"}, this.range, this.flags(last))), this.jumps());
+    if (many) host.style.setProperty("--bar", this.toneOf());
+    host.prepend(this.facts, this.tools(), this.bars,
+      make("div", {class: "slide"}, this.play, make("div", {class: "track"}, this.range, this.flags(last))), this.jumps(), this.told);
     new ResizeObserver(() => { if (this.bars.clientWidth !== this.width) this.render(); }).observe(this.bars);
     const first = this.positions.findIndex(position => position.budgets.length);
     this.move(Math.max(first, 0), true);
+  }
+
+  /** The colour of a budget, or of the run where several runs share the page. */
+  toneOf(budget) {
+    return toneOf(many ? runs.indexOf(this.run) : budget);
   }
 
   tools() {
@@ -85,16 +92,16 @@ class Slim {
   flags(last) {
     const flags = make("div", {class: "flags", "aria-hidden": "true"});
     this.positions.forEach((position, index) => {
-      for (const budget of position.budgets) {
-        flags.append(make("span", {style: `--at:${last ? index / last : 0};--tone:${toneOf(budget)}`}));
-      }
+      position.budgets.forEach((budget, nth) => {
+        flags.append(make("span", {style: `--at:${last ? index / last : 0};--nth:${nth};--tone:${this.toneOf(budget)}`}));
+      });
     });
     return flags;
   }
 
   jumps() {
     this.jumpers = this.run.found.map((found, budget) => make("button", {
-      type: "button", style: `--tone:${toneOf(budget)}`,
+      type: "button", style: `--tone:${this.toneOf(budget)}`,
       onclick: () => { this.stop(); this.move(this.positions.findIndex(position => position.budgets.includes(budget))); },
     }, make("span", {class: "dot"}), found.budget));
     return make("div", {class: "jumps", role: "group", "aria-label": "Go to the network of a budget"}, ...this.jumpers);
@@ -135,7 +142,7 @@ class Slim {
   dials({score, costs}) {
     const dial = (name, value, note) => make("div", {}, make("dt", {text: name}), make("dd", {}, value, make("small", {text: note})));
     return [
-      dial(`${this.run.metric} in the supernet`, score === null ? "not known" : sayShare(score), "on search images"),
+      dial(`supernet ${this.run.metric}`, score === null ? "not known" : sayShare(score), "search images"),
       ...this.run.metrics.map(metric => dial(words[metric], sayCost(metric, costs[metric]),
         costs[metric] === undefined ? "" : `${sayShare(costs[metric] / this.run.base[metric], 0)} of yours`)),
     ];
@@ -151,7 +158,8 @@ class Slim {
     const say = value => this.share ? sayShare(value, 0) : sayCount(value), ticks = ticksOf(0, most, 4);
     const left = 12 + 7.2 * Math.max(...ticks.map(tick => say(tick).length)), slot = (width - left - 4) / groups.length;
     const each = Math.ceil(13 / slot), names = groups.map(group => group.name.length > 22 ? `…${group.name.slice(-21)}` : group.name);
-    const foot = 14 + 6.1 * Math.max(...names.map(name => name.length)), height = 250 + foot;
+    const longest = 6.4 * Math.max(...names.map(name => name.length)), flat = longest < slot - 6;
+    const foot = flat ? 24 : 14 + longest, height = 250 + foot;
     Object.assign(this, {slot, left, base: height - foot, scale: (height - foot - 16) / most});
     fill(this.svg, {width, height, viewBox: `0 0 ${width} ${height}`}, []);
     for (const tick of ticks) {
@@ -170,8 +178,9 @@ class Slim {
       this.marked.push(mark);
       this.svg.append(filled, mark);
       if (index % each === 0) {
-        this.svg.append(draw("text", {class: "name", "text-anchor": "end", text: names[index],
-          transform: `translate(${(x + bar / 2 + 4).toFixed(1)},${this.base + 9}) rotate(-90)`}));
+        const middle = (x + bar / 2).toFixed(1);
+        this.svg.append(draw("text", {class: "name", "text-anchor": flat ? "middle" : "end", text: names[index],
+          transform: flat ? `translate(${middle},${this.base + 17})` : `translate(${middle},${this.base + 9}) rotate(-90) translate(0,4)`}));
       }
     });
     this.place();
@@ -184,7 +193,7 @@ class Slim {
     this.svg.setAttribute("aria-label", `${this.host.dataset.alt} Now: ` + groups.map((group, index) => `${group.name} ${widths[index]} of ${group.size}`).join(", "));
     this.filled?.forEach((bar, index) => {
       const height = groups[index].frozen === null ? of(index, widths[index]) : 0;
-      bar.style.setProperty("--tone", many ? toneOf(runs.indexOf(this.run)) : budgets.length ? toneOf(budgets[0]) : "var(--bar)");
+      bar.style.setProperty("--tone", budgets.length ? this.toneOf(budgets[0]) : "var(--bar)");
       bar.classList.toggle("moved", index === moved);
       bar.setAttribute("y", this.base - height);
       bar.setAttribute("height", height);
@@ -210,21 +219,17 @@ class Slim {
 
 // Accuracy against cost -----------------------------------------------------------------------------------------------
 
-function tradeoffSeries(metric) {
+function tradeoffSeries(metric, share) {
   const said = (name, value, costs) => `${name}: ${sayShare(value)} at ${sayCost(metric, costs[metric])}${metric === "latency" ? "" : ` ${words[metric]}`}`;
   const has = costs => costs[metric] !== undefined;
-  const point = (name, y, costs) => ({x: costs[metric], y, text: said(name, y, costs)});
   return runs.flatMap((run, index) => {
+    const point = (name, y, costs) => ({x: costs[metric] / (share ? run.base[metric] : 1), y, text: said(name, y, costs)});
     const head = many ? `${run.name}: ` : "", tone = many ? toneOf(index) : "var(--path)";
     const small = run.steps.map((step, number) => ({...step, number})).filter(step => step.score !== null && has(step.costs));
-    const big = (name, tone, mark, network, more = {}) => ({name, tone, mark, size: 7, ...more,
-      points: network && network.test !== null && has(network.costs) ? [point(name, network.test, network.costs)] : []});
-    const grouped = kind => {
-      const all = run.found.map(found => big(`${head}${kind === "slim" ? "AutoSlim" : "uniform"}, ${found.budget}`, tone,
-        kind === "slim" ? "circle" : "diamond", found[kind], {hollow: kind !== "slim"}));
-      return many ? [{...all[0], name: `${head}${kind === "slim" ? "AutoSlim" : "uniform"}`, points: all.flatMap(one => one.points)}]
-        : all.map((one, budget) => ({...one, tone: toneOf(budget)}));
-    };
+    const known = network => network && network.test !== null && has(network.costs);
+    const retrained = (kind, name) => run.found.flatMap((found, budget) => known(found[kind])
+      ? [{...point(`${head}${name}, ${found.budget}`, found[kind].test, found[kind].costs), tone: many ? tone : toneOf(budget)}] : []);
+    const own = many ? tone : "var(--own)";
     return [
       {name: `${head}also scored`, tone: "var(--path)", mark: "cross", size: 2.5,
         points: run.scored.filter(one => has(one.costs)).map(one => point(`${head}scored in the supernet`, one.score, one.costs))},
@@ -232,22 +237,26 @@ function tradeoffSeries(metric) {
         points: small.map(step => point(`${head}step ${step.number}`, step.score, step.costs))},
       {name: `${head}searched again`, tone: many ? tone : "var(--ink)", mark: "triangle", size: 5, hollow: true,
         points: run.again.filter(one => has(one.costs)).map(one => point(head + one.name, one.score, one.costs))},
-      ...(run.found.length ? [...grouped("slim"), ...grouped("uniform")] : []),
-      big(`${head}your network`, many ? tone : "var(--own)", "star", run.own),
+      {name: `${head}AutoSlim`, tone: own, mark: "circle", size: 7, points: retrained("slim", "AutoSlim")},
+      {name: `${head}uniform`, tone: own, mark: "diamond", size: 7, hollow: true, points: retrained("uniform", "uniform")},
+      {name: `${head}your network`, tone: own, mark: "star", size: 7,
+        points: known(run.own) ? [point(`${head}your network`, run.own.test, run.own.costs)] : []},
     ];
   });
 }
 
 function drawTradeoff(host) {
   const metrics = Object.keys(words).filter(metric => runs.some(run => run.metrics.includes(metric)));
-  let now = null, metric = metrics[0];
+  let now = null, metric = metrics[0], share = many;
+  const unit = () => share ? ", share of your network's" : metric === "latency" ? ", milliseconds" : "";
+  const say = value => share ? percent(value) : metric === "latency" ? digits(value, 3) : sayCost(metric, value);
   const spec = () => ({
-    alt: host.dataset.alt, height: 400, series: tradeoffSeries(metric),
-    x: {title: words[metric] + (metric === "latency" ? ", milliseconds" : ""), say: value => metric === "latency" ? digits(value, 3) : sayCost(metric, value), fromZero: true},
-    y: {title: many ? "accuracy" : runs[0].metric, say: value => digits(100 * value, 4) + "%"},
+    alt: host.dataset.alt, height: 400, series: tradeoffSeries(metric, share),
+    x: {title: words[metric] + unit(), say, fromZero: true},
+    y: {title: many ? "accuracy" : runs[0].metric, say: percent},
   });
   const chart = new Chart(host, spec());
-  const locate = () => chart.locate(now && {x: now.costs[metric], y: now.score});
+  const locate = () => chart.locate(now && {x: now.costs[metric] / (share ? runs[0].base[metric] : 1), y: now.score});
   const buttons = metrics.map(name => make("button", {
     type: "button", "aria-pressed": String(name === metric), text: words[name],
     onclick: () => {
@@ -257,7 +266,11 @@ function drawTradeoff(host) {
       locate();
     },
   }));
-  host.prepend(make("div", {class: "switch", role: "group", "aria-label": "Cost on the horizontal axis"}, ...buttons));
+  const relative = make("input", {type: "checkbox", onchange: () => { share = relative.checked; chart.show(spec()); locate(); }});
+  relative.checked = share;
+  host.prepend(make("div", {class: "tools"},
+    make("div", {class: "switch", role: "group", "aria-label": "Cost on the horizontal axis"}, ...buttons),
+    make("label", {}, relative, " as a share of your network's")));
   return position => { now = position; locate(); };
 }
 
@@ -279,7 +292,7 @@ function drawTraining(host, run) {
     const log = Math.min(...losses) > 0 && Math.max(...losses) > 8 * Math.min(...losses);
     new Chart(place, {
       alt: `${capital(title)} by epoch. ${host.dataset.alt}`, height: 300, series: series(curves),
-      x: {title: "epoch", say: value => Number.isInteger(value) ? String(value) : ""},
+      x: {title: "epoch", say: value => Number.isInteger(value) && value > 0 ? String(value) : ""},
       y: {title: title + (log ? ", logarithmic" : ""), say: value => digits(value, 3), log},
     });
   }
@@ -287,8 +300,7 @@ function drawTraining(host, run) {
 
 function drawLatency(host, run) {
   const text = (name, x, y) => `${name}: predicted ${digits(x, 3)} ms, measured ${digits(y, 3)} ms`;
-  const found = run.latency.found.map(({budget, predicted, measured}) => {
-    const name = budget === null ? "found on the way" : run.found[budget].budget;
+  const found = run.latency.found.map(({name, budget, predicted, measured}) => {
     return {name, tone: budget === null ? "var(--own)" : toneOf(budget), mark: "circle", size: 7,
       points: [{x: predicted, y: measured, text: text(name, predicted, measured)}]};
   });
@@ -312,7 +324,7 @@ function drawTrust(host, run) {
         text: `${sayCount(point.macs)} MACs: ${sayShare(point.supernet)} in the supernet, ${sayShare(point.alone)} alone`,
       })),
     })),
-    x: {title: "in the supernet", say: value => digits(100 * value, 4) + "%"}, y: {title: "trained alone", say: value => digits(100 * value, 4) + "%"},
+    x: {title: "in the supernet", say: percent}, y: {title: "trained alone", say: percent},
   });
 }
 

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autoslim.graph import ChannelGraph
 from autoslim.report.read import Summary
@@ -87,13 +87,22 @@ def _header(runs: Sequence[Run]) -> tuple[str, str]:
             f"{_facts(run.summary)}</li>"
             for index, run in enumerate(runs)
         )
-    return title, f"""<header>
+    return (
+        title,
+        f"""<header>
 <p class="eyebrow">AutoSlim report</p>
-<h1>{_text(title)}</h1>
+<h1>{_big(title)}</h1>
 {facts}<ul class="outcomes">
 {outcomes}
 </ul>
-</header>"""
+</header>""",
+    )
+
+
+def _big(title: str) -> str:
+    """A model's name, and its arguments in small letters below it."""
+    name, mark, arguments = title.partition("?")
+    return _text(name) + (f"<small>{_text(arguments)}</small>" if mark else "")
 
 
 def _facts(summary: Summary) -> str:
@@ -118,11 +127,13 @@ def _outcomes(summary: Summary) -> str:
 def _slim(index: int, run: Run, *, many: bool) -> str:
     """Place of the slider and its bars."""
     frozen = sum(group.frozen is not None for group in run.graph.groups)
-    kept = "; ".join(f"{r.budget} keeps {say_share(_kept(run.graph, r.widths))} of all channels" for r in run.summary.budgets)
+    kept = "; ".join(
+        f"{r.budget} keeps {say_share(_kept(run.graph, r.widths))} of all channels" for r in run.summary.budgets
+    )
     alt = f"Bars: the channels of {len(run.graph.groups)} groups of layers, {frozen} of them frozen. {kept}."
     caption = (
-        "Channels kept by each group of layers, in the order they run, at the slider's position on the search's way. "
-        "The outline is the full width; a filled grey bar is a frozen group, which keeps all its channels."
+        "Channels kept by each group of layers, in the order they run, at the slider's position on the path of the "
+        "search. The outline is the full width; a filled grey bar is a frozen group, which keeps all its channels."
     )
     head = f'<h3><span class="dot" style="--tone:{colour(index)}"></span>{_text(run.name)}</h3>' if many else ""
     table = _details("Widths as a table", widths_table(run.graph, run.summary.budgets))
@@ -140,9 +151,9 @@ def _tradeoff_caption(runs: Sequence[Run]) -> str:
     line = "joined where each narrows the one before it; " if any(run.is_path for run in runs) else ""
     return (
         f"Small circles: the steps of the search, {line}crosses: other sub-networks that were scored; both are the "
-        "supernet's accuracy on search images. Large marks are networks after retraining, on test images: circle AutoSlim, "
-        "diamond the uniform network, star your network. Heights of small and large marks can't be compared: the images "
-        "differ. The vertical axis does not start at 0."
+        "supernet's accuracy on search images. Large marks are networks after retraining, on test images: circle "
+        "AutoSlim, diamond the uniform network, star your network, coloured as the budgets. Heights of small and large "
+        "marks can't be compared: the images differ. The vertical axis does not start at 0."
     )
 
 
@@ -151,15 +162,16 @@ def _tradeoff_in_words(run: Run, *, many: bool) -> str:
     summary, steps = run.summary, run.steps
     words = [f"{run.name}." if many else "", f"{_first_big(summary.metric)} against cost."]
     if steps:
-        ends = [f"{say_count(step.costs['macs'])} MACs at {say_accuracy(step.accuracy)}" for step in (steps[0], steps[-1])]
+        ends = [
+            f"{say_count(step.costs['macs'])} MACs at {say_accuracy(step.accuracy)}" for step in (steps[0], steps[-1])
+        ]
         words.append(f"The search took {len(steps)} steps, from {ends[0]} to {ends[1]}.")
     else:
         words.append("The search took no steps.")
     words.append(f"Your network: {say_accuracy(summary.base.test)}.")
-    words += [
-        f"{r.budget}: AutoSlim {say_accuracy(r.slim.test)}, uniform {say_accuracy(r.uniform.test if r.uniform else None)}."
-        for r in summary.budgets
-    ]
+    for result in summary.budgets:
+        uniform = result.uniform.test if result.uniform else None
+        words.append(f"{result.budget}: AutoSlim {say_accuracy(result.slim.test)}, uniform {say_accuracy(uniform)}.")
     return " ".join(word for word in words if word)
 
 
@@ -167,14 +179,13 @@ def _tradeoff_in_words(run: Run, *, many: bool) -> str:
 
 
 def _several(index: int, run: Run) -> str:
-    return f'<details class="run"><summary>{_text(run.name)}: path, training, how it was made</summary>{_parts(index, run)}</details>'
+    told = f"<summary>{_text(run.name)}: path, training, how it was made</summary>"
+    return f'<details class="run">{told}{_parts(index, run)}</details>'
 
 
 def _parts(index: int, run: Run) -> str:
-    return "\n".join(
-        part for part in (_path(run), _latency(index, run), _training(index, run), _trust(index, run), _frozen(run.graph),
-                          _notes(run), _origin(run)) if part
-    )  # fmt: skip
+    parts = [_path(run), _latency(index, run), _training(index, run), _trust(index, run), _frozen(run.graph)]
+    return "\n".join(part for part in (*parts, _notes(run), _origin(run)) if part)
 
 
 def _path(run: Run) -> str:
@@ -183,7 +194,7 @@ def _path(run: Run) -> str:
         if run.steps
         else "<p>The search accepted no step.</p>"
     )
-    return f"<section><h2>Way of the search</h2>{steps}{searches_table(run) if run.searches else ''}</section>"
+    return f"<section><h2>Path of the search</h2>{steps}{searches_table(run) if run.searches else ''}</section>"
 
 
 def _latency(index: int, run: Run) -> str:
@@ -195,9 +206,11 @@ def _latency(index: int, run: Run) -> str:
         f"Each of {len(latency.pairs)} networks was predicted from the measurements of others only; median error "
         f"{100 * latency.fit.error:.1f}%. On the line prediction and measurement agree. Measured with: {setting}."
     )
-    alt = f"Predicted against measured latency of {len(latency.pairs)} networks, median error {100 * latency.fit.error:.1f}%."
+    alt = f"Predicted against measured latency of {len(latency.pairs)} networks."
     found = latency_table(run, latency) if latency.found else ""
-    return f"<section><h2>Latency, predicted and measured</h2>{_picture('latency', index, alt, caption)}{found}</section>"
+    return (
+        f"<section><h2>Latency, predicted and measured</h2>{_picture('latency', index, alt, caption)}{found}</section>"
+    )
 
 
 def _training(index: int, run: Run) -> str:
@@ -237,16 +250,19 @@ def _notes(run: Run) -> str:
 
 def _origin(run: Run) -> str:
     summary = run.summary
+    commands = [summary.command] if summary.command else []
+    if run.ranking is not None:
+        sizes = f"--samples {len(run.ranking.points)} --epochs {run.ranking.epochs}"
+        commands.append(f"autoslim trust {run.settings.get('out') or run.name} {sizes}")
+    told = "\n".join(f"<code>{_text(each)}</code>" for each in commands)
     command = (
-        f"<p>To make this run again (seed {_text(summary.seed)}):</p>"
-        f'<pre tabindex="0"><code>{_text(summary.command)}</code></pre>'
-        if summary.command
-        else ""
+        f'<p>To make this again (seed {_text(summary.seed)}):</p><pre tabindex="0">{told}</pre>' if commands else ""
     )
+    versions = pairs_table("Versions.", ["software", "version"], list(summary.versions.items()))
     settings = pairs_table("Settings, as run.json holds them.", ["setting", "value"], list(run.settings.items()))
     return f"""<section><h2>How it was made</h2>
 {command}
-<div class="pair">{seconds_table(summary)}{pairs_table("Versions.", ["software", "version"], list(summary.versions.items()))}</div>
+<div class="pair">{seconds_table(summary)}{versions}</div>
 {_details("All settings", settings) if run.settings else ""}</section>"""
 
 
@@ -263,7 +279,7 @@ def _first_big(metric: str) -> str:
     return metric.capitalize() if metric.islower() else metric
 
 
-def _kept(graph: ChannelGraph, widths: dict[str, int]) -> float:
+def _kept(graph: ChannelGraph, widths: Mapping[str, int]) -> float:
     return sum(widths[group.name] for group in graph.groups) / max(sum(group.size for group in graph.groups), 1)
 
 

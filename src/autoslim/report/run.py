@@ -48,6 +48,11 @@ class Run:
         """The costs that this run tells of every network."""
         return tuple(name for name in METRIC_WORDS if name in self.summary.base.costs)
 
+    def name_of(self, widths: Mapping[str, int]) -> str:
+        """The budgets that a network was found for, or that it was found on the way."""
+        budgets = [result.budget for result in self.summary.budgets if dict(result.widths) == dict(widths)]
+        return ", ".join(budgets) or "found on the way"
+
     @property
     def is_path(self) -> bool:
         """Whether each step narrows the network before it: only then is the way between two steps a line."""
@@ -145,13 +150,14 @@ def _network(network: Network) -> dict[str, Any]:
 
 def _latency(run: Run, latency: Latency) -> dict[str, Any]:
     found = [
-        {"budget": _budget_of(run, widths), "predicted": guess, "measured": ms} for widths, guess, ms in latency.found
+        {"name": run.name_of(widths), "budget": _budget_of(run, widths), "predicted": guess, "measured": ms}
+        for widths, guess, ms in latency.found
     ]
     return {"pairs": [list(pair) for pair in latency.pairs], "found": found}
 
 
 def _budget_of(run: Run, widths: Mapping[str, int]) -> int | None:
-    """The budget whose network this is; None for one that was measured on the way."""
+    """The first budget whose network this is; None for one that was measured on the way."""
     return next((i for i, r in enumerate(run.summary.budgets) if dict(r.widths) == dict(widths)), None)
 
 

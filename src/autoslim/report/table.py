@@ -25,11 +25,12 @@ EMPTY = "\N{EN DASH}"  # a column that does not apply to the row, unlike "not ru
 
 @dataclass(frozen=True)
 class Cell:
-    """A text and the number to sort it by; `colour` puts a dot before it."""
+    """A text and the number to sort it by; `colour` puts a dot before it, `aside` stands softly after it."""
 
     text: str
     value: float | None = None
     colour: str = ""
+    aside: str = ""
 
 
 def network_table(runs: Sequence[Run]) -> str:
@@ -37,39 +38,41 @@ def network_table(runs: Sequence[Run]) -> str:
     metrics = [name for name in METRIC_WORDS if any(name in run.metrics for run in runs)]
     many = len(runs) > 1
     metric = runs[0].summary.metric if len({run.summary.metric for run in runs}) == 1 else "score"
-    head = ["network", *(["run"] if many else []), *(METRIC_WORDS[name] for name in metrics), "MACs, share of yours"]
-    head += [f"test {metric}", "against yours", f"search {metric} in the supernet", f"test {metric} in the supernet"]
+    head = ["network", *(["run"] if many else []), f"test {metric}", "against yours"]
+    head += [*(METRIC_WORDS[name] for name in metrics), "MACs, share of yours"]
+    head += [f"search {metric} in the supernet", f"test {metric} in the supernet"]
     head += ["cost against AutoSlim", f"{metric} against AutoSlim"]
     rows: list[list[object]] = []
     for index, run in enumerate(runs):
         for row in result_rows(run.summary, metrics, colour(index) if many else None):
             rows.append([row[0], *([run.name] if many else []), *row[1:]])
-    return simple_table(f"Cost and {metric} at every budget.", head, rows, name="results")
+    return simple_table(f"Cost and {metric} at every budget.", head, rows, words=(1,) if many else (), name="results")
 
 
 def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None) -> list[list[Cell]]:
     """The rows of one run; `dot` is the colour of the run where several share a table."""
     base = summary.base
     empty = Cell(EMPTY)
-    own = [Cell("your network", colour=dot or "var(--own)"), *_costs(base, base, metrics), _accuracy(base.test)]
-    rows = [[*own, *[empty] * 5]]
+    own = [Cell("your network", colour=dot or "var(--own)"), _accuracy(base.test), empty, *_costs(base, base, metrics)]
+    rows = [[*own, *[empty] * 4]]
     for index, result in enumerate(summary.budgets):
         slim, uniform, tone = result.slim, result.uniform, dot or colour(index)
         rows.append(
             [
-                *(Cell(f"AutoSlim, {result.budget}", colour=tone), *_costs(slim, base, metrics)),
-                *(_accuracy(slim.test), _points(slim.test, base.test), _accuracy(slim.search)),
-                *(_accuracy(slim.supernet), empty, empty),
+                *(Cell("AutoSlim", colour=tone, aside=result.budget), _accuracy(slim.test)),
+                *(_points(slim.test, base.test), *_costs(slim, base, metrics)),
+                *(_accuracy(slim.search), _accuracy(slim.supernet), empty, empty),
             ]
         )
-        name = Cell(_uniform_name(result), colour=tone)
+        ratio = "" if result.ratio is None else f", ratio {result.ratio:.3g}"
+        name = Cell("uniform", colour=tone, aside=f"{result.budget}{ratio}")
         if uniform is None:
-            rows.append([name, *[Cell(NOT_RUN)] * (len(own) + 4)])
+            rows.append([name, *[Cell(NOT_RUN)] * (len(own) + 3)])
             continue
         gap = 100 * (uniform.costs[result.metric] / slim.costs[result.metric] - 1)
         rows.append(
             [
-                *(name, *_costs(uniform, base, metrics), _accuracy(uniform.test), _points(uniform.test, base.test)),
+                *(name, _accuracy(uniform.test), _points(uniform.test, base.test), *_costs(uniform, base, metrics)),
                 *(empty, empty, Cell(say_difference(gap, f"% {METRIC_WORDS[result.metric]}"), gap)),
                 _points(uniform.test, slim.test),
             ]
@@ -100,21 +103,22 @@ def path_table(run: Run) -> str:
 
 
 def searches_table(run: Run) -> str:
-    """What further searches of the same supernet found."""
+    """What further searches of the same supernet found; their settings lie in the files that the caption names."""
     head = ["budget", "search", f"search {run.summary.metric}", *(METRIC_WORDS[metric] for metric in run.metrics)]
     rows = [
         [one.budget, one.search, _accuracy(one.accuracy), *(_cost(name, one.costs.get(name)) for name in run.metrics)]
         for one in run.searches
     ]
-    return simple_table("Searches of the same supernet (autoslim search).", head, rows, words=(1,))
+    return simple_table(
+        "Further searches of the same supernet; their settings: searches/NAME/search.json.", head, rows, words=(1,)
+    )
 
 
 def latency_table(run: Run, latency: Latency) -> str:
     """Networks that the search found and that were measured: the prediction before, and the measurement."""
-    named = {tuple(r.widths.values()): r.budget for r in run.summary.budgets}
     rows = [
         [
-            named.get(tuple(widths.values()), "found on the way"),
+            run.name_of(widths),
             *(_cost("latency", guess), _cost("latency", ms)),
             Cell(say_difference(100 * (guess / ms - 1), "%"), guess / ms),
         ]
@@ -157,16 +161,12 @@ def simple_table(
         + "</tr>"
         for row in rows
     )
-    mark = f' id="{name}"' if name else ""
+    mark, tall = f' id="{name}"' if name else "", " tall" if len(rows) > 20 else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table{mark} class="sortable">'
-        f"<caption>{_text(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+        f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{_text(caption)}">'
+        f'<table{mark} class="sortable"><caption>{_text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
     )
-
-
-def _uniform_name(result: BudgetResult) -> str:
-    ratio = "" if result.ratio is None else f" (ratio {result.ratio:.3g})"
-    return f"uniform{ratio}, {result.budget}"
 
 
 def _costs(network: Network, base: Network, metrics: Sequence[str]) -> list[Cell]:
@@ -196,7 +196,12 @@ def _show(cell: object) -> str:
     if not isinstance(cell, Cell):
         return _text(cell)
     dot = f'<span class="dot" style="--tone:{cell.colour}"></span>' if cell.colour else ""
-    return f"{dot}{_text(cell.text)}" if cell.text not in (NOT_RUN, EMPTY) else f'<span class="none">{cell.text}</span>'
+    aside = f' <span class="aside">{_text(cell.aside)}</span>' if cell.aside else ""
+    return (
+        f"{dot}{_text(cell.text)}{aside}"
+        if cell.text not in (NOT_RUN, EMPTY)
+        else f'<span class="none">{cell.text}</span>'
+    )
 
 
 def _text(value: object) -> str:

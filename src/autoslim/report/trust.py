@@ -94,5 +94,5 @@ def _tau(node: _Node) -> float | None:
 
 
 def _say(tau: Sequence[float | None]) -> str:
-    middle, low, high = ("none" if value is None else f"{value:.2f}" for value in tau)
+    middle, low, high = ("none" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in tau)
     return f"{middle} ({low} to {high})"
