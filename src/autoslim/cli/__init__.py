@@ -10,6 +10,7 @@ from autoslim._registry import unknown_name
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.export import export_command
 from autoslim.cli.profile import profile_command
+from autoslim.cli.report import report_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
 from autoslim.cli.trace import trace_command
@@ -27,6 +28,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
   autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
   autoslim export RUN [options]     write a network as ONNX, OpenVINO, torch.export, state dict or Python, and check it
+  autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -39,6 +41,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "trust": trust_command,
     "doctor": doctor_command,
     "export": export_command,
+    "report": report_command,
 }
 
 

@@ -1,23 +1,23 @@
-"""STAGE 6: takes the JSON files of a finished run folder, gives report.html, one page that opens with no network."""
+"""STAGE 6: takes the files of finished run folders, gives report.html, one page that opens with no network."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
-from autoslim.report.read import check_widths, read_graph, read_steps, read_summary
-from autoslim.report.trust import read_ranking
+from autoslim.report.png import write_png
+from autoslim.report.run import read_run
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_png", "write_report"]
 
 
 def write_report(folder: Path) -> Path:
     """Writes `report.html` into a run folder, from the `summary.json`, `search.jsonl` and `graph.json` in it.
 
-    `trust.json` gets a section if it is there, too.
-
-    The page is self-contained (plotly.js is inlined once) and is written aside and then moved into place, so an
-    older report is either replaced as a whole or left as it is.
+    What else is there gets its place: losses, measured latencies, scores, further searches, samples of
+    `autoslim trust`. The page is self-contained, and is written aside and then moved into place, so an older report is
+    either replaced as a whole or left as it is.
 
     Args:
         folder: The folder of a run.
@@ -26,22 +26,26 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        RunFolderError: One of the three files is missing, one of the four broken, or the page can't be written.
+        RunFolderError: One of the three files is missing, any file is broken, or the page can't be written.
     """
     folder = Path(folder)
-    file = folder / "summary.json"
-    summary, steps = read_summary(file), read_steps(folder / "search.jsonl")
-    graph = read_graph(folder / "graph.json")
-    check_widths(file, summary, graph)
-    ranking = read_ranking(folder / "trust.json")
-    page = render_page(summary, steps, graph, ranking=ranking, plotly_js=_plotly_js())
-    return _write(folder / "report.html", page)
+    return _write(folder / "report.html", render_page([read_run(folder)]))
 
 
-def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs  # here, so that nothing but the writing of a report loads plotly
+def write_comparison(folders: Sequence[Path], file: Path) -> Path:
+    """Writes one page that lays several runs side by side: a table and curves of all, a slider for each.
 
-    return get_plotlyjs()
+    Args:
+        folders: The folders of runs.
+        file: The page; one that is there is replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunFolderError: As for `write_report`.
+    """
+    return _write(Path(file), render_page([read_run(Path(folder)) for folder in folders]))
 
 
 def _write(file: Path, text: str) -> Path:
@@ -54,7 +58,7 @@ def _write(file: Path, text: str) -> Path:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise RunFolderError(
-            f"`{file}`: can't be written ({error}); expected a folder with room for about 5 MB. Free the disk or "
+            f"`{file}`: can't be written ({error}); expected a folder with room for about 1 MB. Free the disk or "
             "make the folder writable, then write the report again."
         ) from error
     return file

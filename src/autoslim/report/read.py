@@ -5,7 +5,7 @@ Whatever is missing or not as expected raises RunFolderError with the file, the 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from autoslim.errors import ModelError, RunFolderError, WidthsError
 from autoslim.graph import ChannelGraph
 
-METRICS = ("macs", "params", "memory")
+METRICS = ("macs", "params", "memory")  # every run has them
+MORE_METRICS = ("peak_memory", "latency")  # peak memory in newer runs, latency where a budget limits it
 _ADVICE = "Give the folder of a finished run, or run again into it."
 
 
@@ -22,7 +23,7 @@ class Network:
     """A network of the table. Accuracies are fractions, None where that stage was not run.
 
     Attributes:
-        costs: Metric to cost, for every name in METRICS.
+        costs: Metric to cost, for every name in METRICS, and of MORE_METRICS those that are there.
         test: After (re)training, on test images.
         search: As a sub-network of the supernet, on search images.
         supernet: As a sub-network of the supernet, on test images.
@@ -36,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetResult:
-    """What was found for one budget; `metric` is the first metric it limits that is a column of the table.
+    """What was found for one budget; `metric` is the first metric that it limits.
 
     `uniform` is None where that baseline was not run; `ratio` is the width it gives all layers.
     """
@@ -70,14 +71,16 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """An accepted step of the search: `group` went from `before` to `after` channels."""
+    """An accepted step of the search: `group` went from `before` to `after` channels; costs and widths after it."""
 
     step: int
     group: str
     before: int
     after: int
+    loss: float | None
     accuracy: float
-    macs: float
+    costs: Mapping[str, float]
+    widths: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,13 @@ class _Node:
     def cost(self) -> float:
         return self.number(math.ulp(0.0), 1e300, "a number above 0")
 
+    def finite(self) -> float | None:
+        """A number, or None where it is not finite (a training that failed)."""
+        value = self.value
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.error("a number")
+        return float(value) if math.isfinite(value) else None
+
     def fraction(self) -> float | None:
         """A fraction from 0 to 1, or None where the stage was not run."""
         return None if self.value is None else self.number(0, 1, "a fraction from 0 to 1, or null where not run")
@@ -168,9 +178,10 @@ def read_steps(file: Path) -> tuple[Step, ...]:
             where = f"line {number}"
             node = _Node(file, where, _parse(file, line, where)).typed("Step", version=2)
             accuracy = node.at("accuracy").number(0, 1, "a fraction from 0 to 1")
-            macs = node.at("costs").at("macs").cost()
+            loss = node.at("loss").finite()
             counts = {key: node.at(key).whole() for key in ("step", "before", "after")}
-            steps.append(Step(group=node.at("group").text(), accuracy=accuracy, macs=macs, **counts))
+            group, costs, widths = node.at("group").text(), _costs(node.at("costs")), _widths(node.at("widths"))
+            steps.append(Step(group=group, accuracy=accuracy, loss=loss, costs=costs, widths=widths, **counts))
     return tuple(steps)
 
 
@@ -186,14 +197,16 @@ def read_graph(file: Path) -> ChannelGraph:
         ) from error
 
 
-def check_widths(file: Path, summary: Summary, graph: ChannelGraph) -> None:
-    """Raises RunFolderError unless the widths of every budget fit the graph: both must come from one run."""
-    for index, result in enumerate(summary.budgets):
+def check_widths(
+    graph: ChannelGraph, widths: Iterable[Mapping[str, int]], file: Path, where: str, *, first: int = 0
+) -> None:
+    """Raises RunFolderError unless widths fit the graph: both must come from one run. `where` has {} for a number."""
+    for index, each in enumerate(widths, first):
         try:
-            graph.check(result.widths)
+            graph.check(each)
         except WidthsError as error:
             raise RunFolderError(
-                f"`{file}`: budgets[{index}].widths do not fit `{file.with_name('graph.json')}`: {error} "
+                f"`{file}`: {where.format(index)} do not fit the run's graph.json: {error} "
                 f"Expected both files from one run. {_ADVICE}"
             ) from error
 
@@ -204,9 +217,9 @@ def _budget(node: _Node) -> BudgetResult:
     ratio = None if uniform.value is None else uniform.at("ratio")
     return BudgetResult(
         budget=budget,
-        metric=metric if metric in METRICS else "macs",
+        metric=metric if metric in (*METRICS, *MORE_METRICS) else "macs",
         folder=node.at("folder").text(),
-        widths={name: item.whole() for name, item in node.at("widths").fields().items()},
+        widths=_widths(node.at("widths")),
         slim=_network(node),
         uniform=None if uniform.value is None else _network(uniform),
         ratio=None if ratio is None or ratio.value is None else ratio.fraction(),
@@ -214,11 +227,20 @@ def _budget(node: _Node) -> BudgetResult:
 
 
 def _network(node: _Node) -> Network:
-    costs = {metric: node.at(metric).cost() for metric in METRICS}
-    accuracy = node.at("accuracy")
+    costs, accuracy = _costs(node), node.at("accuracy")
     if accuracy.value is None:
         return Network(costs=costs, test=None)
     return Network(costs=costs, **{key: accuracy.at(key).fraction() for key in ("test", "search", "supernet")})
+
+
+def _costs(node: _Node) -> dict[str, float]:
+    return {name: node.at(name).cost() for name in METRICS} | {
+        name: node.at(name).cost() for name in MORE_METRICS if node.at(name).value is not None
+    }
+
+
+def _widths(node: _Node) -> dict[str, int]:
+    return {name: item.whole() for name, item in node.fields().items()}
 
 
 def _text(file: Path) -> str:

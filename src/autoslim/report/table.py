@@ -1,74 +1,130 @@
-"""The report's tables as plain rows of text, and rows as HTML."""
+"""The report's tables as HTML; the page's script lets them be sorted by any column."""
 
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoslim.graph import ChannelGraph
-from autoslim.report.picture import colour
+from autoslim.report.extras import Latency
 from autoslim.report.read import BudgetResult, Network, Summary
+from autoslim.report.run import Run
+from autoslim.report.style import colour
 from autoslim.report.text import (
-    COST_WORDS,
+    METRIC_WORDS,
     NOT_RUN,
     points,
     say_accuracy,
-    say_count,
+    say_cost,
     say_difference,
     say_seconds,
     say_share,
 )
 
 EMPTY = "\N{EN DASH}"  # a column that does not apply to the row, unlike "not run"
-_NUM_COLUMNS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of the main table: its name and _NUM_COLUMNS cells; a heading of a budget has none."""
+@dataclass(frozen=True)
+class Cell:
+    """A text and the number to sort it by; `colour` puts a dot before it, `aside` stands softly after it."""
 
-    name: str
-    cells: tuple[str, ...] = ()
-    kind: str = ""
+    text: str
+    value: float | None = None
     colour: str = ""
+    aside: str = ""
 
 
-def result_rows(summary: Summary) -> list[Row]:
-    """The user's own network first, then for each budget a heading, AutoSlim, and the uniform network."""
+def network_table(runs: Sequence[Run]) -> str:
+    """The main table: of each run the user's own network first, then for each budget AutoSlim and uniform."""
+    metrics = [name for name in METRIC_WORDS if any(name in run.metrics for run in runs)]
+    many = len(runs) > 1
+    metric = runs[0].summary.metric if len({run.summary.metric for run in runs}) == 1 else "score"
+    head = ["network", *(["run"] if many else []), f"test {metric}", "against yours"]
+    head += [*(METRIC_WORDS[name] for name in metrics), "MACs, share of yours"]
+    head += [f"search {metric} in the supernet", f"test {metric} in the supernet"]
+    head += ["cost against AutoSlim", f"{metric} against AutoSlim"]
+    rows: list[list[object]] = []
+    for index, run in enumerate(runs):
+        for row in result_rows(run.summary, metrics, colour(index) if many else None):
+            rows.append([row[0], *([run.name] if many else []), *row[1:]])
+    return simple_table(f"Cost and {metric} at every budget.", head, rows, words=(1,) if many else (), name="results")
+
+
+def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None) -> list[list[Cell]]:
+    """The rows of one run; `dot` is the colour of the run where several share a table."""
     base = summary.base
-    own = (*_costs(base, base), say_accuracy(base.test), *[EMPTY] * (_NUM_COLUMNS - 5))
-    rows = [Row(name="your network", cells=own, kind="own")]
+    empty = Cell(EMPTY)
+    own = [Cell("your network", colour=dot or "var(--own)"), _accuracy(base.test), empty, *_costs(base, base, metrics)]
+    rows = [[*own, *[empty] * 4]]
     for index, result in enumerate(summary.budgets):
-        rows.append(Row(name=result.budget, kind="group", colour=colour(index)))
-        slim = (*_costs(result.slim, base), *_accuracies(result.slim, base), EMPTY, EMPTY)
-        rows += [Row(name="AutoSlim", cells=slim), Row(name=_uniform_name(result), cells=_uniform(result, base))]
+        slim, uniform, tone = result.slim, result.uniform, dot or colour(index)
+        rows.append(
+            [
+                *(Cell("AutoSlim", colour=tone, aside=result.budget), _accuracy(slim.test)),
+                *(_points(slim.test, base.test), *_costs(slim, base, metrics)),
+                *(_accuracy(slim.search), _accuracy(slim.supernet), empty, empty),
+            ]
+        )
+        ratio = "" if result.ratio is None else f", ratio {result.ratio:.3g}"
+        name = Cell("uniform", colour=tone, aside=f"{result.budget}{ratio}")
+        if uniform is None:
+            rows.append([name, *[Cell(NOT_RUN)] * (len(own) + 3)])
+            continue
+        gap = 100 * (uniform.costs[result.metric] / slim.costs[result.metric] - 1)
+        rows.append(
+            [
+                *(name, _accuracy(uniform.test), _points(uniform.test, base.test), *_costs(uniform, base, metrics)),
+                *(empty, empty, Cell(say_difference(gap, f"% {METRIC_WORDS[result.metric]}"), gap)),
+                _points(uniform.test, slim.test),
+            ]
+        )
     return rows
 
 
-def result_table(summary: Summary) -> str:
-    """The main table."""
-    metric = html.escape(summary.metric)
-    columns = ("MACs", "share of yours", "params", "memory", "test images", "against yours")
-    more = ("search images", "test images", "cost", metric)
-    heads = "".join(f'<th scope="col" class="wrap">{column}</th>' for column in (*columns, *more))
-    body = "\n".join(_row(row) for row in result_rows(summary))
-    return f"""<div class="scroll" tabindex="0" role="region" aria-label="Table of results">
-<table id="results"><caption>Cost and {metric} at every budget.</caption>
-<thead><tr><th scope="col" rowspan="2">network</th><th scope="colgroup" colspan="4">cost</th>
-<th scope="colgroup" colspan="2">{metric}</th><th scope="colgroup" colspan="2">{metric} in the supernet</th>
-<th scope="colgroup" colspan="2">uniform against AutoSlim</th></tr>
-<tr>{heads}</tr></thead>
-<tbody>
-{body}
-</tbody></table></div>
-<p class="soft">Memory is parameters + activations, in elements. Differences of {metric} are percentage points. "Uniform
-against AutoSlim" is the uniform network less AutoSlim: {metric}, and cost in the first metric the budget limits.</p>"""
-
-
 def widths_table(graph: ChannelGraph, budgets: Sequence[BudgetResult]) -> str:
-    """Channels of every group at full width and at each budget: the numbers behind picture A."""
+    """Channels of every group at full width and at each budget: the numbers behind the bars."""
     head = ["group", "full width", *(result.budget for result in budgets)]
     rows = [[group.name, group.size, *(result.widths[group.name] for result in budgets)] for group in graph.groups]
     return simple_table("Channels of each group of layers.", head, rows)
+
+
+def path_table(run: Run) -> str:
+    """The steps of the search."""
+    head = ["step", "group", "channels before", "after", f"search {run.summary.metric}", "loss"]
+    head += [METRIC_WORDS[metric] for metric in run.metrics]
+    rows = [
+        [
+            *(step.step, Cell(step.group), step.before, step.after, _accuracy(step.accuracy)),
+            Cell("not finite") if step.loss is None else Cell(f"{step.loss:.4g}", step.loss),
+            *(_cost(metric, step.costs.get(metric)) for metric in run.metrics),
+        ]
+        for step in run.steps
+    ]
+    return simple_table("Steps that the search accepted, each with the network after it.", head, rows, words=(1,))
+
+
+def searches_table(run: Run) -> str:
+    """What further searches of the same supernet found; their settings lie in the files that the caption names."""
+    head = ["budget", "search", f"search {run.summary.metric}", *(METRIC_WORDS[metric] for metric in run.metrics)]
+    rows = [
+        [one.budget, one.search, _accuracy(one.accuracy), *(_cost(name, one.costs.get(name)) for name in run.metrics)]
+        for one in run.searches
+    ]
+    return simple_table(
+        "Further searches of the same supernet; their settings: searches/NAME/search.json.", head, rows, words=(1,)
+    )
+
+
+def latency_table(run: Run, latency: Latency) -> str:
+    """Networks that the search found and that were measured: the prediction before, and the measurement."""
+    rows = [
+        [
+            run.name_of(widths),
+            *(_cost("latency", guess), _cost("latency", ms)),
+            Cell(say_difference(100 * (guess / ms - 1), "%"), guess / ms),
+        ]
+        for widths, guess, ms in latency.found
+    ]
+    return simple_table("Found networks, measured.", ["network", "predicted", "measured", "predicted too much"], rows)
 
 
 def frozen_table(graph: ChannelGraph) -> str:
@@ -80,19 +136,18 @@ def frozen_table(graph: ChannelGraph) -> str:
 
 def seconds_table(summary: Summary) -> str:
     """How long every stage took."""
-    rows = [[stage, say_seconds(seconds)] for stage, seconds in summary.seconds.items()]
+    rows = [[stage, Cell(say_seconds(seconds), seconds)] for stage, seconds in summary.seconds.items()]
     total = sum(seconds or 0.0 for seconds in summary.seconds.values())
-    return simple_table("Time per stage.", ["stage", "time"], [*rows, ["all", say_seconds(total)]])
+    return simple_table("Time per stage.", ["stage", "time"], [*rows, ["all", Cell(say_seconds(total), total)]])
 
 
-def versions_table(summary: Summary) -> str:
-    """Versions of the software that made the run."""
-    rows = [[name, version] for name, version in summary.versions.items()]
-    return simple_table("Versions.", ["software", "version"], rows)
+def pairs_table(caption: str, head: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and their values: versions, settings."""
+    return simple_table(caption, head, pairs, words=(1,))
 
 
 def simple_table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[object]], *, words: Sequence[int] = ()
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[object]], *, words: Sequence[int] = (), name: str = ""
 ) -> str:
     """A table whose first column names its rows; the columns in `words` hold sentences. All text is escaped."""
 
@@ -101,53 +156,52 @@ def simple_table(
 
     heads = "".join(f'<th scope="col"{kind(index)}>{_text(name)}</th>' for index, name in enumerate(head))
     body = "\n".join(
-        f'<tr><th scope="row">{_text(row[0])}</th>'
-        + "".join(f"<td{kind(i)}>{_text(cell)}</td>" for i, cell in enumerate(row[1:], start=1))
+        f'<tr><th scope="row"{_sorted(row[0])}>{_show(row[0])}</th>'
+        + "".join(f"<td{kind(i)}{_sorted(cell)}>{_show(cell)}</td>" for i, cell in enumerate(row[1:], start=1))
         + "</tr>"
         for row in rows
     )
+    mark, tall = f' id="{name}"' if name else "", " tall" if len(rows) > 20 else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table>'
-        f"<caption>{_text(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+        f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{_text(caption)}">'
+        f'<table{mark} class="sortable"><caption>{_text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def _uniform_name(result: BudgetResult) -> str:
-    return "uniform" if result.ratio is None else f"uniform, ratio {result.ratio:.3g}"
+def _costs(network: Network, base: Network, metrics: Sequence[str]) -> list[Cell]:
+    share = network.costs["macs"] / base.costs["macs"]
+    return [*(_cost(name, network.costs.get(name)) for name in metrics), Cell(say_share(share), share)]
 
 
-def _uniform(result: BudgetResult, base: Network) -> tuple[str, ...]:
-    uniform, slim = result.uniform, result.slim
-    if uniform is None:
-        return (NOT_RUN,) * _NUM_COLUMNS
-    gap = 100 * (uniform.costs[result.metric] / slim.costs[result.metric] - 1)
-    cells = (say_difference(gap, f"% {COST_WORDS[result.metric].split()[-1]}"), _points(uniform.test, slim.test))
-    return (*_costs(uniform, base), *_accuracies(uniform, base)[:2], EMPTY, EMPTY, *cells)
+def _cost(metric: str, value: float | None) -> Cell:
+    return Cell(EMPTY) if value is None else Cell(say_cost(metric, value), value)
 
 
-def _costs(network: Network, base: Network) -> tuple[str, ...]:
-    macs, params, memory = (say_count(network.costs[metric]) for metric in ("macs", "params", "memory"))
-    return macs, say_share(network.costs["macs"] / base.costs["macs"]), params, memory
+def _accuracy(fraction: float | None) -> Cell:
+    return Cell(say_accuracy(fraction), fraction)
 
 
-def _accuracies(network: Network, base: Network) -> tuple[str, ...]:
-    found = say_accuracy(network.test), _points(network.test, base.test)
-    return (*found, say_accuracy(network.search), say_accuracy(network.supernet))
+def _points(left: float | None, right: float | None) -> Cell:
+    gap = points(left, right)
+    return Cell(say_difference(gap, ""), gap)
 
 
-def _points(left: float | None, right: float | None) -> str:
-    return say_difference(points(left, right), "")
+def _sorted(cell: object) -> str:
+    value = cell.value if isinstance(cell, Cell) else cell if isinstance(cell, int | float) else None
+    return "" if value is None else f' data-v="{value:.12g}"'
 
 
-def _row(row: Row) -> str:
-    if not row.cells:
-        dot = f'<span class="dot" style="--budget:{row.colour}"></span>'
-        heading = f"<span>{dot}{_text(row.name)}</span>"
-        return f'<tr class="group"><th scope="rowgroup" colspan="{_NUM_COLUMNS + 1}">{heading}</th></tr>'
-    cells = "".join(
-        f'<td class="none">{cell}</td>' if cell in (NOT_RUN, EMPTY) else f"<td>{_text(cell)}</td>" for cell in row.cells
+def _show(cell: object) -> str:
+    if not isinstance(cell, Cell):
+        return _text(cell)
+    dot = f'<span class="dot" style="--tone:{cell.colour}"></span>' if cell.colour else ""
+    aside = f' <span class="aside">{_text(cell.aside)}</span>' if cell.aside else ""
+    return (
+        f"{dot}{_text(cell.text)}{aside}"
+        if cell.text not in (NOT_RUN, EMPTY)
+        else f'<span class="none">{cell.text}</span>'
     )
-    return f'<tr class="{row.kind}"><th scope="row">{_text(row.name)}</th>{cells}</tr>'
 
 
 def _text(value: object) -> str:

@@ -3,7 +3,14 @@
 from autoslim.report.read import BudgetResult, Network, Summary
 
 NOT_RUN = "not run"
-COST_WORDS = {"macs": "MACs", "params": "parameters", "memory": "elements of memory"}
+METRIC_WORDS = {  # in the order of the columns
+    "macs": "MACs",
+    "params": "parameters",
+    "memory": "memory",
+    "peak_memory": "peak memory",
+    "latency": "latency",
+}
+_AFTER = {"macs": " MACs", "params": " parameters", "memory": " elements of memory", "peak_memory": "B at the peak"}
 
 
 def say_count(value: float) -> str:
@@ -17,6 +24,17 @@ def say_count(value: float) -> str:
             scaled = value / scale
             return f"{scaled:.0f}{unit}" if scaled >= 999.5 else f"{scaled:.3g}{unit}"
     return f"{value:.0f}"
+
+
+def say_cost(metric: str, value: float) -> str:
+    """A cost as a table tells it: milliseconds, bytes, or a count.
+
+    >>> say_cost("latency", 4.1234), say_cost("peak_memory", 2e6), say_cost("macs", 3.5e8)
+    ('4.12 ms', '2MB', '350M')
+    """
+    if metric == "latency":
+        return f"{value:.3g} ms"
+    return say_count(value) + ("B" if metric == "peak_memory" else "")
 
 
 def say_share(share: float) -> str:
@@ -62,12 +80,16 @@ def outcome(summary: Summary, result: BudgetResult) -> str:
     slim, base, uniform = result.slim, summary.base, result.uniform
     cost, whole = slim.costs[result.metric], base.costs[result.metric]
     ends = (
-        f"at {say_count(cost)} {COST_WORDS[result.metric]}, {say_share(cost / whole)} of your network's; "
+        f"at {_say_whole(result.metric, cost)}, {say_share(cost / whole)} of your network's; "
         f"your own network {say_accuracy(base.test)}; uniform {say_accuracy(uniform and uniform.test)}."
     )
     if slim.test is not None:
         return f"{say_accuracy(slim.test)} {ends}"
     return f"{_untrained(slim)} {ends}"
+
+
+def _say_whole(metric: str, value: float) -> str:
+    return say_cost(metric, value) if metric == "latency" else f"{say_count(value)}{_AFTER[metric]}"
 
 
 def _untrained(slim: Network) -> str:

@@ -1,14 +1,11 @@
-"""A picture that is there after `autoslim trust`: accuracy in the supernet against accuracy alone, a point a sample."""
+"""What `autoslim trust` leaves: accuracy in the supernet against accuracy alone, of sub-networks drawn at random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autoslim.report.picture import GREY, Picture, layout_of
+from autoslim.report.extras import _lines
 from autoslim.report.read import _Node, _parse, _text
-from autoslim.report.text import say_accuracy, say_count
-
-_SYMBOLS = ("circle-open", "triangle-up-open", "square-open", "x-thin-open")  # colours belong to budgets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +20,21 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """trust.json; each tau with its interval, numbers that are not known None."""
+    """trust.json, or the samples so far in trust.jsonl.
+
+    Attributes:
+        epochs: That each was trained alone.
+        images: That judged it; None as long as not all samples are there.
+        macs: The range that samples were drawn from.
+        strata: Parts that the range was cut into.
+        supernet: Kendall's tau of the supernet's loss with its interval, numbers that are not known None.
+        costs: The same of MACs alone.
+        within: The same of the supernet's loss among networks of about the same cost.
+        points: The samples.
+    """
 
     epochs: int
-    images: int
+    images: int | None
     macs: tuple[float, float]
     strata: int
     supernet: tuple[float | None, ...]
@@ -35,35 +43,43 @@ class Ranking:
     points: tuple[Point, ...]
 
 
-def read_ranking(file: Path) -> Ranking | None:
-    """Reads and checks trust.json; None if it is not there."""
+def read_ranking(folder: Path) -> Ranking | None:
+    """Reads and checks trust.json, or else the lines of trust.jsonl; None if neither is there."""
+    file, unknown = folder / "trust.json", (None, None, None)
     if not file.exists():
-        return None
+        nodes = _lines(folder / "trust.jsonl", "TrustSample")
+        points = tuple(map(_point, nodes))
+        if not points:
+            return None
+        macs = min(point.macs for point in points), max(point.macs for point in points)
+        epochs, strata = nodes[0].at("epochs").whole(), 1 + max(point.stratum for point in points)
+        taus = dict.fromkeys(("supernet", "costs", "within"), unknown)
+        return Ranking(epochs=epochs, images=None, macs=macs, strata=strata, points=points, **taus)
     node = _Node(file, "the file", _parse(file, _text(file))).typed("Trust")
     low, high = (item.cost() for item in node.at("macs").each())
-    loss, macs = node.at("orders").at("loss"), node.at("orders").at("macs")
+    loss, costs = node.at("orders").at("loss"), node.at("orders").at("macs")
     return Ranking(
         **{key: node.at(key).whole() for key in ("epochs", "images", "strata")},
         macs=(low, high),
         supernet=tuple(_tau(loss.at(key)) for key in ("tau", "low", "high")),
-        costs=tuple(_tau(macs.at(key)) for key in ("tau", "low", "high")),
+        costs=tuple(_tau(costs.at(key)) for key in ("tau", "low", "high")),
         within=tuple(_tau(loss.at(f"within{key}")) for key in ("", "_low", "_high")),
         points=tuple(_point(item) for item in node.at("points").each()),
     )
 
 
-def trust_picture(ranking: Ranking) -> Picture:
-    """Picture D: what the supernet says of each sample, and what became of it alone."""
-    tau = f"Kendall's tau: the supernet's loss {_say(ranking.supernet)}; MACs alone {_say(ranking.costs)}"
-    return Picture(
-        name="trust",
-        title="Does the supernet rank well?",
-        alt=f"Scatter chart of {len(ranking.points)} sub-networks: accuracy in the supernet against accuracy alone. "
-        f"{tau}.",
-        caption=f"{len(ranking.points)} sub-networks drawn at random, each trained alone for {ranking.epochs} epochs "
-        f"and judged on {ranking.images} search images. {tau}; the supernet's loss among networks of about the same "
-        f"cost {_say(ranking.within)}. In brackets: 95% of the bootstrap. Neither axis starts at 0.",
-        figure={"data": [_stratum(ranking, index) for index in range(ranking.strata)], "layout": _layout()},
+def explain_ranking(ranking: Ranking) -> str:
+    """What the scatter shows, in words."""
+    drawn = (
+        f"{len(ranking.points)} sub-networks drawn at random, each trained alone for {ranking.epochs} "
+        f"epoch{'s' if ranking.epochs > 1 else ''}"
+    )
+    if ranking.images is None:
+        return f"{drawn}. The measurement is not finished: Kendall's tau is told when it is (autoslim trust)."
+    return (
+        f"{drawn} and judged on {ranking.images} search images. Kendall's tau: the supernet's loss "
+        f"{_say(ranking.supernet)}; MACs alone {_say(ranking.costs)}; the supernet's loss among networks of about the "
+        f"same cost {_say(ranking.within)}. In brackets: 95% of the bootstrap. Neither axis starts at 0."
     )
 
 
@@ -77,30 +93,6 @@ def _tau(node: _Node) -> float | None:
     return None if node.value is None else node.number(-1.000001, 1.000001, "a number from -1 to 1, or null")
 
 
-def _say(tau: tuple[float | None, ...]) -> str:
-    middle, low, high = ("none" if value is None else f"{value:.2f}" for value in tau)
+def _say(tau: Sequence[float | None]) -> str:
+    middle, low, high = ("none" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in tau)
     return f"{middle} ({low} to {high})"
-
-
-def _layout() -> dict[str, Any]:
-    return layout_of(
-        430,
-        xaxis={"title": {"text": "in the supernet, %"}, "zeroline": False},
-        yaxis={"title": {"text": "trained alone, %"}, "zeroline": False},
-    )
-
-
-def _stratum(ranking: Ranking, index: int) -> dict[str, Any]:
-    low, high = ranking.macs
-    edges = [low + (high - low) * part / ranking.strata for part in (index, index + 1)]
-    points = [point for point in ranking.points if point.stratum == index]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"{say_count(edges[0])} to {say_count(edges[1])} MACs",
-        "x": [100 * point.supernet for point in points],
-        "y": [100 * point.alone for point in points],
-        "marker": {"size": 11, "color": GREY, "symbol": _SYMBOLS[index % len(_SYMBOLS)], "line": {"width": 2}},
-        "customdata": [f"{say_count(p.macs)} MACs, {say_accuracy(p.alone)} alone" for p in points],
-        "hovertemplate": "%{customdata}<br>%{x:.1f}% in the supernet<extra></extra>",
-    }

@@ -1,0 +1,194 @@
+"""What a run folder may hold beside its three files: trainings, latencies, scores, other searches, settings.
+
+Each is optional: a file that is not there gives an empty record, one that is broken raises RunFolderError.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoslim.costs import COSTS, make_cost
+from autoslim.costs._base import atoms_of
+from autoslim.costs.latency._fit import Fit, fit_latency
+from autoslim.graph import ChannelGraph
+from autoslim.report.read import Summary, _costs, _Node, _parse, _text, _widths, check_widths
+
+_FOLDS = 4  # each measured network is predicted from the other three quarters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Widths to hold beside those of the search: your own network, or the uniform one of budget number `budget`."""
+
+    name: str
+    budget: int | None
+    widths: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The mean loss of each epoch of one training; None where it was not finite. `budget` as in `Mark`."""
+
+    name: str
+    kind: str
+    budget: int | None
+    losses: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """latency.json: milliseconds, predicted and measured.
+
+    Attributes:
+        setting: Machine, runtime, threads, precision.
+        pairs: Of the networks the prediction was made from, each predicted from others only.
+        found: Of the networks that the search found: widths, prediction, measurement.
+        fit: Predicts other networks.
+    """
+
+    setting: Mapping[str, str]
+    pairs: tuple[tuple[float, float], ...]
+    found: tuple[tuple[Mapping[str, int], float, float], ...]
+    fit: Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A sub-network that was scored in the supernet, on search images, beside those of the search's own path."""
+
+    accuracy: float
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """What a further search of the same supernet found for one budget."""
+
+    search: str
+    method: str
+    budget: str
+    accuracy: float
+    costs: Mapping[str, float]
+
+
+def read_marks(folder: Path, summary: Summary, graph: ChannelGraph) -> tuple[Mark, ...]:
+    """The widths of the baselines, from the `widths.json` of their folders."""
+    places: list[tuple[str, int | None, str]] = [("your network", None, "models/base")]
+    places += [(f"uniform, {r.budget}", index, f"{r.folder}/uniform") for index, r in enumerate(summary.budgets)]
+    marks: list[Mark] = []
+    for name, budget, place in places:
+        file = folder / place / "widths.json"
+        if file.exists():
+            widths = _widths(_open(file, "Widths").at("widths"))
+            check_widths(graph, [widths], file, "widths")
+            marks.append(Mark(name=name, budget=budget, widths=widths))
+    return tuple(marks)
+
+
+def read_curves(folder: Path, summary: Summary) -> tuple[Curve, ...]:
+    """The losses of the supernet (`training.json`), of your network and of what was retrained (`metrics.json`)."""
+    places: list[tuple[str, str, int | None, Path, str]] = [
+        ("supernet", "supernet", None, folder / "training.json", "Training"),
+        ("your network", "base", None, folder / "models" / "base" / "metrics.json", "Metrics"),
+    ]
+    for index, result in enumerate(summary.budgets):
+        place = folder / result.folder
+        places.append((result.budget, "slim", index, place / "metrics.json", "Metrics"))
+        places.append((f"uniform, {result.budget}", "uniform", index, place / "uniform" / "metrics.json", "Metrics"))
+    curves: list[Curve] = []
+    for name, kind, budget, file, type_ in places:
+        if file.exists():
+            losses = _open(file, type_).at("supernet_loss" if kind == "supernet" else "losses")
+            values = () if losses.value is None else tuple(item.finite() for item in losses.each())
+            curves += [Curve(name=name, kind=kind, budget=budget, losses=values)] if values else []
+    return tuple(curves)
+
+
+def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
+    """Measured networks with what the others predict for them; None where no latency was measured."""
+    if not file.exists():
+        return None
+    node = _open(file, "LatencyCost")
+    rows, measured = node.at("rows").each(), node.at("measured").each()
+    if not rows:
+        raise node.at("rows").error("measured networks")
+    names = [group.name for group in graph.groups]
+    widths = [dict(zip(names, (item.whole() for item in row.at("widths").each()), strict=False)) for row in rows]
+    check_widths(graph, widths, file, "rows[{}].widths")
+    anchor = float(np.median([row.at("anchor").cost() for row in rows]))
+    took = anchor * np.array([row.at("ratio").cost() for row in rows])
+    atoms, fold = atoms_of(graph, widths), np.arange(len(rows)) % _FOLDS
+    predicted = np.zeros(len(rows))
+    for out in range(_FOLDS):
+        predicted[fold == out] = fit_latency(graph, atoms[fold != out], took[fold != out]).predict(atoms[fold == out])
+    fit = fit_latency(graph, atoms, took)
+    found = [(_widths(item.at("widths")), item.at("ms").cost()) for item in measured]
+    check_widths(graph, [each for each, _ in found], file, "measured[{}].widths")
+    said = fit.predict(atoms_of(graph, [each for each, _ in found])).tolist()
+    return Latency(
+        setting={name: str(item.value) for name, item in node.at("setting").fields().items() if name != "network"},
+        pairs=tuple(zip(predicted.tolist(), took.tolist(), strict=True)),
+        found=tuple((each, guess, ms) for (each, ms), guess in zip(found, said, strict=True)),
+        fit=fit,
+    )
+
+
+def read_scored(folder: Path, graph: ChannelGraph, latency: Latency | None) -> tuple[Scored, ...]:
+    """The sub-networks of `scores.jsonl`, once each, priced anew; a latency is the predicted one."""
+    found: dict[tuple[int, ...], tuple[Mapping[str, int], float]] = {}
+    for node in _lines(folder / "scores.jsonl", "Score"):
+        accuracy, widths = node.at("accuracy").fraction(), _widths(node.at("widths"))
+        check_widths(graph, [widths], node.file, f"{node.where}.widths")
+        if accuracy is not None:
+            found[tuple(widths.values())] = (widths, accuracy)
+    if not found:
+        return ()
+    widths = [each for each, _ in found.values()]
+    prices = {name: make_cost(name, graph).many(widths).tolist() for name in COSTS}
+    if latency is not None:
+        prices["latency"] = latency.fit.predict(atoms_of(graph, widths)).tolist()
+    return tuple(
+        Scored(accuracy=accuracy, costs={name: values[index] for name, values in prices.items()})
+        for index, (_, accuracy) in enumerate(found.values())
+    )
+
+
+def read_searches(folder: Path) -> tuple[Again, ...]:
+    """What `autoslim search` found in this run, from `searches/*/found.json`."""
+    found: list[Again] = []
+    for file in sorted(folder.glob("searches/*/found.json")):
+        node = _open(file, "Found")
+        for item in node.at("found").each():
+            accuracy = item.at("accuracy").number(0, 1, "a fraction from 0 to 1")
+            names = {"search": file.parent.name, "method": node.at("method").text(), "budget": item.at("budget").text()}
+            found.append(Again(accuracy=accuracy, costs=_costs(item.at("costs")), **names))
+    return tuple(found)
+
+
+def read_settings(file: Path) -> dict[str, str]:
+    """The configuration in run.json, nested names joined by a dot; empty where the file is not there."""
+    return dict(_flatten(_open(file, "Run").at("config"), "")) if file.exists() else {}
+
+
+def _flatten(node: _Node, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, item in node.fields().items():
+        if isinstance(item.value, dict):
+            yield from _flatten(item, f"{prefix}{name}.")
+        else:
+            value = item.value
+            told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{prefix}{name}", told
+
+
+def _open(file: Path, kind: str) -> _Node:
+    return _Node(file, "the file", _parse(file, _text(file))).typed(kind)
+
+
+def _lines(file: Path, kind: str) -> Sequence[_Node]:
+    """The lines of a file that a later command may still be writing: a last one without its end is passed over."""
+    if not file.exists():
+        return []
+    whole = _text(file).rpartition("\n")[0].splitlines()
+    return [_Node(file, f"line {n}", _parse(file, line, f"line {n}")).typed(kind) for n, line in enumerate(whole, 1)]
