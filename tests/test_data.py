@@ -274,17 +274,20 @@ def test_a_limit_draws_each_class_in_proportion():
 
 
 def test_the_sources():
-    assert sorted(SOURCES) == ["digits", "folder", "hf"]
+    assert sorted(SOURCES) == ["digits", "file", "folder", "hf", "python", "webdataset"]
+
+
+FORMS = "Write digits, folder:PATH, hf:NAME_OR_FOLDER, webdataset:PATTERN or path/to/file.py:FACTORY."
 
 
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ("digit", "Unknown data source 'digit'. Closest: digits. Write digits, folder:PATH or hf:NAME_OR_FOLDER."),
-        ("", "Unknown data source ''. Known: digits, folder, hf. Write digits, folder:PATH or hf:NAME_OR_FOLDER."),
+        ("digit", f"Unknown data source 'digit'. Closest: digits. {FORMS}"),
+        ("", f"Unknown data source ''. Known: digits, file, folder, hf, python, webdataset. {FORMS}"),
         (
             "folders:/x",
-            "Unknown data source 'folders'. Closest: folder. Write digits, folder:PATH or hf:NAME_OR_FOLDER.",
+            f"Unknown data source 'folders'. Closest: folder, file. {FORMS}",
         ),
     ],
 )

@@ -172,7 +172,7 @@ class Sample:
 
 
 def measure_trust(
-    folder: str | Path, *, samples: int = 12, epochs: int = 0, shown: Shown | None = None
+    folder: str | Path, *, samples: int = 12, epochs: int = 0, data: Any = None, shown: Shown | None = None
 ) -> dict[str, Any]:
     """Trains samples alone and compares their order with the supernet's; also writes `trust.json` and the report.
 
@@ -182,6 +182,7 @@ def measure_trust(
         folder: Of a finished run.
         samples: How many sub-networks; 4 or more.
         epochs: Each is trained alone; 0: a quarter of those of the retraining.
+        data: What the run was given in Python, once more.
         shown: Where progress goes.
 
     Returns:
@@ -200,7 +201,7 @@ def measure_trust(
         )
     path = Path(folder)
     rows = read_json(path / "summary.json", kind="Summary")["budgets"]
-    job = reopen_job(path, shown=shown or Shown(quiet=True))
+    job = reopen_job(path, shown=shown or Shown(quiet=True), data=data)
     if job.config.retrain == "none":  # alone means from scratch
         job.config = replace(job.config, retrain="scratch")
     job.train_supernet()

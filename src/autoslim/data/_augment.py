@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from autoslim.data._images import cover
@@ -16,6 +17,11 @@ PAD = 8  # a crop may leave the image by an eighth of its side
 Simple = Literal["none", "crop", "crop+flip"]
 Augment = Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"]
 
+# Principal components of ImageNet's colours in [0, 1], and the deviation along each.
+_COLOURS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+_SPREAD = np.array([0.2175, 0.0188, 0.0045])
+_LIGHT = 0.1  # of it, drawn
+
 _SETTINGS: dict[str, dict[str, Any]] = {
     "imagenet": {"scale": (0.08, 1.0), "color_jitter": 0.4},
     "mobile": {"scale": (0.25, 1.0), "color_jitter": 0.4},  # crops keep more: small networks underfit
@@ -23,11 +29,14 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+WHOLE = frozenset(_SETTINGS)  # these cut their crops out of whole pictures
+
+
 class TimmTransform:
     """timm's training transform of that name, up to the image of the input size: random resized crop, flip, colours.
 
     "imagenet": crops of 8 to 100% of the area, colour jitter 0.4. "mobile": crops of 25 to 100%. "randaugment": crops
-    and RandAugment, magnitude 9.
+    and RandAugment, magnitude 9. "mobile" also changes the light, as the paper's code does for mobile networks.
     """
 
     def __init__(self, name: str, shape: Shape) -> None:
@@ -40,11 +49,19 @@ class TimmTransform:
             )
         steps: Any = transforms_imagenet_train(img_size=shape[1], separate=True, **_SETTINGS[name])
         self._steps: list[Any] = [*steps[0].transforms, *steps[1].transforms]
+        if name == "mobile" and shape[0] == 3:
+            self._steps.append(change_light)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         for step in self._steps:
             image = step(image)
         return image
+
+
+def change_light(image: Image.Image) -> Image.Image:
+    """All pixels moved by one draw along the axes of ImageNet's colours (Krizhevsky et al. 2012, section 4.1)."""
+    move = _COLOURS @ (_SPREAD * np.random.normal(0, _LIGHT, 3))
+    return Image.fromarray(np.clip(np.rint(np.asarray(image) + 255 * move), 0, 255).astype(np.uint8))
 
 
 class ShiftTransform:
@@ -67,6 +84,13 @@ def make_transform(name: str, shape: Shape) -> Callable[[Image.Image], Image.Ima
     if name == "none":
         return None
     return ShiftTransform(name, shape) if name in get_args(Simple) else TimmTransform(name, shape)
+
+
+def make_eraser(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """timm's random erasing (Zhong et al. 2017): in `share` of the images a rectangle [C, h, w] becomes noise."""
+    from timm.data.random_erasing import RandomErasing  # loads torchvision: seconds
+
+    return RandomErasing(share, mode="pixel", device="cpu")
 
 
 def check_augment(name: str) -> None:

@@ -6,9 +6,10 @@ split that is made where none came along, decoding, and the statistics of the ch
 
 import atexit
 import math
+import re
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from autoslim._registry import Registry, unknown_name
+from autoslim.data._datasets import list_datasets
 from autoslim.data._encoded import Encoded
-from autoslim.data._images import decode_listing, describe_resize, find_shape
+from autoslim.data._images import decode_listing, describe_resize, find_shape, sizes_differ
 from autoslim.data._listing import (
     File,
     Found,
@@ -27,10 +29,12 @@ from autoslim.data._listing import (
     check_pairs,
     check_readable,
     describe_excess,
+    fits_memory,
 )
 from autoslim.data._random import draw_stratified, sequence_of
 from autoslim.errors import DataError
 
+GIVEN = "python"  # the name of datasets that are given in Python
 _TEST_SHARE = 0.2  # of the images, where no test split came along
 _SAMPLE, _SAMPLE_BYTES = 5000, 2**29  # images that the statistics are taken of, where not all are decoded
 _LEAST_STD = 1 / 255  # one step of a pixel: a constant channel must not divide by zero
@@ -43,10 +47,12 @@ class Split:
     Attributes:
         images: uint8 [N, C, H, W], contiguous.
         labels: int64 [N].
+        rows: Where each image stands in its source, shape [N]; by default 0 to N - 1.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -60,6 +66,8 @@ class Split:
                 f"Split: {len(images)} images but labels of shape {list(labels.shape)}; expected [{len(images)}]. "
                 "Give each image one label."
             )
+        if not len(self.rows):
+            object.__setattr__(self, "rows", np.arange(len(labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,20 +81,30 @@ class Split:
     def take(self, indices: "torch.Tensor | NDArray[np.int64] | Sequence[int]") -> "Split":
         """The images at `indices`, in their order, copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return Split(self.images[chosen], self.labels[chosen])
+        return Split(self.images[chosen], self.labels[chosen], self.rows[chosen.numpy()])
 
     def encoded(self) -> Encoded:
         """The same images for worker processes, which share this one's memory."""
-        pixels = self.images.numpy().transpose(0, 2, 3, 1)
-
-        def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-            return [(f"image {row}", pixels[row].squeeze(2) if pixels.shape[3] == 1 else pixels[row]) for row in rows]
-
-        return Encoded(Listing(np.arange(len(self)), self.labels.numpy(), read), self.shape)
+        return Encoded(Listing(np.arange(len(self)), self.labels.numpy(), _Pixels(self.images)), self.shape)
 
     def fingerprint(self) -> list[Any]:
         """What tells these images from others: all of them, and their labels."""
         return [list(self.images.shape), self.images.numpy(), self.labels.numpy()]
+
+    def content(self, index: int) -> bytes:
+        """One image's pixels."""
+        return self.images[index].numpy().tobytes()
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Images uint8 [N, C, H, W] as files."""
+
+    images: torch.Tensor
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+        pixels = self.images.numpy().transpose(0, 2, 3, 1)
+        return [(f"image {row}", pixels[row].squeeze(2) if pixels.shape[3] == 1 else pixels[row]) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +146,19 @@ Source: TypeAlias = Callable[[str], AbstractContextManager[Found]]
 SOURCES: Registry[Source] = Registry("data source")
 
 
-def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None) -> Data:
+def _refuse_given(place: str) -> AbstractContextManager[Found]:
+    raise DataError(
+        f"{GIVEN}: these images were given in Python; expected them once more. Call "
+        "run(config, data=(train, test)), or resume(folder, data=(train, test)) to go on with such a run."
+    )
+
+
+SOURCES.register(GIVEN, _refuse_given)
+
+
+def load_data(
+    spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None, whole: bool = False
+) -> Data:
     """Finds labelled images, and loads them into memory where they fit: up to 8 GiB decoded.
 
     Others stay where they are, and are decoded when they are needed; `train` and `test` are then `Encoded`.
@@ -138,23 +168,67 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
     ((1, 8, 8), 10, 1438, 359)
 
     Args:
-        spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), or "hf:NAME_OR_FOLDER" (a
-            data set of the Hugging Face hub, or a folder that its `datasets` library reads).
+        spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), "hf:NAME_OR_FOLDER" (a
+            data set of the Hugging Face hub, or a folder that its `datasets` library reads), "webdataset:PATTERN" (tar
+            shards), or "path/to/file.py:FACTORY" (a function that returns datasets of torch's; the file is run).
         input_shape: (C, H, W) that all images are brought to, C being 1 or 3; by default it follows from the images.
         seed: Of the test split, where one must be made, and of `limit`.
         limit: At most so many images of each split, the classes in proportion; by default all.
+        whole: Train images of another size than the input's stay encoded even if they fit into memory: for augmentation
+            that cuts its crops out of whole pictures.
 
     Raises:
         UnknownNameError: No such source; the message lists the closest.
         DataError: Images or labels that are missing, unreadable or contradictory.
     """
     source, _, place = spec.partition(":")
+    if re.fullmatch(r".+\.py:\w+", spec):
+        source, place = "file", spec
     if source not in SOURCES:
-        hint = "Write digits, folder:PATH or hf:NAME_OR_FOLDER."
+        hint = "Write digits, folder:PATH, hf:NAME_OR_FOLDER, webdataset:PATTERN or path/to/file.py:FACTORY."
         raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
+    return _load(spec, SOURCES[source](place), input_shape=input_shape, seed=seed, limit=limit, whole=whole)
+
+
+def load_datasets(
+    train: Any, test: Any = None, *, input_shape: Shape | None = None, seed: int = 0, whole: bool = False
+) -> Data:
+    """Likewise from datasets, or loaders over them, that are at hand in Python.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> pixels = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
+    >>> data = load_datasets(TensorDataset(pixels, torch.tensor([0, 1, 0, 1])))
+    >>> data.input_shape, len(data.train), len(data.test)
+    ((1, 8, 8), 2, 2)
+
+    Args:
+        train: A `torch.utils.data.Dataset` with a length, whose items are (image, label): an image of Pillow's, or a
+            tensor [H, W] or [C, H, W], uint8 or floats from 0 to 1; and a whole number from 0. Of a `DataLoader` its
+            dataset is taken: order, batches and augmentation are this library's. So it must not augment images itself.
+        test: Likewise; by default a part of train is set aside.
+        input_shape: See `load_data`.
+        seed: See `load_data`.
+        whole: See `load_data`.
+
+    Raises:
+        DataError: Items of another kind, or what `load_data` refuses.
+    """
+    found = nullcontext(list_datasets(GIVEN, train, test))
+    return _load(GIVEN, found, input_shape=input_shape, seed=seed, limit=None, whole=whole)
+
+
+def _load(
+    spec: str,
+    source: AbstractContextManager[Found],
+    *,
+    input_shape: Shape | None,
+    seed: int,
+    limit: int | None,
+    whole: bool,
+) -> Data:
     _check_shape(spec, input_shape)
     with ExitStack() as opened:
-        found = opened.enter_context(SOURCES[source](place))
+        found = opened.enter_context(source)
         check_labels(spec, found)
         train, test, notes = _divide(spec, found, seed)
         if limit is not None:
@@ -163,19 +237,69 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
         if input_shape is None:
             input_shape, note = find_shape((train, test))
             notes = (*notes, note) if note else notes
-        if too_large := describe_excess(len(train) + len(test), input_shape):
+        reasons = [describe_excess(len(train) + len(test), input_shape)] * 2
+        if whole and not reasons[0] and sizes_differ(train, input_shape):
+            reasons[0] = "Train images are decoded anew each time, as crops are cut out of whole pictures."
+        parts = [
+            _Part.decode(f"{spec}, {name}", listing, input_shape, found.classes)
+            if not reason
+            else _Part.leave(f"{spec}, {name}", listing, input_shape, reason, seed if name == "train" else None)
+            for name, listing, reason in zip(("train", "test"), (train, test), reasons, strict=True)
+        ]
+        if any(reasons):
             atexit.register(opened.pop_all().close)  # the images are read for as long as the process lives
-            return _leave_encoded(spec, train, test, input_shape, found.classes, (*notes, too_large), seed)
-        parts: list[Split] = []
-        resized = False
-        for part, listing in (("train", train), ("test", test)):
-            where, decoded = f"{spec}, {part}", decode_listing(listing, input_shape)
-            notes = (*notes, *check_readable(where, decoded.failed, listing.labels, decoded.kept, found.classes))
-            parts.append(Split(decoded.images, torch.from_numpy(listing.labels[decoded.kept])))
-            resized = resized or decoded.resized
-    mean, std = _statistics(parts[0].images)
-    resize = describe_resize(input_shape) if resized else "none"
-    return Data(spec, parts[0], parts[1], found.classes, mean, std, resize, notes)
+    mean, std = _statistics(parts[0].sample)
+    resize = describe_resize(input_shape) if any(part.resized for part in parts) else "none"
+    notes = tuple(dict.fromkeys((*notes, *(note for part in parts for note in part.notes))))
+    return Data(spec, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split on its way: `sample` are some of its images or all, decoded."""
+
+    split: Split | Encoded
+    sample: torch.Tensor
+    resized: bool
+    notes: tuple[str, ...]
+
+    @staticmethod
+    def decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str]) -> "_Part":
+        """In memory; what can't be read is left out."""
+        decoded = decode_listing(listing, shape)
+        notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
+        kept = listing.take(decoded.kept)
+        split = Split(decoded.images, torch.from_numpy(kept.labels), kept.rows)
+        return _Part(split, decoded.images, decoded.resized, notes)
+
+    @staticmethod
+    def leave(where: str, listing: Listing, shape: Shape, reason: str, seed: int | None) -> "_Part":
+        """Encoded; with a seed some are decoded, for the statistics of the channels."""
+        if seed is None:
+            return _Part(Encoded(listing, shape), torch.empty(0), False, (reason,))
+        count = min(_SAMPLE, len(listing), max(_SAMPLE_BYTES // math.prod(shape), 1))
+        drawn = np.sort(np.random.default_rng(sequence_of("statistics", seed)).permutation(len(listing))[:count])
+        sample = decode_listing(listing.take(drawn), shape)
+        check_readable(where, sample.failed, listing.labels[drawn], sample.kept, ())
+        told = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
+        return _Part(Encoded(listing, shape), sample.images, sample.resized, (reason, told))
+
+
+def decode_split(split: Split | Encoded) -> Split | Encoded:
+    """The images in memory where they fit, else as they are: for those that are gone through again and again.
+
+    Raises:
+        DataError: One of them can't be read.
+    """
+    if isinstance(split, Split) or not fits_memory(len(split), split.shape):
+        return split
+    decoded = decode_listing(split.listing, split.shape)
+    if decoded.failed:
+        raise DataError(
+            f"{len(decoded.failed)} of {len(split)} images can't be read, the first is {decoded.failed[0]}. Expected "
+            "intact ones. Replace or remove them, and start anew: the split follows from the list of images."
+        )
+    return Split(decoded.images, split.labels, split.rows)
 
 
 _S = TypeVar("_S", bound=Split | Encoded)
@@ -211,26 +335,6 @@ def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) ->
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return train.take(rest), train.take(chosen)  # pyright: ignore[reportReturnType]
-
-
-def _leave_encoded(
-    spec: str,
-    train: Listing,
-    test: Listing,
-    shape: Shape,
-    classes: tuple[str, ...],
-    notes: tuple[str, ...],
-    seed: int,
-) -> Data:
-    """Data whose images are not decoded but for a sample, which gives the channels' statistics."""
-    count = min(_SAMPLE, len(train), max(_SAMPLE_BYTES // math.prod(shape), 1))
-    drawn = np.sort(np.random.default_rng(sequence_of("statistics", seed)).permutation(len(train))[:count])
-    sample = decode_listing(train.take(drawn), shape)
-    check_readable(f"{spec}, train", sample.failed, train.labels[drawn], sample.kept, classes)
-    mean, std = _statistics(sample.images)
-    told = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
-    resize = describe_resize(shape) if sample.resized else "none"
-    return Data(spec, Encoded(train, shape), Encoded(test, shape), classes, mean, std, resize, (*notes, told))
 
 
 def _check_shape(spec: str, input_shape: Shape | None) -> None:

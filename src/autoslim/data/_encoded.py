@@ -1,9 +1,13 @@
 """Images that stay encoded, and the worker processes that decode and augment them while the network is at work."""
 
 import random
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoslim.data._images import decode_image
 from autoslim.data._listing import Listing, Shape
+from autoslim.data._mix import Mix
 from autoslim.data._order import Order
 from autoslim.data._random import sequence_of
 from autoslim.errors import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
+Erase = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,11 @@ class Encoded:
         """int64 [N]."""
         return torch.from_numpy(self.listing.labels)
 
+    @property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Where each image stands in its source, shape [N]."""
+        return self.listing.rows
+
     def take(self, indices: Any) -> "Encoded":
         """The images at `indices`, in their order."""
         return Encoded(self.listing.take(np.asarray(indices, dtype=np.int64)), self.shape)
@@ -47,6 +58,13 @@ class Encoded:
     def fingerprint(self) -> list[Any]:
         """What tells these images from others: where they stand in their source, and their labels."""
         return [list(self.shape), self.listing.rows, self.listing.labels]
+
+    def content(self, index: int) -> bytes:
+        """One image as its source holds it; nothing if it is missing."""
+        ((_, file),) = self.listing.read([int(self.listing.rows[index])])
+        if isinstance(file, str):
+            return Path(file).read_bytes() if Path(file).is_file() else b""
+        return file if isinstance(file, bytes) else b"" if file is None else np.asarray(file).tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +81,8 @@ class DecodingLoader:
         std: Of each channel, above 0; divided by.
         transform: From an image as it is to one of the input size; None: scaled to cover it, and its centre.
         workers: Processes that decode; 0: this one.
+        mix: Mixup and cutmix.
+        erase: On the normalised image [C, H, W].
     """
 
     split: Encoded
@@ -71,6 +91,8 @@ class DecodingLoader:
     std: tuple[float, ...]
     transform: Transform | None
     workers: int
+    mix: Mix | None = None
+    erase: Erase | None = None
 
     def __len__(self) -> int:
         return len(self.order)
@@ -85,18 +107,18 @@ class DecodingLoader:
         Raises:
             DataError: An image can't be read, or a worker died.
         """
-        chosen = [images.tolist() for _, images in self.order.batches(number, start, stride)]
-        if not chosen:
-            return
-        workers = min(self.workers, len(chosen))
-        decoded = DataLoader(
-            _Images(self, number), batch_sampler=chosen, num_workers=workers, worker_init_fn=_one_thread,
+        places = range(start, len(self), stride)
+        parts = [images.tolist() for _, images in self.order.batches(number, start, stride)]
+        workers = min(self.workers, len(parts))
+        made: DataLoader[Any] = DataLoader(
+            _Batches(self, number), batch_size=None, sampler=list(zip(places, parts, strict=True)), num_workers=workers,
+            worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own draw of a seed leaves the global generator alone
         )  # fmt: skip
-        iterator = iter(decoded)
+        batches = _start(made)
         while True:
             try:
-                images, labels = next(iterator)
+                batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -104,42 +126,79 @@ class DecodingLoader:
                     raise
                 raise DataError(
                     f"A process that decodes images died: {error}. Expected it to live as long as the run. Memory may "
-                    "be short: try fewer --workers, or a smaller --batch-size; then go on with --resume."
+                    "be short: try fewer --workers, or a smaller --batch-size; in a container give more shared memory "
+                    "(docker run --shm-size 8g). Then go on with --resume."
                 ) from error
-            yield images.contiguous(memory_format=torch.channels_last), labels
+            if isinstance(batch, _Told):
+                raise DataError(batch.text)
+            yield batch
 
 
-class _Images(Dataset[tuple[torch.Tensor, int]]):
-    """The images of one epoch, by their number in the split."""
+@dataclass(frozen=True)
+class _Told:
+    """An error on its way out of a worker; torch would wrap it into a traceback."""
+
+    text: str
+
+
+class _Batches(Dataset[Any]):
+    """The batches of one epoch: asked for by the place in the epoch and the images, numbered as in the split."""
 
     def __init__(self, loader: DecodingLoader, epoch: int) -> None:
-        self._split, self._transform = loader.split, loader.transform
-        self._seed, self._epoch = loader.order.seed, epoch
+        self._loader, self._epoch = loader, epoch
         self._mean, self._std = (np.array(values, dtype=np.float32) * 255 for values in (loader.mean, loader.std))
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        listing = self._split.listing
-        ((name, file),) = listing.read([int(listing.rows[index])])
-        transform = None if self._transform is None else self._seeded(index, self._transform)
-        pixels = decode_image(name, file, self._split.shape, transform)
-        x_HWC = (pixels.astype(np.float32) - self._mean) / self._std
-        return torch.from_numpy(x_HWC).permute(2, 0, 1), int(listing.labels[index])
+    def __getitem__(self, index: tuple[int, Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor] | _Told":
+        (place, images), loader = index, self._loader
+        listing = loader.split.listing
+        try:
+            files = listing.read(listing.rows[images].tolist())
+            done = [self._make(image, *file) for image, file in zip(images, files, strict=True)]
+        except DataError as error:
+            return _Told(str(error))
+        x = torch.stack(done).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(listing.labels[images])
+        if loader.mix is None:
+            return x, labels
+        return loader.mix.apply(x, labels, loader.order.seed, self._epoch * len(loader) + place)
 
-    def _seeded(self, index: int, transform: Transform) -> Transform:
-        def run(image: Image.Image) -> Image.Image:
-            draws = sequence_of("augment", self._seed, self._epoch, index).generate_state(3)
-            kept = random.getstate(), np.random.get_state()
-            with torch.random.fork_rng(devices=[]):
-                random.seed(int(draws[0]))
-                np.random.seed(int(draws[1]))
-                torch.manual_seed(int(draws[2]))
-                try:
-                    return transform(image)
-                finally:
-                    random.setstate(kept[0])
-                    np.random.set_state(kept[1])
+    def _make(self, image: int, name: str, file: Any) -> torch.Tensor:
+        """One image, normalised and augmented: float32 [H, W, C]."""
+        loader = self._loader
+        chance = loader.transform is not None or loader.erase is not None
+        with seeded("augment", loader.order.seed, self._epoch, image) if chance else nullcontext():
+            pixels = decode_image(name, file, loader.split.shape, loader.transform)
+            x_HWC = torch.from_numpy((pixels.astype(np.float32) - self._mean) / self._std)
+            return x_HWC if loader.erase is None else loader.erase(x_HWC.permute(2, 0, 1)).permute(1, 2, 0)
 
-        return run
+
+@contextmanager
+def seeded(purpose: str, *numbers: int) -> Generator[None, None, None]:
+    """Python's, numpy's and torch's global generators, drawn from these numbers; they are left as they were."""
+    draws = sequence_of(purpose, *numbers).generate_state(3)
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(int(draws[0]))
+    np.random.seed(int(draws[1]))
+    torch.default_generator.manual_seed(int(draws[2]))
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+        torch.set_rng_state(kept[2])
+
+
+def _start(made: DataLoader[Any]) -> Iterator[Any]:
+    """Starts the workers. A dead one is noticed where its batch is awaited, within seconds.
+
+    torch would also raise at whatever line this process happens to be when the system tells it of the death.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(made)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(made)
+    signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+    return batches
 
 
 def _one_thread(worker: int) -> None:

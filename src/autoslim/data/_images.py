@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from autoslim.data._listing import File, Listing, Shape
 from autoslim.errors import DataError
 
+_HEADERS = 100_000  # images whose headers are read to find the input shape, at most
 _CHUNK = 256  # images read and decoded by one task: enough that the pool's own cost does not show
 _SIDE = 224  # of the input, when the images' sizes differ and none was asked for
 _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
@@ -50,7 +51,8 @@ def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
 
     Three channels as soon as one image has colour; the common size, or a square of 224 or of the median shorter side.
     """
-    headers = np.concatenate([_read_headers(listing) for listing in listings])
+    every = -(-sum(map(len, listings)) // _HEADERS)  # of many images every second, third, ... is looked at
+    headers = np.concatenate([_read_headers(listing.take(np.arange(0, len(listing), every))) for listing in listings])
     headers = headers[headers[:, 0] > 0]
     if not len(headers):  # decoding will tell what is wrong with them
         return (1, 1, 1), ""
@@ -64,6 +66,12 @@ def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
         f"The images' sizes differ, from {h0}x{w0} to {h1}x{w1} (height x width): all are brought to {side}x{side}. "
         "Choose another size with --input."
     )
+
+
+def sizes_differ(listing: Listing, shape: Shape) -> bool:
+    """Whether an image has another height or width than `shape` (C, H, W), by its header."""
+    sizes = _read_headers(listing)[:, :2]
+    return bool(((sizes > 0) & (sizes != shape[1:])).any())
 
 
 def decode_listing(listing: Listing, shape: Shape) -> Decoded:
@@ -155,6 +163,8 @@ def _open(file: File) -> Image.Image:
         raise OSError("no image here")
     if isinstance(file, np.ndarray):
         return Image.fromarray(file)
+    if isinstance(file, Image.Image):
+        return file.copy()  # it is turned upright in place, and closed
     return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
 
 

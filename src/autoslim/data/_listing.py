@@ -1,5 +1,6 @@
 """What a source lists, images that are not decoded yet, and the checks that hold whatever the source."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +9,15 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from autoslim.errors import DataError
 
-File: TypeAlias = bytes | str | NDArray[np.uint8] | None
+File: TypeAlias = bytes | str | NDArray[np.uint8] | Image.Image | None
 Shape: TypeAlias = tuple[int, int, int]
 
 _MEMORY = 8 * 2**30  # bytes of decoded images, train and test together
+_MOST_CLASSES = 1_000_000  # a label beyond is a mistake, or meant to fill the memory with names
 _NAMED = 5  # names spelt out in a message, before "and N more"
 
 
@@ -25,7 +28,8 @@ class Listing:
     Attributes:
         rows: Where each image stands in its source, shape [N]: what `read` is asked for.
         labels: The class of each, shape [N].
-        read: From rows to (name, file) each; a file is encoded bytes, a path, grey pixels [H, W], or None if missing.
+        read: From rows to (name, file) each; a file is encoded bytes, a path, pixels [H, W] or [H, W, 3], an image of
+            Pillow's, or None if missing. It can be pickled, for workers that are not forked.
     """
 
     rows: NDArray[np.int64]
@@ -52,6 +56,17 @@ class Found:
 def locate(place: str) -> Path:
     """The path that `place` writes, with ~ expanded where there is such a user."""
     return Path(os.path.expanduser(place))  # Path.expanduser raises for a user that does not exist
+
+
+def number_classes(where: str, *labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """Names for classes that are numbers: as many as the largest label asks for."""
+    most = max((int(each.max(initial=0)) for each in labels), default=0)
+    if most >= _MOST_CLASSES:
+        raise DataError(
+            f"{where}: a label is {most}; expected numbers from 0 to the classes less one, below {_MOST_CLASSES}. "
+            "Number the classes from 0."
+        )
+    return tuple(map(str, range(most + 1)))
 
 
 def check_labels(spec: str, found: Found) -> None:
@@ -85,27 +100,44 @@ def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | 
         )
 
 
+def fits_memory(count: int, shape: Shape) -> bool:
+    """Whether `count` images of `shape` may be kept in memory, decoded."""
+    return count * math.prod(shape) <= _MEMORY
+
+
 def describe_excess(count: int, shape: Shape) -> str:
     """What to tell where `count` images of `shape` exceed the memory that decoded images may take; "" where not."""
-    size = count * shape[0] * shape[1] * shape[2]
-    if size <= _MEMORY:
+    if fits_memory(count, shape):
         return ""
     return (
-        f"{count} images of {'x'.join(map(str, shape))} would take {size / 2**30:.1f} GiB decoded, more than "
+        f"{count} images of {'x'.join(map(str, shape))} would take {describe_size(count, shape)} decoded, more than "
         f"{_MEMORY / 2**30:g}: they are read and decoded again each time, by --workers processes."
     )
+
+
+def describe_size(count: int, shape: Shape) -> str:
+    """The memory that `count` images of `shape` take, decoded.
+
+    >>> describe_size(1000, (3, 224, 224))
+    '143.6 MiB'
+    """
+    size = count * math.prod(shape) / 2**20
+    return f"{size / 2**10:.1f} GiB" if size >= 2**10 else f"{size:.1f} MiB"
 
 
 def check_readable(
     where: str, failed: Sequence[str], labels: NDArray[np.int64], kept: NDArray[np.int64], classes: Sequence[str]
 ) -> tuple[str, ...]:
-    """Notes on the images left out; DataError if they are more than 1%, or the last ones of a class."""
+    """Notes on the images left out; DataError if they are more than 1%, or the last ones of a class.
+
+    Without `classes` not all images of a class were looked at.
+    """
     if not failed:
         return ()
     told = f"{len(failed)} of {len(labels)} images can't be read: {_name_some(failed)}"
     if 100 * len(failed) > len(labels):
         raise DataError(f"{where}: {told}. Expected at most 1%. Replace or remove them.")
-    lost = [classes[int(label)] for label in np.setdiff1d(labels, labels[kept])]
+    lost = [classes[int(label)] for label in np.setdiff1d(labels, labels[kept])] if classes else []
     if lost:
         raise DataError(f"{where}: {told}. No image of {_name_some(lost)} is left; expected one. Replace them.")
     return (f"{where}: {told}. They are left out.",)

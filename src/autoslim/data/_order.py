@@ -26,6 +26,7 @@ class Order:
         drop_last: Whether a last batch that is not full is left out.
         seed: Of the order.
         ranks: The processes that share each batch; each gets its part of it.
+        pairs: Whether images 0 and 1 of a batch stay in one part, 2 and 3, and so on.
     """
 
     count: int
@@ -34,12 +35,18 @@ class Order:
     drop_last: bool = False
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or len(self) < 1:
             raise DataError(
                 f"Loader: {self.count} images do not fill one batch of {self.batch_size}; expected at least one "
                 "batch. Lower --batch-size."
+            )
+        if self.pairs and self.batch_size < 2 * self.ranks.size:
+            raise DataError(
+                f"Loader: batches of {self.batch_size} can't be divided into pairs for {self.ranks.size} processes; "
+                f"mixup and cutmix need two images in each, expected {2 * self.ranks.size} or more. Raise --batch-size."
             )
 
     def __len__(self) -> int:
@@ -54,6 +61,7 @@ class Order:
             order = torch.randperm(self.count, generator=make_generator("order", self.seed, number)).numpy()
         for batch in range(start, len(self), stride):
             first = batch * self.batch_size
-            part = self.ranks.share(min(self.batch_size, self.count - first))
-            places = slice(first + part.start, first + part.stop)
+            size, unit = min(self.batch_size, self.count - first), 2 if self.pairs else 1
+            part = self.ranks.share(-(-size // unit))
+            places = slice(first + part.start * unit, first + min(part.stop * unit, size))
             yield places, order[places]

@@ -2,9 +2,11 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
 from autoslim.data._listing import File, Found, Listing
@@ -20,12 +22,19 @@ def list_digits(place: str) -> Generator[Found, None, None]:
 
     bunch: Any = datasets.load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # ink is counted from 0 to 16
-
-    def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-        return [(f"row {row}", pixels[row]) for row in rows]
-
     labels = bunch.target.astype(np.int64)
-    yield Found(Listing(np.arange(len(labels)), labels, read), None, tuple(str(digit) for digit in range(10)))
+    listing = Listing(np.arange(len(labels)), labels, _Pixels(pixels))
+    yield Found(listing, None, tuple(str(digit) for digit in range(10)))
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The images, grey [N, H, W], by row."""
+
+    pixels: NDArray[np.uint8]
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+        return [(f"row {row}", self.pixels[row]) for row in rows]
 
 
 SOURCES.register("digits", list_digits)

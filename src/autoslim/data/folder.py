@@ -1,10 +1,13 @@
 """Images in folders: one folder per class, below train/ and test/ if these are there."""
 
+import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
 from autoslim.data._listing import File, Found, Listing, locate
@@ -51,15 +54,16 @@ def list_folder(place: str) -> Generator[Found, None, None]:
 
 def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listing, int]:
     """All images below `root`, and the number of other files there."""
-    paths: list[Path] = []
+    paths: list[bytes] = []
     labels: list[int] = []
     empty: list[str] = []
     others = 0
     for label, name in enumerate(classes):
-        files = [path for path in sorted((root / name).iterdir()) if path.is_file() and not path.name.startswith(".")]
-        images = [path for path in files if path.suffix.lower() in _SUFFIXES]
+        with os.scandir(root / name) as entries:
+            files = sorted(each.name for each in entries if not each.name.startswith(".") and each.is_file())
+        images = [file for file in files if os.path.splitext(file)[1].lower() in _SUFFIXES]
         others += len(files) - len(images)
-        paths += images
+        paths += [os.fsencode(os.path.join(name, file)) for file in images]
         labels += [label] * len(images)
         if not images:
             empty.append(name)
@@ -69,10 +73,19 @@ def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listi
             "like 1.png or 1.jpg directly in each. Add images, or remove these folders."
         )
 
-    def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-        return [(str(paths[row].relative_to(root)), str(paths[row])) for row in rows]
+    return Listing(np.arange(len(paths)), np.array(labels, dtype=np.int64), _Files(root, np.array(paths))), others
 
-    return Listing(np.arange(len(paths)), np.array(labels, dtype=np.int64), read), others
+
+@dataclass(frozen=True)
+class _Files:
+    """Paths below a folder; in one array, which processes that were forked go on sharing."""
+
+    root: Path
+    paths: NDArray[np.bytes_]
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+        names = [os.fsdecode(self.paths[row]) for row in rows]
+        return [(name, str(self.root / name)) for name in names]
 
 
 def _check_classes(place: str, name: str, train: Sequence[str], test: Sequence[str]) -> None:

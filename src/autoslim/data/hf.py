@@ -52,14 +52,21 @@ def list_hf(place: str) -> Generator[Found, None, None]:
 
         def list_split(name: str) -> Listing:
             images = splits[name].select_columns([image.name])
-
-            def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-                cells = images[rows][image.name]
-                return [(_cell_name(cell, row), _cell_file(cell)) for cell, row in zip(cells, rows, strict=True)]
-
-            return Listing(np.arange(len(numbers[name])), numbers[name], read)
+            return Listing(np.arange(len(numbers[name])), numbers[name], _Cells(images, image.name))
 
         yield Found(list_split(train_name), None if test_name is None else list_split(test_name), names, notes)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The images of a column, encoded, by row."""
+
+    images: Any
+    column: str
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+        cells = self.images[rows][self.column]
+        return [(_cell_name(cell, row), _cell_file(cell)) for cell, row in zip(cells, rows, strict=True)]
 
 
 def _load(place: str, scratch: str) -> tuple[Mapping[str, Any], tuple[_Column, ...]]:

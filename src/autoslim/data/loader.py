@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_transform
+from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_eraser, make_transform
 from autoslim.data._base import Split
 from autoslim.data._encoded import DecodingLoader, Encoded
+from autoslim.data._mix import Mix
 from autoslim.data._order import Order
 from autoslim.data._random import make_generator
 from autoslim.errors import DataError
@@ -38,6 +39,7 @@ class Loader:
         drop_last: Whether a last batch that is not full is left out.
         seed: Of order, crops and flips.
         ranks: The processes that share each batch; each gets its part of it.
+        mix: Mixup and cutmix; labels are float32 [B, classes] then.
     """
 
     split: Split
@@ -49,6 +51,7 @@ class Loader:
     drop_last: bool = False
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         channels = self.split.images.shape[1]
@@ -70,7 +73,7 @@ class Loader:
         """Which images are in which batch."""
         return Order(
             count=len(self.split), batch_size=self.batch_size, shuffle=self.shuffle, drop_last=self.drop_last,
-            seed=self.seed, ranks=self.ranks,
+            seed=self.seed, ranks=self.ranks, pairs=self.mix is not None,
         )  # fmt: skip
 
     def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -82,7 +85,8 @@ class Loader:
         images, labels = self.split.images.numpy(), self.split.labels.numpy()
         mean, std = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         down, right, mirrored = self._draw(number)
-        for places, chosen in self.order.batches(number, start, stride):
+        steps = range(number * len(self) + start, (number + 1) * len(self), stride)
+        for step, (places, chosen) in zip(steps, self.order.batches(number, start, stride), strict=True):
             if self.augment == "none":
                 x_NHWC = images[chosen].transpose(0, 2, 3, 1)
             else:
@@ -93,7 +97,8 @@ class Loader:
             x_NHWC = x_NHWC.astype(np.float32, order="C")
             x_NHWC -= mean
             x_NHWC /= std
-            yield torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels[chosen])
+            batch = torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels[chosen])
+            yield batch if self.mix is None else self.mix.apply(*batch, self.seed, step)
 
     def _draw(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """How far each of the epoch's images is shifted down and right, and whether it is mirrored: shape [N] each."""
@@ -119,6 +124,8 @@ def make_loader(
     seed: int = 0,
     ranks: Ranks | None = None,
     workers: int = 0,
+    mix: Mix | None = None,
+    erase: float = 0.0,
 ) -> Loader | DecodingLoader:
     """The batches of a split: made in this process where it is in memory and shifts and flips are all that is asked.
 
@@ -133,14 +140,20 @@ def make_loader(
         seed: As in `Loader`.
         ranks: As in `Loader`; default this process alone.
         workers: Processes that decode and augment, where there is need of any.
+        mix: As in `Loader`.
+        erase: Share of the images in which a rectangle is replaced by noise, after all else.
     """
     check_augment(augment)
     ranks = ranks or Ranks()
-    if isinstance(split, Split) and augment in get_args(Simple):
-        return Loader(split, batch_size, mean, std, augment, shuffle, drop_last, seed, ranks)  # pyright: ignore[reportArgumentType]
+    if isinstance(split, Split) and augment in get_args(Simple) and not erase:
+        return Loader(split, batch_size, mean, std, augment, shuffle, drop_last, seed, ranks, mix)  # pyright: ignore[reportArgumentType]
     encoded = split.encoded() if isinstance(split, Split) else split
-    order = Order(count=len(split), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, ranks=ranks)
-    return DecodingLoader(encoded, order, mean, std, make_transform(augment, encoded.shape), workers)
+    order = Order(
+        count=len(split), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, ranks=ranks,
+        pairs=mix is not None,
+    )  # fmt: skip
+    transform = make_transform(augment, encoded.shape)
+    return DecodingLoader(encoded, order, mean, std, transform, workers, mix, make_eraser(erase) if erase else None)
 
 
 def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:

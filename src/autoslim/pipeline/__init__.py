@@ -4,9 +4,11 @@ Each stage leaves a file that the next one reads; a run that was stopped goes on
 missing. The test images are touched by `Job.test` alone, after everything else has ended.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from autoslim.data import GIVEN
 from autoslim.errors import BudgetError
 from autoslim.pipeline._again import plan_search as plan_search
 from autoslim.pipeline._again import search_again as search_again
@@ -29,16 +31,19 @@ from autoslim.report import write_report
 from autoslim.run_folder import RunFolder
 
 
-def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> Path:
+def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, command: str = "") -> Path:
     """Starts a run in a new folder and returns the folder; see `resume` for one that was stopped.
 
     Args:
         config: What to do; recipes give whole ones. All processes that share the run are given the same.
+        data: Datasets of torch's, or loaders over them, in place of what `config.data` names: train, or (train, test).
+            See `autoslim.data.load_datasets` for what they may be. Give them to `resume`, too.
         shown: Where progress goes.
         command: The command line that asked for it, kept in the summary.
     """
     # Everything that can be refused is refused before the folder is made.
-    job, plan = _prepare(config, shown or Shown(), command)
+    config = config if data is None else replace(config, data=GIVEN)
+    job, plan = _prepare(config, shown or Shown(), command, data)
     for line in plan.lines():
         job.shown.line(f"plan      {line}")
     job.check_budgets()
@@ -46,25 +51,26 @@ def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> 
     return job.finish()
 
 
-def plan_run(config: RunConfig, *, shown: Shown | None = None) -> Plan:
+def plan_run(config: RunConfig, *, data: Any = None, shown: Shown | None = None) -> Plan:
     """What a run will cost before it is started: its networks, its budgets, its search. Nothing is written."""
-    return _prepare(config, shown or Shown(), "")[1]
+    return _prepare(config, shown or Shown(), "", data)[1]
 
 
-def _prepare(config: RunConfig, shown: Shown, command: str) -> tuple[Job, Plan]:
+def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[Job, Plan]:
     if not config.budget:
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
-    job = Job(config, shown, command)
+    job = Job(config, shown, command, data)
     RunFolder.check(Path(config.out))
     job.ranks.wait()  # before the first of them makes it
     job.prepare()
     return job, make_plan(job)
 
 
-def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
+def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) -> Path:
     """Goes on with a run that was stopped, from the first stage that had not ended.
 
     A finished run gets its report anew and nothing else. RunFolderError if model or data are no longer the same.
+    `data` is what the run was given in Python, if it was.
     """
     run_folder, _ = RunFolder.open(Path(folder))
     shown = shown or Shown()
@@ -72,4 +78,4 @@ def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
         if join_ranks().first:
             shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
-    return reopen_job(folder, shown=shown).finish()
+    return reopen_job(folder, shown=shown, data=data).finish()

@@ -36,7 +36,7 @@ _RUNTIME = ("runtime", "runtime_threads", "runtime_precision", "runtime_batch")
 
 
 def search_again(
-    folder: str | Path, config: RunConfig, *, name: str = "", shown: Shown | None = None
+    folder: str | Path, config: RunConfig, *, name: str = "", data: Any = None, shown: Shown | None = None
 ) -> dict[str, Any]:
     """Searches the trained supernet of a run, or shows what the search of that name found.
 
@@ -47,6 +47,7 @@ def search_again(
         config: The run's (`read_config`), with another method, settings, budgets or runtime; other fields are not
             looked at.
         name: Of the search's folder; default the method and the budgets.
+        data: What the run was given in Python, once more.
         shown: Where progress goes.
 
     Returns:
@@ -64,7 +65,7 @@ def search_again(
     asked = _asked(config)
     _check_asked(place, asked)
     if not (place.path / _FOUND).exists():
-        job = _open(Path(folder), config, place, shown)
+        job = _open(Path(folder), config, place, shown, data)
         job.check_budgets()
         place.path.mkdir(parents=True, exist_ok=True)
         job.ranks.wait()  # all have looked at what was there
@@ -84,18 +85,21 @@ def search_again(
     return {**read_json(place.path / _FOUND, kind="Found"), **told}
 
 
-def plan_search(folder: str | Path, config: RunConfig, *, shown: Shown | None = None) -> Plan:
+def plan_search(folder: str | Path, config: RunConfig, *, data: Any = None, shown: Shown | None = None) -> Plan:
     """What such a search would take, and whether its budgets can be met; nothing is written into the run's folder.
 
     Args:
         folder: Of a run; if its supernet is not trained yet, one evaluation of the untrained network is timed.
         config: As for `search_again`.
+        data: Likewise.
         shown: Where progress goes.
     """
-    return make_plan(_open(Path(folder), config, RunFolder(Path(folder) / SEARCHES), shown, trained=False))
+    return make_plan(_open(Path(folder), config, RunFolder(Path(folder) / SEARCHES), shown, data, trained=False))
 
 
-def _open(folder: Path, config: RunConfig, place: RunFolder, shown: Shown | None, *, trained: bool = True) -> "Job":
+def _open(
+    folder: Path, config: RunConfig, place: RunFolder, shown: Shown | None, data: Any, *, trained: bool = True
+) -> "Job":
     """The run's job, with what is asked now."""
     own = read_config(folder)
     if trained and not (folder / "supernet.safetensors").exists():
@@ -103,7 +107,7 @@ def _open(folder: Path, config: RunConfig, place: RunFolder, shown: Shown | None
             f"`supernet.safetensors` is missing in {folder}; expected the trained supernet of a run. Train it with: "
             f"autoslim run --resume {folder}"
         )
-    job = reopen_job(folder, shown=shown)
+    job = reopen_job(folder, shown=shown, data=data)
     if job.supernet_path.exists():
         job.train_supernet()
     changes = {field: getattr(config, field) for field in ("method", "search", "budget", *_RUNTIME)}

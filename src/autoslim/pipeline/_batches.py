@@ -2,10 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 
-from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, make_loader
+from autoslim.data import (
+    WHOLE,
+    Data,
+    DecodingLoader,
+    Encoded,
+    Loader,
+    Mix,
+    Split,
+    decode_split,
+    load_data,
+    load_datasets,
+    make_loader,
+)
+from autoslim.pipeline._config import RunConfig
 from autoslim.ranks import Ranks
 from autoslim.score import Batch
 from autoslim.train import TrainConfig
@@ -29,10 +44,21 @@ class Prepared:
             yield images.to(self.device), labels.to(self.device)
 
 
+def open_data(config: RunConfig, given: Any = None) -> Data:
+    """The images of a run: those that its configuration names, or what was given in Python: (train, test), or train."""
+    options: dict[str, Any] = {"input_shape": config.input_shape, "seed": config.seed}
+    options["whole"] = config.train.augment in WHOLE
+    if given is None:
+        return load_data(config.data, **options)
+    train, test = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, None)
+    return load_datasets(train, test, **options)
+
+
 def training_batches(
     data: Data, split: Split | Encoded, config: TrainConfig, *, seed: int, ranks: Ranks, workers: int
 ) -> Loader | DecodingLoader:
     """Shuffled, augmented training batches; of each, this process's part."""
+    mix = Mix(config.mixup, config.cutmix, data.num_classes) if config.mixup or config.cutmix else None
     return make_loader(
         split,
         batch_size=min(config.batch_size, len(split)),
@@ -44,13 +70,37 @@ def training_batches(
         seed=seed,
         ranks=ranks,
         workers=workers,
+        mix=mix,
+        erase=config.erase,
     )
 
 
 def ordered_batches(
-    data: Data, split: Split | Encoded, device: torch.device, *, whole: bool = False, ranks: Ranks, workers: int
+    data: Data,
+    split: Split | Encoded,
+    device: torch.device,
+    *,
+    whole: bool = False,
+    kept: bool = False,
+    ranks: Ranks,
+    workers: int,
 ) -> Prepared:
-    """The images in order, as they are; `whole` leaves out a last batch that is not full."""
+    """The images in order, as they are.
+
+    Args:
+        data: What they are part of.
+        split: The images.
+        device: Where batches go.
+        whole: Whether a last batch that is not full is left out.
+        kept: Whether encoded images are decoded now, and stay in memory where they fit: each process its own.
+        ranks: The processes that share the batches.
+        workers: Processes that decode what is not in memory.
+    """
+    if kept and isinstance(split, Encoded):
+        if len(split) >= ranks.size * _EVAL_BATCH:  # so that each has a batch
+            places = np.arange(len(split))
+            split, ranks = split.take(places[places // _EVAL_BATCH % ranks.size == ranks.rank]), Ranks()
+        split = decode_split(split)
     loader = make_loader(
         split,
         batch_size=_EVAL_BATCH,

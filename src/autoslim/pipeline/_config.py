@@ -23,7 +23,8 @@ class RunConfig:
     model: str
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     data: str
-    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images) or folder:PATH (one folder per class)."""
+    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images), folder:PATH (one folder per class),
+    webdataset:PATTERN (tar shards) or path/to/file.py:factory (torch datasets)."""
     budget: tuple[str, ...] = ("macs<=50%",)
     """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
     given. Several give several networks."""

@@ -15,17 +15,18 @@ import torch
 from torch import nn
 
 from autoslim.costs import COSTS, make_cost
-from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, hold_out, load_data
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, hold_out
 from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
-from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
+from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._splits import list_splits, write_splits
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -47,9 +48,9 @@ class Job:
 
     folder: RunFolder
 
-    def __init__(self, config: RunConfig, shown: Shown, command: str) -> None:
+    def __init__(self, config: RunConfig, shown: Shown, command: str, given: Any = None) -> None:
         self.ranks = join_ranks()
-        self.config, self.command = config, command
+        self.config, self.command, self.given = config, command, given
         self.shown = shown if self.ranks.first else Shown(quiet=True)
         self.task = TASKS["classification"]
         self.spent: dict[str, float] = {}
@@ -59,6 +60,7 @@ class Job:
     def finish(self) -> Path:
         """All stages after `prepare`; a stage whose file is there is not run again."""
         write_json(self.folder.path / "graph.json", self.graph.to_json())
+        write_splits(self.folder.path, self.splits)
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
@@ -77,7 +79,7 @@ class Job:
     def prepare(self) -> None:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it."""
         config = self.config
-        self.data: Data = load_data(config.data, input_shape=config.input_shape, seed=config.seed)
+        self.data: Data = open_data(config, self.given)
         for note in self.data.notes:
             self.shown.line(f"data      {note}")
         classes, shape = self.data.num_classes, self.data.input_shape
@@ -102,6 +104,7 @@ class Job:
         self.train_split, self.search_split = hold_out(
             self.data.train, most=max(config.search_images, 10_000), seed=config.seed
         )
+        self.splits = list_splits(train=self.train_split, search=self.search_split, test=self.data.test)
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
@@ -190,7 +193,12 @@ class Job:
     def fresh_scorer(self) -> SupernetScorer:
         """Scores sub-networks, and remembers nothing."""
         images = [x for x, _ in self.batches(self.calibration, whole=True)]
-        return SupernetScorer(self.net, self.task, calibration=images, search=self.batches(self.judges))
+        judged = self.batches(self.judges, kept=True)
+        if isinstance(self.judges, Encoded):
+            size, kept = describe_size(len(self.judges), self.judges.shape), isinstance(judged.loader.split, Split)
+            how = "are kept in memory" if kept else "do not fit into memory, and are decoded at each evaluation"
+            self.shown.line(f"data      {len(self.judges)} search images, {size} decoded, {how}")
+        return SupernetScorer(self.net, self.task, calibration=images, search=judged)
 
     @cached_property
     def scorer(self) -> Remembered:
@@ -343,8 +351,8 @@ class Job:
     def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
         return training_batches(self.data, split, self.config.train, seed=self.config.seed, **self.sharing)
 
-    def batches(self, split: Split | Encoded, *, whole: bool = False) -> Prepared:
-        return ordered_batches(self.data, split, self.fabric.device, whole=whole, **self.sharing)
+    def batches(self, split: Split | Encoded, *, whole: bool = False, kept: bool = False) -> Prepared:
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole, kept=kept, **self.sharing)
 
     @contextmanager
     def timed(self, stage: str, place: RunFolder | None = None) -> Generator[None, None, None]:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autoslim.errors import RunFolderError
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._job import Job
+from autoslim.pipeline._splits import check_splits
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 
@@ -15,15 +17,21 @@ def read_config(folder: str | Path) -> RunConfig:
     return replace(RunConfig.from_json(RunFolder.open(Path(folder))[1]["config"]), out=str(folder))
 
 
-def reopen_job(folder: str | Path, *, shown: Shown | None = None) -> Job:
+def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = None) -> Job:
     """The job of a run folder, prepared: data loaded, network built and traced, nothing trained yet.
+
+    Args:
+        folder: Of a run.
+        shown: Where progress goes.
+        data: What the run was given in Python, once more; see `run`.
 
     Raises:
         RunFolderError: Model or data are no longer those that the run was started with.
     """
     run_folder, saved = RunFolder.open(Path(folder))
-    job = Job(read_config(folder), shown or Shown(), saved["command"])
+    job = Job(read_config(folder), shown or Shown(), saved["command"], data)
     job.prepare()
+    check_splits(run_folder.path, job.splits)
     job.check_budgets()
     for what, now in job.identity.items():
         if saved.get(what) != now:

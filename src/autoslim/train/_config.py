@@ -30,7 +30,14 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
     augment: Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
-    """Crops of the image padded by an eighth, flips; or timm's resized crops, flips and colours."""
+    """Crops of the image padded by an eighth, flips; or timm's: imagenet (resized crops, flips, colour jitter), mobile
+    (crops of a quarter or more, colour jitter, light), randaugment (resized crops, flips, RandAugment)."""
+    mixup: float = 0.0
+    """Alpha of mixup: each image is blended with another; 0: none. With cutmix each batch gets one of the two."""
+    cutmix: float = 0.0
+    """Alpha of cutmix: a rectangle of each image is another's; 0: none."""
+    erase: float = 0.0
+    """Share of the images in which a rectangle is erased, after all else."""
     random_subnets: int = 2
     """Sub-networks per supernet step beside the widest and the narrowest (the sandwich rule's n)."""
     different_subnets: bool = False
@@ -56,6 +63,7 @@ class TrainConfig:
             if getattr(self, name) < least:
                 raise ConfigError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
         ranges = {"lr": (0, None), "warmup": (0, 1), "momentum": (0, 1), "label_smoothing": (0, 1)}
+        ranges |= {"mixup": (0, None), "cutmix": (0, None), "erase": (0, 1)}
         ranges |= {"weight_decay": (0, None), "clip": (0, None), "ema": (0, 1), "checkpoint_minutes": (0, None)}
         for name, (least, below) in ranges.items():
             value = getattr(self, name)

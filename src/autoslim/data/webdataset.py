@@ -1,0 +1,180 @@
+"""WebDataset shards: tar files with an image and its class under one name. Indexed once, then read at any place.
+
+Only the headers and the classes are read to make the index, and nothing is unpacked: a shard can name no path that is
+written to, its links and sparse files are passed over, and what it says of sizes is held against the file's own.
+"""
+
+import os
+import re
+import tarfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoslim.data._base import SOURCES
+from autoslim.data._listing import File, Found, Listing, locate, number_classes
+from autoslim.errors import DataError
+
+_TRAIN, _TESTS = "train", ("test", "val")  # words in the names of shards; tests in the order of preference
+_IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "ppm"})
+_LABEL = "cls"
+_DIGITS, _LARGEST = 20, 2**28  # bytes of a class, and of an image, at most
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """Where each image lies: the number of its shard, its first byte there, its length."""
+
+    paths: tuple[str, ...]
+    shard: NDArray[np.int64]
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+    keys: NDArray[np.bytes_]
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: int) -> tuple[str, File]:
+        path = self.paths[self.shard[row]]
+        name = f"{Path(path).name}, {os.fsdecode(self.keys[row])}"
+        try:
+            with open(path, "rb") as file:
+                file.seek(int(self.start[row]))
+                return name, file.read(int(self.length[row]))
+        except OSError:
+            return name, None
+
+
+@contextmanager
+def list_webdataset(place: str) -> Generator[Found, None, None]:
+    """Lists the samples that have an image and a .cls with a whole number; others are told as notes.
+
+    `place` is a folder with shards that have train and test or val in their names (others are all train), or a pattern
+    of train shards: shards-{000..146}.tar, shards-*.tar.
+
+    Raises:
+        DataError: No shards, compressed or broken ones, or labels that are no whole numbers.
+    """
+    train, test, notes = _find(place)
+    parts: list[Listing] = []
+    left = 0
+    for paths in (train, test):
+        if paths:
+            listing, others = _index(place, paths)
+            left += others
+            parts.append(listing)
+    if left:
+        notes = (*notes, f"{left} samples have no image or no .{_LABEL}, and are left out.")
+    classes = number_classes(f"webdataset:{place}", *(listing.labels for listing in parts))
+    yield Found(parts[0], parts[1] if test else None, classes, notes)
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """What {000..146} and {a,b} stand for.
+
+    >>> list(expand_braces("a-{08..10}.tar"))
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    >>> list(expand_braces("{x,y}"))
+    ['x', 'y']
+    """
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        yield pattern
+        return
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if span:
+        choices = [str(number).zfill(len(span[1])) for number in range(int(span[1]), int(span[2]) + 1)]
+    else:
+        choices = match[1].split(",")
+    for choice in choices:
+        yield from expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def _find(place: str) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """The shards of train and of test, and notes."""
+    root = str(locate(place))
+    if place and os.path.isdir(root):
+        shards = sorted(str(path) for path in Path(root).glob("*.tar"))
+        train = _named(shards, _TRAIN)
+        for word in _TESTS:
+            test = _named(shards, word)
+            if train and test:
+                note = f"There are no test shards: those with {word} in their names serve as test."
+                return train, test, () if word == "test" else (note,)
+    else:
+        one_by_one = [sorted(glob(path)) if has_magic(path) else [path] for path in expand_braces(root) if place]
+        shards = [path for paths in one_by_one for path in paths]
+    missing = [path for path in shards if not os.path.isfile(path)]
+    if missing or not shards:
+        raise DataError(
+            f"webdataset:{place}: there is no shard {missing[0] if missing else 'of that name'}; expected tar files, "
+            f"or a folder with some. Check the pattern (shards-{{000..146}}.tar, shards-*.tar), seen from {Path.cwd()}."
+        )
+    return shards, [], ()
+
+
+def _named(shards: Sequence[str], word: str) -> list[str]:
+    """Those with this word in their names, and not as a part of another word."""
+    return [path for path in shards if re.search(rf"(?<![a-z]){word}(?![a-z])", Path(path).name.lower())]
+
+
+def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
+    """All samples of some shards, and the number of those left out. Only headers and labels are read."""
+    found: list[tuple[int, int, int, str, int]] = []
+    left = 0
+    for shard, path in enumerate(paths):
+        images: dict[str, tuple[int, int]] = {}
+        labels: dict[str, int] = {}
+        try:
+            end = os.path.getsize(path)
+            with tarfile.open(path, "r:") as tar:  # not compressed: there would be no reading at a place
+                for member in tar:
+                    if member.size < 0:  # the next one would lie before it, for ever
+                        raise tarfile.ReadError(f"{member.name} has a size below 0")
+                    key, suffix = _split_name(member.name)
+                    if not member.isfile() or member.sparse is not None or suffix not in (*_IMAGES, _LABEL):
+                        continue
+                    if member.offset_data + member.size > end:
+                        raise tarfile.ReadError(f"{member.name} is cut off")
+                    if suffix == _LABEL:
+                        labels[key] = _read_label(place, path, tar, member)
+                    elif member.size <= _LARGEST:
+                        images[key] = member.offset_data, member.size
+        except (tarfile.TarError, OSError) as error:
+            raise DataError(
+                f"webdataset:{place}: {path} can't be read: {error}. Expected a tar file that is not compressed. "
+                "Replace it, or unpack it (gunzip)."
+            ) from error
+        both = images.keys() & labels.keys()
+        left += len(images.keys() | labels.keys()) - len(both)
+        found += [(shard, *images[key], key, labels[key]) for key in sorted(both)]
+    numbers = [np.array([sample[at] for sample in found], dtype=np.int64) for at in (0, 1, 2, 4)]
+    keys = np.array([os.fsencode(sample[3]) for sample in found], dtype=np.bytes_)
+    read = _Shards(tuple(paths), numbers[0], numbers[1], numbers[2], keys)
+    return Listing(np.arange(len(found)), numbers[3], read), left
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """The key, up to the first dot of the file's name, and the suffix after it."""
+    folder, _, file = name.rpartition("/")
+    key, _, suffix = file.partition(".")
+    return f"{folder}/{key}" if folder else key, suffix.lower()
+
+
+def _read_label(place: str, path: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    file = tar.extractfile(member)
+    text = b"" if file is None else file.read(_DIGITS + 1)
+    if not re.fullmatch(rb"\s*\d{1,9}\s*", text):
+        raise DataError(
+            f"webdataset:{place}: {path}, {member.name} holds {text[:20]!r}; expected a whole number, the class. "
+            "Write the shards with the class's number in .cls."
+        )
+    return int(text)
+
+
+SOURCES.register("webdataset", list_webdataset)
