@@ -78,9 +78,7 @@ def test_the_site_builds_strictly_and_no_link_is_broken(tmp_path):
 
 
 def test_the_link_check_can_fail(tmp_path):
-    (tmp_path / "a.html").write_text(
-        '<a href="b.html#there"><a href="#gone"><a href="c.html"><a href=".">'
-    )
+    (tmp_path / "a.html").write_text('<a href="b.html#there"><a href="#gone"><a href="c.html"><a href=".">')
     (tmp_path / "b.html").write_text('<p id="there">')
     assert broken_links(tmp_path) == ["a.html: #gone", "a.html: c.html", "a.html: ."]
 
