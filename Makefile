@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint env
+.PHONY: demo test test-all lint env docs
 
 env: $(VENV)/.ready
 
@@ -25,3 +25,6 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m "not nightly"
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
