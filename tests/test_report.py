@@ -470,6 +470,8 @@ def test_the_command_writes_anew_and_tells_where(
     monkeypatch.chdir(run)
     assert main(["report", *map(str, two)]) == 0
     assert "2 runs side by side" in (run / "reports.html").read_text(encoding="utf-8")
+    assert main(["report"]) == 2
+    assert "no run was given; expected the folder of a finished run" in capsys.readouterr().err
     assert main(["report", str(run / "nothing")]) == 2
     assert "expected the summary.json that a run leaves there" in capsys.readouterr().err
 

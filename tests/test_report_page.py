@@ -208,7 +208,7 @@ def test_it_renders_without_complaint_request_or_overflow(browser: Browser, run:
 
 def test_an_error_in_a_page_would_be_told(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text(
-        "<!doctype html><img src='nothing.png'><script>nothing()</script><div style='width:2000px'>"
+        "<!doctype html><img src='nothing.png'><script>nothing()</script><div style='width:2000px'>wide"
     )
     browser.open(tmp_path / "bad.html", width=360)
     assert browser.told("Runtime.exceptionThrown")

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from autoslim.errors import ConfigError
 from autoslim.report import write_comparison, write_png, write_report
 from autoslim.report.run import read_run
 
@@ -29,6 +30,11 @@ def report_command(args: list[str]) -> int:
     about = "Writes the report of a run anew, or one page that lays several runs side by side."
     given = tyro.cli(ReportArgs, args=args, prog="autoslim report", description=about)
     folders = [Path(run) for run in given.runs]
+    if not folders:
+        raise ConfigError(
+            "autoslim report: no run was given; expected the folder of a finished run, or several. "
+            "Write for instance: autoslim report runs/digits"
+        )
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if len(folders) == 1 and not given.out:
         page = write_report(folders[0])
