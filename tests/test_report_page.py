@@ -176,6 +176,9 @@ def make_run(folder: Path) -> Path:
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "graph.json").write_text(json.dumps(graph.to_json()))
+    beside = folder / "models" / "macs-50" / "uniform"
+    beside.mkdir(parents=True)
+    (beside / "widths.json").write_text(json.dumps(graph.uniform_widths(0.5).to_json()))
     training = {"_type": "Training", "_version": 1, "supernet_loss": [8.0, 2.0, 0.5]}
     (folder / "training.json").write_text(json.dumps(training))
     return folder
@@ -247,6 +250,46 @@ def test_a_budget_is_a_press_away_and_the_chart_follows(browser: Browser, run: P
     told = browser.run("document.querySelector('.told').textContent")
     assert "Found for macs<=25%; 82.0% on test images after retraining." in told
     assert float(browser.run(ring)) < float(before)
+
+
+def test_bars_can_be_shares_and_have_another_network_beside_them(browser: Browser, run: Path) -> None:
+    browser.open(write_report(run))
+    browser.run("document.querySelector('input[type=range]').focus()")
+    browser.press("Home")
+    browser.run("document.querySelectorAll('.tools .switch button')[1].click()")
+    assert len(set(browser.run(BARS)[:-1])) == 1  # all are whole; the last is frozen
+    lines = "[...document.querySelectorAll('.beside')].map(one => one.getAttribute('visibility'))"
+    assert set(browser.run(lines)) == {"hidden"}
+    choice = "document.querySelector('figure.slim select')"
+    browser.run(f"{choice}.value = 0; {choice}.dispatchEvent(new Event('change'))")
+    assert set(browser.run(lines)) == {"visible"}
+
+
+def test_the_pointer_is_told_values(browser: Browser, run: Path) -> None:
+    browser.open(write_report(run))
+    for mark, tip, told in (
+        ("document.querySelector('figure.slim rect.whole')", "figure.slim .tip", "stem: "),
+        (
+            "[...document.querySelectorAll('figure.tradeoff .mark.full')].pop()",
+            "figure.tradeoff .tip",
+            "your network: ",
+        ),
+    ):
+        browser.run(f"{mark}.scrollIntoView({{block: 'center'}})")
+        x, y = browser.run(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({mark}.getBoundingClientRect())")
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        assert browser.run(f"document.querySelector('{tip}').hidden") is False
+        assert browser.run(f"document.querySelector('{tip}').textContent").startswith(told)
+
+
+def test_it_plays_the_whole_path(browser: Browser, run: Path) -> None:
+    browser.open(write_report(run))
+    at = "Number(document.querySelector('input[type=range]').value)"
+    assert browser.run(at) == 3
+    browser.run("document.querySelector('.play').click()")
+    browser.run("new Promise(done => setTimeout(done, 3000))")
+    assert browser.run(at) == 6
+    assert browser.run("document.querySelector('.play').textContent") == "Play"
 
 
 def test_the_cost_axis_can_be_chosen(browser: Browser, run: Path) -> None:
