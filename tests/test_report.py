@@ -22,7 +22,7 @@ from autoslim.models import build_model
 from autoslim.report import write_comparison, write_png, write_report
 from autoslim.report.page import render_page, script_json
 from autoslim.report.read import read_summary
-from autoslim.report.run import Run, read_run
+from autoslim.report.run import Run, read_run, read_runs
 from autoslim.report.style import SCRIPT
 from autoslim.report.table import EMPTY
 from autoslim.report.text import NOT_RUN, outcome, say_accuracy, say_count, say_difference, say_seconds, say_share
@@ -460,6 +460,15 @@ def test_several_runs_share_a_table_and_a_page(two: tuple[Path, Path], tmp_path:
     assert [page.drawn(index)["name"] for index in (0, 1)] == ["one", "other"]
     figures = [attrs["data-run"] for tag, attrs in page.elements if tag == "figure" and attrs["class"] == "slim"]
     assert figures == ["0", "1"]
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / "monday" / "run", tmp_path / "tuesday" / "run"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        fill(folder)
+    assert [run.name for run in read_runs(folders)] == ["monday/run", "tuesday/run"]
+    assert [run.name for run in read_runs(folders[:1])] == ["run"]
 
 
 def test_the_command_writes_anew_and_tells_where(

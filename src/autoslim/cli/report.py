@@ -8,7 +8,7 @@ from rich.console import Console
 
 from autoslim.errors import ConfigError
 from autoslim.report import write_comparison, write_png, write_report
-from autoslim.report.run import read_run
+from autoslim.report.run import read_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,6 @@ def report_command(args: list[str]) -> int:
         page = write_comparison(folders, Path(given.out or "reports.html"))
     console.print(f"report    {page} ({page.stat().st_size / 1000:.0f} kB)")
     if given.png:
-        picture = write_png([read_run(folder) for folder in folders], Path(given.png), metric=given.axis)
+        picture = write_png(read_runs(folders), Path(given.png), metric=given.axis)
         console.print(f"picture   {picture} ({picture.stat().st_size / 1000:.0f} kB)")
     return 0
