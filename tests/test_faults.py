@@ -113,7 +113,7 @@ def test_a_disk_that_is_full_stops_nothing_but_the_checkpoint(tmp_path):
     assert "File too large" in told
     assert (folder / "supernet.safetensors").exists()
     assert not list(folder.rglob(".*.part"))
-    assert "room for about 5 MB" in told  # for the report, which does not fit either
+    assert (folder / "report.html").exists()
     assert "Traceback" not in told
 
 

@@ -15,7 +15,7 @@ from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline import RunConfig, run
 from autoslim.progress import Shown
-from autoslim.report.trust import read_ranking, trust_picture
+from autoslim.report.trust import explain_ranking, read_ranking
 from autoslim.search import Space
 from autoslim.train import TrainConfig
 from autoslim.trust import STRATA, Sample, bootstrap_gain, draw_samples, measure_order, measure_trust, summarise
@@ -134,7 +134,7 @@ CONFIG = RunConfig(
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = run(replace(CONFIG, out=str(tmp_path_factory.mktemp("runs") / "done")), shown=QUIET)
-    assert 'id="trust"' not in (folder / "report.html").read_text()
+    assert 'class="trust"' not in (folder / "report.html").read_text()
     assert main(["trust", str(folder), "--samples", "5"]) == 0
     return folder
 
@@ -157,19 +157,19 @@ def test_the_result_follows_from_its_lines(measured):
 def test_the_report_shows_a_scatter(measured):
     page = (measured / "report.html").read_text()
     assert "<h2>Does the supernet rank well?</h2>" in page
-    ranking = read_ranking(measured / "trust.json")
+    assert 'class="trust"' in page
+    ranking = read_ranking(measured)
     assert ranking is not None
-    picture = trust_picture(ranking)
-    assert picture.figure is not None
-    assert sum(len(trace["x"]) for trace in picture.figure["data"]) == 5
-    assert "5 sub-networks" in picture.alt
-    assert read_ranking(measured / "nothing.json") is None
+    assert len(ranking.points) == 5
+    assert explain_ranking(ranking).startswith("5 sub-networks drawn at random, each trained alone for 1 epoch and ")
+    assert "Kendall's tau: the supernet's loss" in explain_ranking(ranking)
+    assert read_ranking(measured / "nothing") is None
 
 
 def test_a_broken_result_is_told(tmp_path):
     (tmp_path / "trust.json").write_text('{"_type": "Trust", "_version": 1, "macs": [0, "x"]}')
     with pytest.raises(RunFolderError, match=r"macs\[0\] is '0'.*expected a number above 0"):
-        read_ranking(tmp_path / "trust.json")
+        read_ranking(tmp_path)
 
 
 def test_what_was_stopped_ends_in_the_same_files(measured, tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from autoslim.errors import ConfigError
 from autoslim.report import write_comparison, write_png, write_report
-from autoslim.report.run import read_run
+from autoslim.report.run import read_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ def report_command(args: list[str]) -> int:
     about = "Writes the report of a run anew, or one page that lays several runs side by side."
     given = tyro.cli(ReportArgs, args=args, prog="autoslim report", description=about)
     folders = [Path(run) for run in given.runs]
+    if not folders:
+        raise ConfigError(
+            "autoslim report: no run was given; expected the folder of a finished run, or several. "
+            "Write for instance: autoslim report runs/digits"
+        )
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if len(folders) == 1 and not given.out:
         page = write_report(folders[0])
@@ -36,6 +42,6 @@ def report_command(args: list[str]) -> int:
         page = write_comparison(folders, Path(given.out or "reports.html"))
     console.print(f"report    {page} ({page.stat().st_size / 1000:.0f} kB)")
     if given.png:
-        picture = write_png([read_run(folder) for folder in folders], Path(given.png), metric=given.axis)
+        picture = write_png(read_runs(folders), Path(given.png), metric=given.axis)
         console.print(f"picture   {picture} ({picture.stat().st_size / 1000:.0f} kB)")
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
 from autoslim.report.png import write_png
-from autoslim.report.run import read_run
+from autoslim.report.run import read_run, read_runs
 
 __all__ = ["write_comparison", "write_png", "write_report"]
 
@@ -45,7 +45,7 @@ def write_comparison(folders: Sequence[Path], file: Path) -> Path:
     Raises:
         RunFolderError: As for `write_report`.
     """
-    return _write(Path(file), render_page([read_run(Path(folder)) for folder in folders]))
+    return _write(Path(file), render_page(read_runs([Path(folder) for folder in folders])))
 
 
 def _write(file: Path, text: str) -> Path:

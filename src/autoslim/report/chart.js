@@ -64,7 +64,7 @@ function ticksOf(low, high, count, log) {
     return inside.length > 1.6 * count && powers.length > 1 ? powers : inside;
   }
   const rough = (high - low) / count, size = 10 ** Math.floor(Math.log10(rough));
-  const step = size * [1, 2, 2.5, 5, 10].find(times => times * size >= rough);
+  const step = size * [1, 2, 2.5, 5, 10].find(times => times * size >= 0.75 * rough);
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(Number((k * step).toPrecision(12)));
   return ticks;
 }

@@ -44,12 +44,14 @@ class Latency:
     Attributes:
         setting: Machine, runtime, threads, precision.
         pairs: Of the networks the prediction was made from, each predicted from others only.
+        error: Median relative error over these pairs.
         found: Of the networks that the search found: widths, prediction, measurement.
         fit: Predicts other networks.
     """
 
     setting: Mapping[str, str]
     pairs: tuple[tuple[float, float], ...]
+    error: float
     found: tuple[tuple[Mapping[str, int], float, float], ...]
     fit: Fit
 
@@ -130,6 +132,7 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
     return Latency(
         setting={name: str(item.value) for name, item in node.at("setting").fields().items() if name != "network"},
         pairs=tuple(zip(predicted.tolist(), took.tolist(), strict=True)),
+        error=float(np.median(np.abs(predicted / took - 1))),
         found=tuple((each, guess, ms) for (each, ms), guess in zip(found, said, strict=True)),
         fit=fit,
     )

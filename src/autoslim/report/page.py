@@ -204,7 +204,7 @@ def _latency(index: int, run: Run) -> str:
     setting = ", ".join(f"{name} {value}" for name, value in latency.setting.items())
     caption = (
         f"Each of {len(latency.pairs)} networks was predicted from the measurements of others only; median error "
-        f"{100 * latency.fit.error:.1f}%. On the line prediction and measurement agree. Measured with: {setting}."
+        f"{100 * latency.error:.1f}%. On the line prediction and measurement agree. Measured with: {setting}."
     )
     alt = f"Predicted against measured latency of {len(latency.pairs)} networks."
     found = latency_table(run, latency) if latency.found else ""

@@ -37,7 +37,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetResult:
-    """What was found for one budget; `metric` is the first metric that it limits.
+    """What was found for one budget; `metric` is the first metric that it limits, or else MACs.
 
     `uniform` is None where that baseline was not run; `ratio` is the width it gives all layers.
     """
@@ -153,13 +153,14 @@ class _Node:
 def read_summary(file: Path) -> Summary:
     """Reads and checks summary.json."""
     node = _Node(file, "the file", _parse(file, _text(file))).typed("Summary")
+    base = _network(node.at("base"))
     seconds, versions, notes, command = (node.at(key) for key in ("seconds", "versions", "notes", "command"))
     return Summary(
         **{key: node.at(key).text() for key in ("model", "data", "task", "metric")},
         seed=str(node.at("seed").whole()),
         inputs=tuple(tuple(size.whole() for size in shape.each()) for shape in node.at("input").each()),
-        base=_network(node.at("base")),
-        budgets=tuple(_budget(item) for item in node.at("budgets").each()),
+        base=base,
+        budgets=tuple(_budget(item, base) for item in node.at("budgets").each()),
         seconds={
             stage: None if item.value is None else item.number(0, 1e300, "seconds, or null where not run")
             for stage, item in seconds.fields().items()
@@ -211,17 +212,19 @@ def check_widths(
             ) from error
 
 
-def _budget(node: _Node) -> BudgetResult:
-    budget, uniform = node.at("budget").text(), node.at("uniform")
+def _budget(node: _Node, base: Network) -> BudgetResult:
+    budget, beside = node.at("budget").text(), node.at("uniform")
+    slim, uniform = _network(node), None if beside.value is None else _network(beside)
     metric = budget.split("<=")[0].strip().lower()
-    ratio = None if uniform.value is None else uniform.at("ratio")
+    told = all(metric in network.costs for network in (base, slim, uniform) if network is not None)
+    ratio = None if uniform is None else beside.at("ratio")
     return BudgetResult(
         budget=budget,
-        metric=metric if metric in (*METRICS, *MORE_METRICS) else "macs",
+        metric=metric if told else "macs",
         folder=node.at("folder").text(),
         widths=_widths(node.at("widths")),
-        slim=_network(node),
-        uniform=None if uniform.value is None else _network(uniform),
+        slim=slim,
+        uniform=uniform,
         ratio=None if ratio is None or ratio.value is None else ratio.fraction(),
     )
 

@@ -1,7 +1,7 @@
 """A whole run as the report reads it, and what of it the page's script draws."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,17 @@ def read_run(folder: Path) -> Run:
         settings=read_settings(folder / "run.json"),
         ranking=read_ranking(folder),
     )
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Reads several runs; folders of the same name are told apart by the folders that they lie in."""
+    runs, places = [read_run(folder) for folder in folders], [folder.resolve().parts for folder in folders]
+    names = [place[-1] for place in places]
+    for depth in range(2, max((len(place) for place in places), default=0)):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(place[-depth:]) for place in places]
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
 
 
 def drawn_data(run: Run) -> dict[str, Any]:
