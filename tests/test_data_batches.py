@@ -1,6 +1,5 @@
 """Mixup, cutmix, erasing, and batches made by worker processes."""
 
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,7 @@ from autoslim.errors import DataError
 from autoslim.ranks import Ranks
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
-from autoslim.testing.networks import make_plain_cnn
+from autoslim.testing.random_cnn import RandomCNN
 from autoslim.trace import trace_channels
 from autoslim.train import sandwich_step
 
@@ -116,8 +115,8 @@ def test_the_loss_takes_mixed_labels():
 
 
 def test_only_the_widest_learns_from_mixed_labels():
-    model = make_plain_cnn().train()
-    x = torch.rand(4, 3, 16, 16)
+    model = RandomCNN([("inverted", 8), ("concat", 9)], seed=1).train()
+    x = torch.rand(4, 3, 8, 8)
     net = Supernet(model, trace_channels(model, x[:1]))
     seen: list[tuple[str, Any]] = []
     task = TASKS["classification"]
@@ -151,9 +150,7 @@ def test_only_the_widest_learns_from_mixed_labels():
 def test_about_so_many_images_are_erased(augment: str):
     split = split_of(60)
     options: dict[str, Any] = {"size": 60, "shuffle": False}
-    plain, erased = (
-        next(iter(loader_of(split, augment, erase=erase, **options).epoch(0)))[0] for erase in (1e-9, 0.5)
-    )
+    plain, erased = (next(iter(loader_of(split, augment, erase=erase, **options).epoch(0)))[0] for erase in (1e-9, 0.5))
     changed = (plain != erased).any(1)  # [N, H, W]
     assert 15 < int(changed.any(2).any(1).sum()) < 45
     for image in changed[changed.any(2).any(1)]:
@@ -207,17 +204,3 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path: Path, workers: int):
     with pytest.raises(DataError, match=r"^[ab]/\d\d\.png can't be read: not an image that Pillow can read\. ") as told:
         list(loader_of(data.train, workers=workers, size=4).epoch(0))
     assert "\n" not in str(told.value)
-
-
-def test_a_worker_that_is_killed_is_told_where_its_batch_is_awaited(tmp_path: Path):
-    data = load_data(f"folder:{folder_of(tmp_path, 20)}", input_shape=(3, 4, 4), whole=True)
-    loader = loader_of(data.train, "mobile", workers=1, size=4)
-    own = os.getpid()
-
-    def die(image: Image.Image) -> Image.Image:
-        assert os.getpid() != own
-        os.kill(os.getpid(), signal.SIGKILL)
-        return image
-
-    with pytest.raises(DataError, match=r"A process that decodes images died.*--workers.*--resume"):
-        list(replace(loader, transform=die).epoch(0))
