@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from autoslim.data import Encoded, Split, load_data
-from autoslim.errors import DataError, RunFolderError
+from autoslim.errors import ConfigError, DataError, RunFolderError
 from autoslim.pipeline import RunConfig, read_config, reopen_job, resume, run, search_again
 from autoslim.pipeline._batches import ordered_batches
 from autoslim.pipeline._splits import FILE, check_splits, list_splits, write_splits
@@ -155,3 +155,21 @@ def test_processes_that_see_different_images_are_stopped(monkeypatch: pytest.Mon
     monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, value, "other"])
     with pytest.raises(DataError, match=r"process 2 has others than process 0\. Expected the same on all machines"):
         list_splits(train=data.train)
+
+
+def test_workers_share_the_cores_of_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(12)), raising=False)
+    assert config_of(tmp_path, workers=-1).num_workers == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert config_of(tmp_path, workers=-1).num_workers == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "24")
+    assert config_of(tmp_path, workers=-1).num_workers == 1
+    assert config_of(tmp_path, workers=0).num_workers == 0
+    with pytest.raises(ConfigError, match=r"RunConfig\.workers is -2; expected 0 or more, or -1"):
+        config_of(tmp_path, workers=-2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("mixup", -0.1), ("cutmix", float("nan")), ("erase", 1.0)])
+def test_settings_of_augmentation_that_are_none(name: str, value: float):
+    with pytest.raises(ConfigError, match=f"TrainConfig.{name} is {value}; expected 0 or more"):
+        TrainConfig(**{name: value})
