@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +175,29 @@ def test_workers_share_the_cores_of_a_machine(monkeypatch: pytest.MonkeyPatch, t
 def test_settings_of_augmentation_that_are_none(name: str, value: float):
     with pytest.raises(ConfigError, match=f"TrainConfig.{name} is {value}; expected 0 or more"):
         TrainConfig(**{name: value})
+
+
+@pytest.mark.slow
+def test_the_benchmark_measures_every_row(tmp_path: Path):
+    script, out = Path(__file__).resolve().parents[1] / "benchmarks" / "data.py", tmp_path / "data.json"
+    command = [
+        sys.executable,
+        str(script),
+        "--images",
+        "40",
+        "--steps",
+        "1",
+        "--networks",
+        "cifar10",
+        "--out",
+        str(out),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=500)
+    result = json.loads(out.read_text())
+    assert 80_000 < result["imagenet"]["jpeg"]["mean_bytes"] < 140_000
+    rows = result["imagenet"]["rows"]
+    assert [row["augment"].split()[0] for row in rows[::3]] == ["none", "imagenet", "mobile", "randaugment"]
+    assert [row["workers"] for row in rows] == 4 * [0, 1, 2]
+    assert all(row["images"] == 32 and row["per_processor_second"] > 0 and not row["in_memory"] for row in rows)
+    assert [(row["in_memory"], row["images"]) for row in result["cifar10"]] == 4 * [(True, 2000)]
+    assert [row["recipe"] for row in result["steps"]] == ["cifar10"]
