@@ -8,6 +8,9 @@ from autoslim.extract import extract_network as extract_network
 from autoslim.graph import ChannelGraph as ChannelGraph
 from autoslim.graph import Group as Group
 from autoslim.models import build_model as build_model
+from autoslim.pipeline import RunConfig as RunConfig
+from autoslim.pipeline import resume as resume
+from autoslim.pipeline import run as run
 from autoslim.rewrite import rewrite_network as rewrite_network
 from autoslim.saved import load as load
 from autoslim.supernet import Supernet as Supernet

@@ -156,7 +156,8 @@ class _Batches(Dataset[Any]):
             done = [self._make(image, *file) for image, file in zip(images, files, strict=True)]
         except DataError as error:
             return _Told(str(error))
-        x = torch.stack(done).permute(0, 3, 1, 2)
+        channels, height, width = loader.split.shape
+        x = (torch.stack(done) if done else torch.empty(0, height, width, channels)).permute(0, 3, 1, 2)
         labels = torch.from_numpy(listing.labels[images])
         if loader.mix is None:
             return x, labels

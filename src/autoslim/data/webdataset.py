@@ -145,6 +145,7 @@ def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
                         labels[key] = _read_label(place, path, tar, member)
                     elif member.size <= _LARGEST:
                         images[key] = member.offset_data, member.size
+                _check_end(path, tar.offset)
         except (tarfile.TarError, OSError) as error:
             raise DataError(
                 f"webdataset:{place}: {path} can't be read: {error}. Expected a tar file that is not compressed. "
@@ -157,6 +158,14 @@ def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
     keys = np.array([os.fsencode(sample[3]) for sample in found], dtype=np.bytes_)
     read = _Shards(tuple(paths), numbers[0], numbers[1], numbers[2], keys)
     return Listing(np.arange(len(found)), numbers[3], read), left
+
+
+def _check_end(path: str, offset: int) -> None:
+    """Raises ReadError unless an empty block ends the shard there: tarfile also stops at one it can't read."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"it is broken or cut off at byte {offset}")
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -23,8 +23,7 @@ class RunConfig:
     model: str
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     data: str
-    """digits, hf:NAME_OR_FOLDER (Hugging Face datasets; parquet or images), folder:PATH (one folder per class),
-    webdataset:PATTERN (tar shards) or path/to/file.py:factory (torch datasets)."""
+    """digits, hf:NAME_OR_FOLDER, folder:PATH, webdataset:PATTERN (tar shards) or path/to/file.py:factory (datasets)."""
     budget: tuple[str, ...] = ("macs<=50%",)
     """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
     given. Several give several networks."""
@@ -105,6 +104,8 @@ class RunConfig:
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
+        if self.workers < -1:
+            raise ConfigError(f"RunConfig.workers is {self.workers}; expected 0 or more, or -1 for the default.")
 
     @property
     def budgets(self) -> list[Budget]:
@@ -112,8 +113,11 @@ class RunConfig:
 
     @property
     def num_workers(self) -> int:
-        """Worker processes of each process of the run."""
-        return min(os.cpu_count() or 1, 8) if self.workers < 0 else self.workers
+        """Worker processes of each process of the run; by default those of one machine share its cores."""
+        if self.workers >= 0:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), 8)
 
     @property
     def latency_limited(self) -> bool:

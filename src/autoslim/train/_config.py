@@ -30,8 +30,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
     augment: Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
-    """Crops of the image padded by an eighth, flips; or timm's: imagenet (resized crops, flips, colour jitter), mobile
-    (crops of a quarter or more, colour jitter, light), randaugment (resized crops, flips, RandAugment)."""
+    """Crops of the image padded by an eighth, flips; or timm's resized crops, flips and colours."""
     mixup: float = 0.0
     """Alpha of mixup: each image is blended with another; 0: none. With cutmix each batch gets one of the two."""
     cutmix: float = 0.0

@@ -1,0 +1,218 @@
+"""Shards, datasets of torch's, a file of the user's own: what they list, what is refused, and hostile files."""
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
+from autoslim.errors import DataError
+
+
+def png(value: int, side: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_shard(path: Path, samples: dict[str, tuple[bytes | None, bytes | None]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for key, (image, label) in samples.items():
+            for suffix, content in (("png", image), ("json", b"{}"), ("cls", label)):
+                if content is not None:
+                    info = tarfile.TarInfo(f"{key}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refused(spec: str) -> str:
+    with pytest.raises(DataError) as caught:
+        load_data(spec)
+    return str(caught.value)
+
+
+# Shards --------------------------------------------------------------------------------------------------------------
+
+
+def test_shards_are_read_at_any_place(tmp_path: Path):
+    for shard in range(3):
+        samples = {f"s{shard}{n}": (png(40 * shard + n), b"%d\n" % (n % 2)) for n in range(4)}
+        write_shard(tmp_path / f"images-train-{shard:03}.tar", samples)
+    write_shard(tmp_path / "images-val-000.tar", {"v0": (png(200), b"1"), "v1": (png(210), b"0"), "v2": (None, b"0")})
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.notes == (
+        "There are no test shards: those with val in their names serve as test.",
+        "1 samples have no image or no .cls, and are left out.",
+    )
+    assert isinstance(data.train, Split)
+    assert isinstance(data.test, Split)
+    assert data.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 40, 41, 42, 43, 80, 81, 82, 83]
+    assert data.train.labels.tolist() == [0, 1] * 6
+    assert data.test.images[:, 0, 0, 0].tolist() == [200, 210]
+    for pattern in ("images-train-{000..002}.tar", "*train*.tar", "images-train-{000,001,002}.tar"):
+        other = load_data(f"webdataset:{tmp_path}/{pattern}")
+        assert len(other.train) + len(other.test) == 12
+
+
+def test_shards_stay_encoded_for_crops_of_whole_pictures(tmp_path: Path):
+    write_shard(tmp_path / "a.tar", {f"s{n}": (png(n, side=20), b"%d" % (n % 2)) for n in range(20)})
+    data = load_data(f"webdataset:{tmp_path}", input_shape=(3, 8, 8), whole=True)
+    assert isinstance(data.train, Encoded)
+    assert isinstance(data.test, Split), "the test images are not augmented"
+    assert "Train images are decoded anew each time, as crops are cut out of whole pictures." in data.notes
+    same = load_data(f"webdataset:{tmp_path}", input_shape=(3, 20, 20), whole=True)
+    assert isinstance(same.train, Split), "nothing is lost where all have the input's size"
+    assert data.train.content(0) == png(int(data.train.rows[0]), side=20)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("x-{001..002}.tar", r"there is no shard .*x-001\.tar; expected tar files"),
+        ("*.tar", "there is no shard of that name"),
+    ],
+)
+def test_shards_that_are_not_there(tmp_path: Path, pattern: str, text: str):
+    with pytest.raises(DataError, match=text):
+        load_data(f"webdataset:{tmp_path}/{pattern}")
+
+
+@pytest.mark.parametrize("label", [b"cat", b"", b"-1", b"1e3", b"9" * 5000])
+def test_labels_that_are_no_numbers(tmp_path: Path, label: bytes):
+    write_shard(tmp_path / "a.tar", {"s": (png(1), label)})
+    assert "s.cls holds" in refused(f"webdataset:{tmp_path}")
+
+
+def test_a_label_that_would_fill_the_memory_with_names(tmp_path: Path):
+    write_shard(tmp_path / "a.tar", {"s": (png(1), b"0"), "t": (png(1), b"999999999")})
+    assert "a label is 999999999; expected numbers from 0 to the classes less one" in refused(f"webdataset:{tmp_path}")
+
+
+def test_a_compressed_shard_and_one_that_is_cut_off(tmp_path: Path):
+    with tarfile.open(tmp_path / "a.tar", "w:gz"):
+        pass
+    assert "Expected a tar file that is not compressed" in refused(f"webdataset:{tmp_path}")
+    whole = write_shard(tmp_path / "a.tar", {f"s{n}": (png(n), b"0") for n in range(4)}).read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: 6 * 512 + 20])
+    assert "can't be read" in refused(f"webdataset:{tmp_path}")
+
+
+def test_links_and_lies_about_sizes_are_not_followed(tmp_path: Path):
+    (tmp_path / "secret.png").write_bytes(png(77))
+    good = {f"s{n}": (png(n), b"%d" % (n % 2)) for n in range(10)}
+    path = write_shard(tmp_path / "a.tar", good)
+    with tarfile.open(path, "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            info = tarfile.TarInfo(f"../link{kind.decode()}.png")
+            info.type, info.linkname = kind, str(tmp_path / "secret.png")
+            tar.addfile(info)
+    data = load_data(f"webdataset:{tmp_path}")
+    assert len(data.train) + len(data.test) == 10
+    for size, text in ((2**40, "is cut off"), (-512, "below 0|can't be read")):
+        with tarfile.open(path, "w") as tar:
+            info = tarfile.TarInfo("s0.png")
+            tar.addfile(info)
+        header = tarfile.TarInfo("s0.png")
+        header.size = size
+        path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + path.read_bytes())
+        with pytest.raises(DataError, match=text):
+            load_data(f"webdataset:{tmp_path}")
+
+
+# Datasets ------------------------------------------------------------------------------------------------------------
+
+
+class Pictures(Dataset[Any]):
+    """Items of Pillow's, without `targets`."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (8, 8), (index, 0, 0)), index % 3
+
+
+class Renamed(Pictures):
+    """`targets` that are not what the items say, as `target_transform` makes them of torchvision's datasets."""
+
+    targets, classes = [0] * 12, ["a", "b", "c"]
+    target_transform = staticmethod(lambda label: label)
+
+
+def test_datasets_and_loaders_of_torchs():
+    data = load_datasets(Pictures(), Renamed())
+    assert isinstance(data.train, Split)
+    assert data.train.images[:, 0, 0, 0].tolist() == list(range(12))
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 2] * 4
+    assert data.classes == ("0", "1", "2")
+    assert load_datasets(Renamed()).classes == ("a", "b", "c")
+    pixels = torch.arange(12, dtype=torch.uint8).view(12, 1, 1, 1).expand(12, 1, 8, 8)
+    labels = torch.arange(12) % 3
+    floats = DataLoader(TensorDataset(pixels / 255, labels), batch_size=5, shuffle=True)
+    for given in (floats, TensorDataset(pixels[:, 0], labels)):
+        other = load_datasets(given, TensorDataset(pixels, labels))
+        assert torch.equal(other.train.images, pixels)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text"),
+    [
+        (TensorDataset(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])), "floats from 0 to 1, not normalised"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8)), r"expected \(image, label\)"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0.5, 1, 0, 1])), "expected a whole number"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 10**7])), "a label is 10000000"),
+        (iter([]), "has no length or no items by number"),
+    ],
+)
+def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
+    with pytest.raises(DataError, match=text):
+        load_datasets(dataset)
+
+
+def test_what_was_given_in_python_has_no_name():
+    assert "were given in Python; expected them once more. Call run(config, data=(train, test))" in refused("python")
+
+
+def test_a_file_of_the_users_own(tmp_path: Path):
+    (tmp_path / "beside_mine.py").write_text("COUNT = 6\n")
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\nfrom beside_mine import COUNT\n"
+        "def both():\n"
+        "    one = TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
+        "    return one, one\n"
+        "def fails():\n    raise KeyError('x')\n"
+    )
+    data = load_data(f"{tmp_path}/mine.py:both")
+    assert (len(data.train), len(data.test), data.num_classes) == (6, 6, 2)
+    assert "KeyError: 'x'; expected a file with a function fails" in refused(f"{tmp_path}/mine.py:fails")
+    assert "there is no such file" in refused(f"{tmp_path}/none.py:both")
+
+
+# Where processes are not forked --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["digits", "folder", "webdataset", "hf", "memory", "python"])
+def test_what_a_worker_needs_can_be_pickled(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if source == "webdataset":
+        write_shard(tmp_path / "a.tar", {f"s{n}": (png(n), b"%d" % (n % 2)) for n in range(20)})
+    for number in range(20 if source in ("folder", "hf") else 0):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[number % 2] / f"{number}.png").write_bytes(png(number))
+    if source != "memory":
+        monkeypatch.setattr("autoslim.data._listing._MEMORY", 0)
+    named = source in ("folder", "webdataset", "hf")
+    data = load_datasets(Pictures()) if source == "python" else load_data(f"{source}:{tmp_path}" if named else "digits")
+    train, _ = hold_out(data.train, seed=0)
+    for augment in ("crop+flip", "mobile", "randaugment"):
+        loader: Any = make_loader(train, 4, data.mean, data.std, augment, shuffle=True, erase=0.5)
+        here, there = (next(iter(each.epoch(1))) for each in (loader, pickle.loads(pickle.dumps(loader))))
+        assert torch.equal(here[0], there[0])
+        assert np.array_equal(here[1], there[1])
