@@ -15,7 +15,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "architecture.md"
-HEAVY = ("timm", "datasets", "plotly", "onnxruntime", "sklearn", "tyro", "torchvision", "lightning_fabric")
+HEAVY = (
+    "timm",
+    "datasets",
+    "plotly",
+    "onnxruntime",
+    "sklearn",
+    "tyro",
+    "torchvision",
+    "lightning_fabric",
+    "scipy",
+    "triton",
+)
 MOST_MODULE, MOST_FUNCTION, MOST_NAMES = 400, 60, 25
 
 Sources = Mapping[str, str]

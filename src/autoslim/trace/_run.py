@@ -13,7 +13,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 
 from autoslim.errors import ModelError
 from autoslim.extract import copy_model, plain_tensors
@@ -241,6 +240,8 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def _freeze(call: Call, why: str) -> Sequence[Labels]:
     """Pins all that an operator touches; its matrix products, if torch can count them, are constant."""
+    from torch.utils.flop_counter import flop_registry  # imports triton: only who traces pays for it
+
     name = str(call.func.overloadpacket)
     for leaf in tree_leaves((call.args, call.kwargs)):
         for vector in call.labels(leaf).values():

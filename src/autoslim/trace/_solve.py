@@ -8,8 +8,6 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from autoslim.graph import Activation, Axis, ChannelGraph, Count, Group, Patch, Run, Term, count_slots, make_candidates
@@ -97,6 +95,9 @@ def decode(codes: Ints) -> tuple[Ints, Ints]:
 
 def _classes(ledger: Ledger) -> Ints:
     """The class of each label, shape [labels]: labels that are tied, directly or not, share one."""
+    from scipy.sparse import coo_array  # a tenth of what `import torch` takes: only who traces pays for it
+    from scipy.sparse.csgraph import connected_components
+
     if not ledger.ties:
         return np.arange(ledger.size)
     first = torch.cat([a for a, _ in ledger.ties]).numpy()
