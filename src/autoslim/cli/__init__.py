@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli.completion import completion_command
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
@@ -25,6 +26,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
   autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
+  autoslim completion bash|zsh      print a script that lets the shell complete all of this
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -36,6 +38,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": search_command,
     "trust": trust_command,
     "doctor": doctor_command,
+    "completion": lambda args: completion_command(args, _COMMANDS),
 }
 
 
@@ -43,7 +46,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 2 for an error that was told."""
+    """Runs one command; returns the exit code (docs/reference/commands.md): 0, or 2 for an error that was told."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)
