@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 import torch
