@@ -35,7 +35,18 @@ def on_page_markdown(markdown, page, **_):
         markdown = markdown.replace("{{ commands }}", commands())
     if "{{ names }}" in markdown:
         markdown = markdown.replace("{{ names }}", names())
-    return part_lists(markdown)
+    return part_lists(name_files(markdown, Path(page.file.abs_src_path).parent))
+
+
+def name_files(markdown: str, folder: Path) -> str:
+    """Links to files of the repository that are no pages become the files' names; one that is missing stays broken."""
+
+    def replace(link: re.Match[str]) -> str:
+        target = (folder / link[2]).resolve()
+        outside = target.exists() and target.is_relative_to(ROOT) and not target.is_relative_to(ROOT / "docs")
+        return f"{link[1]} (`{target.relative_to(ROOT).as_posix()}`)" if outside else link[0]
+
+    return re.sub(r"\[([^\]]*)\]\((\.\./[^)#]+)(?:#[^)]*)?\)", replace, markdown)
 
 
 def commands() -> str:

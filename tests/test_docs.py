@@ -66,8 +66,8 @@ def test_the_site_builds_strictly_and_no_link_is_broken(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    built = {path.relative_to(site).as_posix() for path in site.rglob("index.html")}
-    assert {"index.html" if page == "index.md" else f"{page[:-3]}/index.html" for page in PAGES} <= built
+    built = {path.parent.relative_to(site).as_posix().lstrip(".") for path in site.rglob("index.html")}
+    assert {re.sub(r"(^|/)(index|README)$", r"\1", page[:-3]).rstrip("/") for page in PAGES} == built
     assert broken_links(site) == []
     names = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     assert 'id="autoslim.trace_channels"' in names
@@ -93,6 +93,13 @@ def test_pages_that_come_are_in_the_menu(tmp_path):
     assert "data.md" in menu
     assert {"Methods": ["methods/amc.md", "methods/thinet.md"]} in menu
     assert menu[-1] == "log.md"
+
+
+def test_files_that_are_no_pages_are_named():
+    name = load_hooks("_hooks").name_files
+    assert name("[Rules](../SECURITY.md#a), [b](../log.md)", DOCS) == "Rules (`SECURITY.md`), [b](../log.md)"
+    assert name("[a](../../examples/own_loop.py)", DOCS / "how-to") == "a (`examples/own_loop.py`)"
+    assert name("[a](../gone.md) [b](../log.md)", DOCS / "how-to") == "[a](../gone.md) [b](../log.md)"
 
 
 def test_lists_and_doctests_are_parted():

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -240,7 +241,7 @@ def test_the_command_prints_a_table(capsys):
 
 
 def test_the_command_prints_the_papers_table(capsys, monkeypatch):
-    monkeypatch.setattr("autoslim.cli.profile.profile_paper", lambda latency: profile_paper(names=FEW, latency=latency))
+    monkeypatch.setattr("autoslim.cli.profile.profile_paper", partial(profile_paper, names=FEW))
     monkeypatch.setenv("COLUMNS", "140")
     out = run(capsys, "--paper", "--no-latency")
     lines = [line.split() for line in out.splitlines()]

@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,23 @@ from autoslim.saved import save_network
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "network"
     spec = "zoo:resnet_digits?width=8"
     model = build_model(spec)
     graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
     widths = graph.max_widths()
     save_network(
-        tmp_path / "network", model, builder=describe_model(spec), attributes=graph.attributes(widths), widths=widths,
+        folder, model, builder=describe_model(spec), attributes=graph.attributes(widths), widths=widths,
         preparation={"input": [1, 1, 8, 8]}, metrics={},
     )  # fmt: skip
-    return tmp_path / "network"
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "network")
 
 
 def write(folder: Path, model: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli.completion import completion_command
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.export import export_command
 from autoslim.cli.profile import profile_command
@@ -29,6 +30,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
   autoslim export RUN [options]     write a network as ONNX, OpenVINO, torch.export, state dict or Python, and check it
   autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
+  autoslim completion bash|zsh      print a script that lets the shell complete all of this
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -42,6 +44,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": doctor_command,
     "export": export_command,
     "report": report_command,
+    "completion": lambda args: completion_command(args, _COMMANDS),
 }
 
 
@@ -49,7 +52,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 2 for an error that was told."""
+    """Runs one command; returns the exit code (docs/reference/commands.md): 0, or 2 for an error that was told."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)

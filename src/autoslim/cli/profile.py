@@ -13,6 +13,7 @@ from autoslim.errors import ConfigError
 from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
 from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile_paper
+from autoslim.progress import Shown
 from autoslim.run_folder import read_json
 from autoslim.widths import Widths
 
@@ -56,7 +57,7 @@ def profile_command(args: list[str]) -> int:
     given = tyro.cli(ProfileArgs, args=args, prog="autoslim profile", description=about)
     console = Console(highlight=False, soft_wrap=given.json)
     if given.paper:
-        found = profile_paper(latency=given.latency)
+        found = profile_paper(latency=given.latency, shown=Shown(quiet=given.json))
     else:
         shape = parse_shape(given.input)
         widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None

@@ -1,10 +1,12 @@
 """`autoslim run`: all stages in order, or what is left of them."""
 
+import json
 import re
 import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -26,6 +28,10 @@ class ResumeArgs:
 
     resume: str
     """Folder of the run that was stopped."""
+    quiet: bool = False
+    """Show nothing but errors."""
+    json: bool = False
+    """Show nothing but the summary, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +40,18 @@ class RunArgs(RunConfig):
 
     dry_run: bool = False
     """Tell costs, budgets, and how long the search will take; write nothing."""
+    quiet: bool = False
+    """Show nothing but errors."""
+    json: bool = False
+    """Show nothing but the summary, or with --dry-run the plan, as JSON."""
 
 
 def run_command(args: list[str]) -> int:
     """Runs a recipe, or goes on with a run; returns the exit code, 130 or 143 when it was interrupted or terminated."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
-        folder = tyro.cli(ResumeArgs, args=args, prog="autoslim run").resume
-        return _until_stopped(lambda: resume(folder, shown=Shown()), folder)
+        again = tyro.cli(ResumeArgs, args=args, prog="autoslim run")
+        shown = Shown(quiet=again.quiet or again.json)
+        return _until_stopped(lambda: resume(again.resume, shown=shown), again.resume, as_json=again.json)
     name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
     recipe = RECIPES[name]()
     method = named_method(args, recipe.method)
@@ -62,12 +73,13 @@ def run_command(args: list[str]) -> int:
     if config.out == recipe.out and (config.model, config.data) != (recipe.model, recipe.data) and name == "digits":
         # Work of your own does not go into the folder of the demonstration.
         config = replace(config, out="runs/" + re.sub(r"\W+", "-", f"{config.model}-{config.data}").strip("-"))
+    shown = Shown(quiet=given.quiet or given.json)
     if given.dry_run:
-        return show_plan(plan_run(config, shown=Shown()))
-    return _until_stopped(lambda: run(config, shown=Shown(), command=command), config.out)
+        return show_plan(plan_run(config, shown=shown), as_json=given.json)
+    return _until_stopped(lambda: run(config, shown=shown, command=command), config.out, as_json=given.json)
 
 
-def _until_stopped(work: Callable[[], object], folder: str) -> int:
+def _until_stopped(work: Callable[[], Path], folder: str, *, as_json: bool) -> int:
     """Does it, and returns 0; stopped by a signal, it says how to go on and returns 128 and the signal's number."""
 
     def stop(*_: object) -> None:
@@ -75,12 +87,15 @@ def _until_stopped(work: Callable[[], object], folder: str) -> int:
 
     before = signal.signal(signal.SIGTERM, stop)  # a job that is preempted gets this one
     try:
-        work()
+        done = work()
     except (KeyboardInterrupt, SystemExit) as stopped:
         Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {folder}")
         return _INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else _TERMINATED
     finally:
         signal.signal(signal.SIGTERM, before)
+    if as_json:
+        summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
+        Console(highlight=False, soft_wrap=True).print(json.dumps(summary), markup=False)
     return 0
 
 

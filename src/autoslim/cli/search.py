@@ -31,6 +31,8 @@ class SearchArgs:
     """Tell costs, budgets, and how long the search will take; write nothing into the run's folder."""
     json: bool = False
     """Print the result as JSON."""
+    quiet: bool = False
+    """Show nothing but errors; the result is in RUN/searches."""
     runtime: str = "torch"
     """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
     runtime_threads: int = 1
@@ -41,6 +43,9 @@ class SearchArgs:
     """Images at a time."""
     search: Any = None
     """How the widths are searched."""
+
+
+_NOT_THE_RUNS = ("name", "dry_run", "json", "quiet", "budget")  # options that are no fields of its configuration
 
 
 def search_command(args: list[str]) -> int:
@@ -54,9 +59,9 @@ def search_command(args: list[str]) -> int:
     if not folder:
         raise ConfigError("autoslim search: no run; expected its folder first. Write: autoslim search RUN [options]")
     run = read_config(folder)
-    changes = {name: value for name, value in vars(given).items() if name not in ("name", "dry_run", "json", "budget")}
+    changes = {name: value for name, value in vars(given).items() if name not in _NOT_THE_RUNS}
     config = replace(run, budget=given.budget or run.budget, finalists=0, **changes)
-    shown = Shown(quiet=given.json)
+    shown = Shown(quiet=given.json or given.quiet)
     if given.dry_run:
         return show_plan(plan_search(folder, config, shown=shown), as_json=given.json)
     try:
@@ -67,7 +72,7 @@ def search_command(args: list[str]) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=given.json)
     if given.json:
         console.print(json.dumps(found))
-    else:
+    elif not given.quiet:
         _show(console, found)
     return 0
 

@@ -1,5 +1,6 @@
 """`autoslim trust`: how well the supernet of a finished run ranks its sub-networks."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ class TrustArgs:
     """Sub-networks that are trained alone, spread over the MACs of the run's budgets."""
     epochs: int = 0
     """Epochs for each of them; 0: a quarter of those of the retraining."""
+    quiet: bool = False
+    """Show nothing but errors; the result is in RUN/trust.json."""
+    json: bool = False
+    """Print the result as JSON."""
 
 
 def trust_command(args: list[str]) -> int:
@@ -32,11 +37,20 @@ def trust_command(args: list[str]) -> int:
         "tau). What was stopped goes on when called again."
     )
     given = tyro.cli(TrustArgs, args=args, prog="autoslim trust", description=about)
+    shown = Shown(quiet=given.quiet or given.json)
     try:
-        trust = measure_trust(given.run, samples=given.samples, epochs=given.epochs, shown=Shown())
+        trust = measure_trust(given.run, samples=given.samples, epochs=given.epochs, shown=shown)
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim trust {given.run}")
         return 130
+    if given.json:
+        Console(highlight=False, soft_wrap=True).print(json.dumps(trust), markup=False)
+    elif not given.quiet:
+        _show(trust)
+    return 0
+
+
+def _show(trust: dict[str, Any]) -> None:
     console = Console(highlight=False)
     table = Table("order against accuracy alone", box=None)
     for column in ("tau", "95% interval", "at like cost", "95% interval"):
@@ -51,7 +65,6 @@ def trust_command(args: list[str]) -> int:
         f"{trust['samples']} samples of {trust['epochs']} epochs, {trust['images']} search images, "
         f"{trust['image_macs']:.3g} image-MACs.", soft_wrap=True
     )  # fmt: skip
-    return 0
 
 
 def _say(value: float | None) -> str:

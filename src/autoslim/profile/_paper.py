@@ -13,6 +13,7 @@ from autoslim._registry import unknown_name
 from autoslim.costs import make_cost
 from autoslim.models import OFFICIAL, build_model, official_widths, trace_base
 from autoslim.profile._latency import Latency, measure_latency
+from autoslim.progress import Shown
 
 _MILLION = 1_000_000
 _STEP = 100_000  # parameters and memory are printed to 0.1 million
@@ -94,12 +95,15 @@ class PaperTable:
         }
 
 
-def profile_paper(*, names: Collection[str] | None = None, latency: bool = True) -> PaperTable:
+def profile_paper(
+    *, names: Collection[str] | None = None, latency: bool = True, shown: Shown | None = None
+) -> PaperTable:
     """Builds and traces every network of the table, and prices it as the paper does (`macs_convention="paper"`).
 
     Args:
         names: Rows to compute, all if None. One that the paper prints twice is one row.
         latency: Whether to measure it too: about a minute for all rows.
+        shown: Where progress goes; by default nowhere.
 
     Raises:
         UnknownNameError: No such row.
@@ -110,9 +114,14 @@ def profile_paper(*, names: Collection[str] | None = None, latency: bool = True)
     for name in names or ():
         if name not in known:
             raise unknown_name("row of the paper's table", name, known)
-    rows = [_compute(row) for row in printed if names is None or row["name"] in names]
-    if latency:
-        rows = _add_latency(rows)
+    wanted = [row for row in printed if names is None or row["name"] in names]
+    rows: list[PaperRow] = []
+    with (shown or Shown(quiet=True)).bar("trace", len(wanted) + latency) as bar:
+        for row in wanted:
+            rows.append(_compute(row))
+            bar.advance("and now latency" if latency and len(rows) == len(wanted) else row["name"])
+        if latency:
+            rows = _add_latency(rows)
     return PaperTable(tuple(rows))
 
 
