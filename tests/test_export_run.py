@@ -85,14 +85,19 @@ def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_pat
     [
         ([], "has several networks; expected one of them: base, macs-30, macs-60. Write --network macs-60."),
         (["--network", "macs-3"], "has no network 'macs-3'; expected one of base, macs-30, macs-60."),
-        (["--int8", "--to", "python"], "--int8 together with --to python"),
-        (["--int8", "--random"], "--int8 together with --random"),
         (["--to", "caffe"], "Unknown export format 'caffe'"),
     ],
 )
 def test_what_can_not_be_done_is_told(finished: Path, args: list[str], message: str, capsys):
     assert main(["export", str(finished), *args]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("other", ["--to python", "--random"])
+def test_int8_goes_with_onnx_and_real_images_only(finished: Path, other: str, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", str(finished), "--int8", *other.split()])
+    assert f"--int8 together with {other}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_folder_that_holds_nothing_is_told(tmp_path: Path, capsys):
