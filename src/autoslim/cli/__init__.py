@@ -8,6 +8,7 @@ from rich.console import Console
 
 from autoslim._registry import unknown_name
 from autoslim.cli.export import export_command
+from autoslim.cli.pick import pick_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
@@ -25,6 +26,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
   autoslim export RUN [options]     write a network as ONNX, OpenVINO, torch.export, state dict or Python, and check it
+  autoslim pick RUN --budget "..."  take a network for another budget from a finished search, without searching again
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -36,6 +38,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": search_command,
     "trust": trust_command,
     "export": export_command,
+    "pick": pick_command,
 }
 
 

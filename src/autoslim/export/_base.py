@@ -181,8 +181,8 @@ class ServedNetwork(nn.Module):
         self._served, self._batch = served, batch
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        size = len(images) if self._batch == "dynamic" else self._batch
-        spare = -len(images) % size
+        size: int = len(images) if self._batch == "dynamic" else self._batch  # pyright: ignore[reportAssignmentType]
+        spare = (size - len(images)) % size
         padded = torch.cat([images, images[:1].expand(spare, *images.shape[1:])])
         parts = [tree_leaves(self._served(part.contiguous())) for part in padded.split(size)]
         return [torch.cat([torch.as_tensor(part) for part in each])[: len(images)] for each in zip(*parts, strict=True)]
