@@ -215,14 +215,14 @@ def test_a_python_file_reads_as_written_by_hand(tmp_path: Path):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False)
             self.block = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Identity())
-            self.type = nn.Linear(4, 2)
+            self.block_1 = nn.Linear(4, 2)
             self.scale = nn.Parameter(torch.ones(2))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.conv(x)
             x = x + self.block(x) * 2
             torch._assert(x.dim() == 4, "no batch of images")
-            return self.scale * self.type(nn.functional.relu(x).mean((2, 3)))
+            return self.scale * self.block_1(nn.functional.relu(x).mean((2, 3)))
 
     export_network(Small(), COLOUR, tmp_path / "a.py", to="python")
     text = (tmp_path / "a.py").read_text()
@@ -240,7 +240,7 @@ class Network(nn.Module):
         self.conv = nn.Conv2d(3, 4, kernel_size=3, stride=2, padding=1, bias=False)
         self.block_0 = nn.BatchNorm2d(num_features=4)
         self.block_1 = nn.ReLU()
-        self.type_ = nn.Linear(4, 2)
+        self.block_1_ = nn.Linear(4, 2)
         self.scale = nn.Parameter(torch.empty([2], dtype=torch.float32))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -253,7 +253,7 @@ class Network(nn.Module):
         x = F.relu(x)
         x = x.mean((2, 3))
 
-        x = self.type_(x)
+        x = self.block_1_(x)
         x = self.scale * x
         return x
 """
