@@ -164,7 +164,7 @@ torch.set_num_threads(1)
 names = {}
 exec(open("network.py").read(), names)
 network = names["Network"]()
-network.load_state_dict(torch.load("network.pt", weights_only=True))
+network.load_state_dict(torch.load("network.weights.pt", weights_only=True))
 images, expected = torch.load("outputs.pt", weights_only=True)
 with torch.no_grad():
     torch.testing.assert_close(network.eval()(images), expected, rtol=1e-5, atol=1e-5)
