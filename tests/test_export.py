@@ -175,16 +175,17 @@ except ImportError:
 """
 
 
+@pytest.mark.slow  # a process each; what the file says is held fast below
 @pytest.mark.parametrize(
     ("spec", "fold"),
     [
         ("zoo:resnet_digits?width=8", False),
-        pytest.param("torchvision:mobilenet_v2?width_mult=0.25", True, marks=pytest.mark.slow),
-        pytest.param("torchvision:mobilenet_v2", False, marks=pytest.mark.slow),
-        pytest.param("torchvision:resnet18", False, marks=pytest.mark.slow),
-        pytest.param("torchvision:shufflenet_v2_x0_5", False, marks=pytest.mark.slow),
-        pytest.param("timm:mobilenetv2_100", True, marks=pytest.mark.slow),
-        pytest.param("timm:vit_tiny_patch16_224?img_size=32", False, marks=pytest.mark.slow),
+        ("torchvision:mobilenet_v2?width_mult=0.25", True),
+        ("torchvision:mobilenet_v2", False),
+        ("torchvision:resnet18", False),
+        ("torchvision:shufflenet_v2_x0_5", False),
+        ("timm:mobilenetv2_100", True),
+        ("timm:vit_tiny_patch16_224?img_size=32", False),
     ],
 )
 def test_a_python_file_needs_nothing_of_ours(spec: str, fold: bool, tmp_path: Path):

@@ -88,9 +88,12 @@ def test_what_was_pushed_loads_as_it_was(saved, hub):
     [
         (
             {"model": {"builder": "file", "path": "evil.py"}},
-            "names the builder 'file', a file of code; expected one of",
+            "names the builder 'file', which may be code; expected one of",
         ),
         ({"model": {"builder": "pickle"}}, "names the builder 'pickle'"),
+        ({"model": "os.system"}, "names the builder None"),
+        ({"attributes": {"features": "forward"}}, "sets `features.` to 'forward'"),
+        ({"attributes": None}, "sets `attributes.` to None"),
         ({"attributes": {"features": {"forward": "os.system"}}}, "sets `features.forward` to 'os.system'"),
         ({"attributes": {"features": {"__class__": 3}}}, "sets `features.__class__` to 3"),
     ],

@@ -152,17 +152,19 @@ def _check_name(name: str, *, revision: bool = True) -> None:
 
 def _check_config(config: Mapping[str, Any], where: str) -> None:
     """Refuses a network that would be built by code from elsewhere, and attributes other than numbers."""
-    builder = config["model"].get("builder")
+    model, attributes = config.get("model"), config.get("attributes")
+    builder = model.get("builder") if isinstance(model, dict) else None
     if builder not in _LIBRARIES:
         raise ModelError(
-            f"{where}: its `config.json` names the builder {builder!r}, a file of code; expected one "
-            f"of {', '.join(_LIBRARIES)}. Code does not travel by the hub: share what "
+            f"{where}: its `config.json` names the builder {builder!r}, which may be code; expected one of "
+            f"{', '.join(_LIBRARIES)}. Code does not travel by the hub: share what "
             "`autoslim export --to python` writes."
         )
-    for path, values in config["attributes"].items():
-        for name, value in values.items():
-            flat = value if isinstance(value, list) else [value]
-            if name.startswith("_") or not all(isinstance(item, (int, float)) for item in flat):
+    layers = attributes.items() if isinstance(attributes, dict) else [("attributes", attributes)]
+    for path, values in layers:
+        for name, value in values.items() if isinstance(values, dict) else [("", values)]:
+            numbers = value if isinstance(value, list) else [value]
+            if not name or name.startswith("_") or not all(isinstance(each, (int, float)) for each in numbers):
                 raise ModelError(
                     f"{where}: its `config.json` sets `{path}.{name}` to {value!r}; expected numbers that follow the "
                     "widths. Take a folder that autoslim wrote."
