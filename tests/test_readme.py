@@ -33,7 +33,8 @@ def test_the_first_commands_are_the_makefiles():
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
         elif command:
-            assert re.match(r"(autoslim (run|trace|profile|search|trust|doctor)|pip install)( |$)", command), command
+            known = "run|trace|profile|search|trust|report|doctor|export|pick|completion|compare"
+            assert re.match(rf"(autoslim ({known})|pip install)( |$)", command), command
 
 
 def test_the_python_example_runs_and_is_short(tmp_path, monkeypatch):

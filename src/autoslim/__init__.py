@@ -4,9 +4,11 @@ from autoslim._version import __version__ as __version__
 from autoslim.budget import Budget as Budget
 from autoslim.costs import make_cost as make_cost
 from autoslim.errors import AutoSlimError as AutoSlimError
+from autoslim.export import export_network as export_network
 from autoslim.extract import extract_network as extract_network
 from autoslim.graph import ChannelGraph as ChannelGraph
 from autoslim.graph import Group as Group
+from autoslim.hub import push as push
 from autoslim.models import build_model as build_model
 from autoslim.pipeline import RunConfig as RunConfig
 from autoslim.pipeline import resume as resume

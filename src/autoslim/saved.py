@@ -16,6 +16,7 @@ from torch import nn
 
 from autoslim.errors import RunFolderError
 from autoslim.extract import replace_tensors_, set_attributes_
+from autoslim.hub import PREFIX, fetch_folder
 from autoslim.models import rebuild_model
 from autoslim.rewrite import RewrittenNetwork, rewrite_network
 from autoslim.run_folder import read_json, whole_folder, write_json, write_whole
@@ -91,13 +92,18 @@ def save_network(
 def load(folder: str | Path) -> nn.Module:
     """The network in a model folder of a run, in eval mode: a plain module of its own class.
 
-    A factory file named in `config.json` is code and is run, if its sha256 is still the recorded one.
+    A factory file named in `config.json` is code and is run, if its sha256 is still the recorded one. From the hub such
+    a folder is refused.
+
+    Args:
+        folder: On the disk, or "hf-hub:user/name" (also "hf-hub:user/name@revision"), which is downloaded.
 
     Raises:
         RunFolderError: A file is missing, broken, or not of this kind.
-        ModelError: The builder is gone or has changed.
+        ModelError: The builder is gone or has changed, or is code from the hub.
     """
-    folder = Path(folder)
+    name = str(folder)
+    folder = fetch_folder(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else Path(folder)
     config = read_json(folder / "config.json", kind=_TYPE, version=_VERSION)
     model = rebuild_model(config["model"])
     if config["rewritten"]:

@@ -10,6 +10,7 @@ from autoslim._registry import unknown_name
 from autoslim.cli.completion import completion_command
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.export import export_command
+from autoslim.cli.pick import pick_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.report import report_command
 from autoslim.cli.run import run_command
@@ -31,6 +32,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim export RUN [options]     write a network as ONNX, OpenVINO, torch.export, state dict or Python, and check it
   autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
   autoslim completion bash|zsh      print a script that lets the shell complete all of this
+  autoslim pick RUN --budget "..."  take a network for another budget from a finished search, without searching again
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -45,6 +47,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export_command,
     "report": report_command,
     "completion": lambda args: completion_command(args, _COMMANDS),
+    "pick": pick_command,
 }
 
 

@@ -78,8 +78,8 @@ class Images:
         return self._batches(self.test)
 
     def _batches(self, split: Split | Encoded) -> list[Batch]:
-        normalisation = {name: tuple(self.config["normalisation"][name]) for name in ("mean", "std")}
-        loader = make_loader(split, batch_size=min(_BATCH, len(split)), **normalisation)
+        mean, std = (tuple(self.config["normalisation"][name]) for name in ("mean", "std"))
+        loader = make_loader(split, min(_BATCH, len(split)), mean, std)
         return list(islice(loader.epoch(0), len(loader)))
 
 

@@ -111,4 +111,4 @@ def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any]
 
 
 def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.2f} MB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"

@@ -150,13 +150,10 @@ def export_network(
                 f"that, so {path.name} is not kept. Try another --to{', leave out --fold-bn' * (folded > 0)}, or allow "
                 "more with --tolerance."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        places = [path.with_name(file.name) for file in sorted(Path(scratch).iterdir(), key=lambda f: f == written)]
-        for place in places:  # the named file last: where it is, the others are
-            write_whole(place, lambda aside, source=Path(scratch) / place.name: copyfile(source, aside))
+        files = _put(Path(scratch), path)
     return Exported(
         format=to,
-        files=tuple(reversed(places)),
+        files=files,
         batch=options.batch if form.shaped else "dynamic",
         opset=options.opset if form.opset else None,
         folded=folded,
@@ -167,6 +164,15 @@ def export_network(
     )
 
 
+def _put(scratch: Path, path: Path) -> tuple[Path, ...]:
+    """Puts all files of a folder beside `path`, the one of that name last: where it is, the others are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    others = sorted(file.name for file in scratch.iterdir() if file.name != path.name)
+    for name in (*others, path.name):
+        write_whole(path.with_name(name), lambda aside, source=scratch / name: copyfile(source, aside))
+    return (path, *(path.with_name(name) for name in others))
+
+
 class ServedNetwork(nn.Module):
     """What a file computes, as a module: any number of images, given in batches as large as it takes."""
 
@@ -175,8 +181,8 @@ class ServedNetwork(nn.Module):
         self._served, self._batch = served, batch
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        size = len(images) if self._batch == "dynamic" else self._batch
-        spare = -len(images) % size
+        size: int = len(images) if self._batch == "dynamic" else self._batch  # pyright: ignore[reportAssignmentType]
+        spare = (size - len(images)) % size
         padded = torch.cat([images, images[:1].expand(spare, *images.shape[1:])])
         parts = [tree_leaves(self._served(part.contiguous())) for part in padded.split(size)]
         return [torch.cat([torch.as_tensor(part) for part in each])[: len(images)] for each in zip(*parts, strict=True)]

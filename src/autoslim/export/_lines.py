@@ -16,6 +16,8 @@ _INFIX: dict[Callable[..., Any], str] = {
     operator.mod: "%", operator.pow: "**", operator.matmul: "@",
 }  # fmt: skip
 
+_USUAL = (("inplace", False),)  # what torch's own code passes on, and nobody would write
+
 
 def say_forward(graph: fx.Graph, names: Mapping[str, str], skipped: set[str]) -> str:
     """The method `forward`, a line for each call, and a comment where the next block begins.
@@ -74,7 +76,7 @@ def _block_of(path: str) -> str:
 
 def _say(node: fx.Node, names: Mapping[str, str], of: Callable[[Any], str]) -> str:
     args = [of(arg) for arg in node.args]
-    given = [*args, *(f"{name}={of(value)}" for name, value in node.kwargs.items())]
+    given = [*args, *(f"{name}={of(value)}" for name, value in node.kwargs.items() if (name, value) not in _USUAL)]
     if node.op == "output":
         return args[0]
     if node.op == "call_module":

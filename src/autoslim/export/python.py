@@ -16,7 +16,7 @@ from autoslim.export._base import FORMATS, Format, Options, Served
 from autoslim.export._layers import CONTAINERS, KNOWN, PASSED, say_layer
 from autoslim.export._lines import say_forward
 
-_WEIGHTS = ".pt"
+_WEIGHTS = ".weights.pt"  # not the name that a state dict of its own has
 _HEAD = '''"""{name}: {params:,} parameters, input [N, {shape}], written by `autoslim export --to python`.
 
     network = Network()

@@ -1,0 +1,70 @@
+"""`autoslim pick`: a sub-network for any budget from the path of a finished search."""
+
+import json
+from dataclasses import dataclass
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.pick import Picked, extract_picked, pick_network
+from autoslim.pipeline import say
+from autoslim.progress import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickArgs:
+    """What `autoslim pick` takes."""
+
+    run: tyro.conf.Positional[str]
+    """Folder of a run whose search is done."""
+    budget: str
+    """What the network may cost, as for autoslim run: "macs<=30%", "latency<=4ms", "macs<=30%,params<=2M"."""
+    search: str = ""
+    """Pick from this later search, a folder below RUN/searches, and not from the run's own."""
+    extract: str = ""
+    """Write the network into this new folder, with the supernet's weights: not retrained."""
+    json: bool = False
+    """Print JSON."""
+
+
+def pick_command(args: list[str]) -> int:
+    """Picks a network and prints it; returns the exit code."""
+    about = (
+        "Takes the first network of a finished search's path that holds a budget, without searching again. Its "
+        "accuracy is that in the supernet, on the search images; retrained it will be another."
+    )
+    given = tyro.cli(PickArgs, args=args, prog="autoslim pick", description=about)
+    shown = Shown(quiet=given.json)
+    picked = pick_network(given.run, given.budget, search=given.search, shown=shown)
+    folder = extract_picked(given.run, picked, given.extract) if given.extract else None
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if given.json:
+        console.print(json.dumps({**picked.to_json(), "folder": None if folder is None else str(folder)}))
+        return 0
+    _show(console, picked)
+    if folder is not None:
+        console.print(
+            f"{folder} has the network with the supernet's weights and BatchNorm statistics of its own. It was not "
+            "retrained: a training of its own makes it better."
+        )
+    return 0
+
+
+def _show(console: Console, picked: Picked) -> None:
+    costs = [
+        f"{metric} {say(value, metric)} ({value / picked.base[metric]:.1%})"
+        for metric, value in picked.costs.items()
+        if metric in picked.base
+    ]
+    console.print(f"{picked.budget.text}: after {picked.step} of {picked.steps} steps. {', '.join(costs)}")
+    if picked.score is not None:
+        console.print(
+            f"predicted: accuracy {picked.score.accuracy:.1%}, loss {picked.score.loss:.3f} in the supernet on the "
+            "search images"
+        )
+    table = Table("group", box=None)
+    table.add_column("channels", justify="right")
+    for group, width in picked.widths.items():
+        table.add_row(group, str(width))
+    console.print(table)
