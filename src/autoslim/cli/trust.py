@@ -7,6 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
 
@@ -26,7 +27,7 @@ class TrustArgs:
 
 
 def trust_command(args: list[str]) -> int:
-    """Measures the supernet's ranking; returns the exit code, 130 when it was interrupted."""
+    """Measures the supernet's ranking; returns the exit code, 130 or 143 if interrupted."""
     about = (
         "Tells how well the supernet ranks: trains a few sub-networks alone and compares the two orders (Kendall's "
         "tau). What was stopped goes on when called again."
@@ -34,9 +35,8 @@ def trust_command(args: list[str]) -> int:
     given = tyro.cli(TrustArgs, args=args, prog="autoslim trust", description=about)
     try:
         trust = measure_trust(given.run, samples=given.samples, epochs=given.epochs, shown=Shown())
-    except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim trust {given.run}")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return tell_stopped(f"go on with autoslim trust {given.run}", interrupt)
     console = Console(highlight=False)
     table = Table("order against accuracy alone", box=None)
     for column in ("tau", "95% interval", "at like cost", "95% interval"):
