@@ -129,22 +129,17 @@ def train(
     Raises:
         TrainingError: Ten steps in a row, or all there are, that are not finite.
     """
-    course = _Course(model, config, len(loader), epochs, ema, scaler)
+    course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
-        if tracker is not None:
-            tracker.restart(course.done)
     try:
         with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked:
             for batch in _batches(loader, course):
-                started = time.monotonic()
                 torch.manual_seed(_seed_of(seed, course.done))
                 parts = [part.to(runtime.device) for part in batch]
                 course.asked = asked
                 loss = course.take(list(zip(*(part.chunk(config.accumulate) for part in parts), strict=True)), step)
                 on_step(loss, course.done)
-                if tracker is not None:
-                    tracker.write(course.done - 1, course.figures(loss, len(parts[0]), time.monotonic() - started))
                 if course.skipped_in_row >= min(_PATIENCE, course.steps):
                     raise TrainingError(course.describe_failure(loss, checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
@@ -177,8 +172,9 @@ class _Course:
         epochs: int,
         ema: float,
         scaler: torch.amp.GradScaler | None,
+        tracker: Tracker | None,
     ) -> None:
-        self.config, self.steps, self._per_epoch = config, per_epoch * epochs, per_epoch
+        self.config, self.steps, self._per_epoch, self._tracker = config, per_epoch * epochs, per_epoch, tracker
         self._decay, self._scaler, self._ranks = ema, scaler, Ranks.here()
         self.done, self.skipped, self.skipped_in_row, self.means = 0, 0, 0, list[float]()
         self.whole = True  # whether the state is that after `done` steps
@@ -195,7 +191,7 @@ class _Course:
 
     def take(self, parts: Sequence[Batch], step: Step) -> float:
         """One step on a batch that comes in parts; returns its loss, 0 if it was skipped."""
-        self.whole = False
+        self.whole, started = False, time.monotonic()
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         loss = self._gradients(parts, step)
         if self._scaler is not None:
@@ -220,6 +216,10 @@ class _Course:
         self.means[epoch:] = [sum(self.means[epoch:]) + loss / self._per_epoch]
         self.done += 1
         self.whole = True
+        if self._tracker is not None:
+            rate = learning_rate(self.config, self.done - 1, self.steps)
+            speed = sum(len(labels) for _, labels in parts) * self._ranks.size / max(time.monotonic() - started, 1e-9)
+            self._tracker.write(self.done - 1, {"loss": loss, "learning_rate": rate, "images_per_second": speed})
         return loss
 
     def _gradients(self, parts: Sequence[Batch], step: Step) -> float:
@@ -236,12 +236,6 @@ class _Course:
         told = self._ranks.gather((sum(losses), self.asked[:1]))
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
-
-    def figures(self, loss: float, images: int, seconds: float) -> dict[str, float]:
-        """Of the last step: `images` are those of this process."""
-        rate = learning_rate(self.config, self.done - 1, self.steps)
-        speed = images * self._ranks.size / max(seconds, 1e-9)
-        return {"loss": loss, "learning_rate": rate, "images_per_second": speed}
 
     def state(self) -> State:
         """All that the next step depends on."""
@@ -271,6 +265,8 @@ class _Course:
         if self._scaler is not None:
             self._scaler.load_state_dict(facts.pop("scaler"))
         vars(self).update(facts)
+        if self._tracker is not None:
+            self._tracker.restart(self.done)
 
     def finish_(self) -> None:
         """Puts the average into the model, and that of all processes into its running statistics."""
