@@ -108,9 +108,9 @@ def train(
 ) -> Trained:
     """Takes all steps, or those that are left of a training that was stopped.
 
-    Whatever is random in a step follows from the seed and the number of the step, so that nothing but the state has to
-    be kept. A step whose loss or gradient is not finite changes nothing. With checkpoints, a SIGINT or SIGTERM to any
-    of the processes ends them all after the same step, which is kept.
+    Whatever is random in a step follows from the seed and its number, so that nothing but the state has to be kept. A
+    step whose loss or gradient is not finite changes nothing. With checkpoints, a SIGINT or SIGTERM to any of the
+    processes ends them all after the same step, which is kept.
 
     Args:
         model: Its parameters are trained, in place.
@@ -124,7 +124,7 @@ def train(
         ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step.
         checkpoints: Where the state is kept on the way; removed by the caller.
         tracker: Takes loss, learning rate and images per second of each step.
-        scaler: Of the losses, for 16-mixed precision; the one that `runtime.backward` scales by.
+        scaler: For 16-mixed precision: the one that `runtime.backward` scales losses by.
 
     Raises:
         TrainingError: Ten steps in a row, or all there are, that are not finite.
@@ -136,18 +136,16 @@ def train(
         with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked:
             for batch in _batches(loader, course):
                 torch.manual_seed(_seed_of(seed, course.done))
-                parts = [part.to(runtime.device) for part in batch]
+                parts = (part.to(runtime.device).chunk(config.accumulate) for part in batch)
                 course.asked = asked
-                loss = course.take(list(zip(*(part.chunk(config.accumulate) for part in parts), strict=True)), step)
+                loss = course.take(list(zip(*parts, strict=True)), step)
                 on_step(loss, course.done)
                 if course.skipped_in_row >= min(_PATIENCE, course.steps):
                     raise TrainingError(course.describe_failure(loss, checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
-                if course.asked:  # this process, or another one: all end here
-                    asked[:] = course.asked
-                    break
-    except (KeyboardInterrupt, SystemExit):
+            asked[:] = course.asked  # this process, or another one: all end here
+    except KeyboardInterrupt:
         if checkpoints is not None and course.whole:
             checkpoints.save(course.done, course.state())
         raise
@@ -156,9 +154,12 @@ def train(
 
 
 def _batches(loader: Loader, course: "_Course") -> Iterator[Batch]:
-    """Those that are left of all epochs."""
+    """Those that are left of all epochs, or up to where somebody asks for an end."""
     while course.done < course.steps:
-        yield from loader.epoch(*divmod(course.done, len(loader)))
+        for batch in loader.epoch(*divmod(course.done, len(loader))):
+            yield batch
+            if course.asked:
+                return
 
 
 class _Course:
