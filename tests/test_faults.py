@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
@@ -117,6 +119,35 @@ def test_a_disk_that_is_full_stops_nothing_but_the_checkpoint(tmp_path):
     assert "Traceback" not in told
 
 
+def test_a_run_with_workers_that_decode_images_goes_on_bit_for_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("test", 10)):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 128, (24, 24, 3)) + 127 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / part / name / f"{number}.jpg")
+    options = ["--data", f"folder:{tmp_path}/images", "--model", "zoo:resnet_digits?width=8", "--input", "3,24,24"]
+    options += ["--augment", "randaugment", "--workers", "2", "--batch-size", "8", "--checkpoint-minutes", "0.001"]
+    options += ["--epochs-supernet", "3", "--epochs-retrain", "2", "--budget", "macs<=60%", "--baselines", "none"]
+    whole, killed, kills = tmp_path / "whole", tmp_path / "killed", 0
+    with (tmp_path / "log").open("w") as log:
+        assert start("run", "digits", *options, "--out", str(whole), log=log).wait() == 0
+        process = start("run", "digits", *options, "--out", str(killed), log=log)
+        while kills < 6 and process.poll() is None:
+            before = progress(killed)
+            while process.poll() is None and progress(killed) == before:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            process = start("run", "--resume", str(killed), log=log)
+        assert process.wait() == 0
+    assert kills == 6
+    assert (tmp_path / "log").read_text().count("goes on after step") >= 3
+    ours, theirs = results(killed), results(whole)
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
 def test_a_killed_rank_ends_the_others_within_a_minute(tmp_path):
     folder = tmp_path / "run"
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim", "run", "digits"]
@@ -131,6 +162,9 @@ def test_a_killed_rank_ends_the_others_within_a_minute(tmp_path):
         started = time.monotonic()
         assert process.wait(timeout=60) != 0
         assert time.monotonic() - started < 60
-    assert "Signal 9 (SIGKILL)" in (tmp_path / "log").read_text()
+    told = (tmp_path / "log").read_text()
+    assert "Signal 9 (SIGKILL)" in told
+    assert "of 2 has lost the others" in told
+    assert "autoslim run --resume DIR" in told
     assert not (folder / "supernet.safetensors").exists()
     assert (folder / "run.json").exists()

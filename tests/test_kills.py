@@ -47,6 +47,32 @@ def whole(tmp_path):
 
 @pytest.mark.faults
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["evolution", "knapsack"])
+def test_a_search_that_scores_whole_networks_is_killed_and_finds_the_same(method, whole, tmp_path):
+    asked = ["search", str(whole), "--method", method, "--budget", "macs<=40%"]
+    scores, place = whole / "scores.jsonl", whole / "searches"
+    scored = scores.read_bytes()
+    with (tmp_path / "log").open("a") as log:
+        assert start(*asked, "--name", "alone", log=log).wait() == 0
+        scores.write_bytes(scored)
+        kills = 0
+        while kills < 5:
+            before = scores.stat().st_size
+            process = start(*asked, "--name", "killed", log=log)
+            while process.poll() is None and scores.stat().st_size == before:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+            if process.wait() != -signal.SIGKILL:
+                break
+            kills += 1
+        assert start(*asked, "--name", "killed", log=log).wait() == 0
+    assert kills == 5
+    one, other = (json.loads((place / name / "found.json").read_text()) for name in ("alone", "killed"))
+    assert one["found"] == other["found"]
+
+
+@pytest.mark.faults
+@pytest.mark.slow
 def test_twenty_kills_leave_the_same_search(whole, tmp_path):
     killed = tmp_path / "killed"
     shutil.copytree(whole, killed)

@@ -112,6 +112,56 @@ def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(tmp_path):
     assert any("running_mean" in name for name in alone[1][2])
 
 
+STOP = """
+import pathlib, signal
+from autoslim.checkpoint import Checkpoints
+from autoslim.train import TrainConfig, train_supernet
+
+class Loader:
+    def __len__(self):
+        return 5
+
+    def epoch(self, number, start=0):
+        for at in range(8 * start, 40, 8):
+            yield images[at : at + 8][ranks.share(8)], labels[at : at + 8][ranks.share(8)]
+
+class Runtime:
+    device = torch.device("cpu")
+
+    def autocast(self):
+        return torch.autocast("cpu", enabled=False)
+
+    def backward(self, tensor):
+        tensor.backward()
+
+def on_step(loss, number):
+    done.append(number)
+    if asked and ranks.rank == 1 and number == 7:
+        signal.raise_signal(signal.SIGINT)
+
+kept = []
+for asked in (True, False):  # stopped, then resumed
+    net, done = make_net([("inverted", 8)]), []
+    store = Checkpoints(pathlib.Path(sys.argv[1]).parent / f"store-{ranks.size}", {})
+    given = {"task": task, "seed": 3, "runtime": Runtime(), "on_step": on_step, "checkpoints": store}
+    try:
+        train_supernet(net, Loader(), TrainConfig(epochs_supernet=3, lr=0.05, sync_batchnorm=True), **given)
+    except KeyboardInterrupt:
+        done.append("stopped")
+    ranks.wait()
+    kept.append(done)
+keep((kept, {name: tensor.detach() for name, tensor in net.state_dict().items()}))
+"""
+
+
+def test_a_signal_to_one_of_two_ranks_ends_both_after_the_same_step_and_both_go_on(tmp_path):
+    both, (alone,) = run(STOP, tmp_path, 2), run(STOP, tmp_path, 1)
+    for done, tensors in both:
+        assert done == [[*range(1, 9), "stopped"], [*range(9, 16)]]  # asked in step 8, told with its loss
+        for name, tensor in alone[1].items():
+            torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-12)
+
+
 SCORE = """
 from autoslim.score import SupernetScorer, calibrate, evaluate
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import signal
 
 import pytest
 import torch
@@ -264,8 +265,8 @@ def test_steps_that_are_not_finite_change_nothing_and_ten_in_a_row_stop(net, tmp
     bad = (x * float("nan"), y)
     config = TrainConfig(lr=0.2, warmup=0.0, epochs_retrain=2)
     one = copy.deepcopy(net.model)
-    found = train_network(one, Batches([bad, bad, bad]), config, on_step=pass_by, **SHARED)
-    assert found.skipped == 6
+    with pytest.raises(TrainingError, match="not finite in 6 steps in a row, the last of them step 6 of 6"):
+        train_network(one, Batches([bad, bad, bad]), config, on_step=pass_by, **SHARED)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), net.model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), net.model.buffers(), strict=True))
     found = train_network(one, Batches([(x, y), bad]), config, on_step=pass_by, **SHARED)
@@ -276,6 +277,83 @@ def test_steps_that_are_not_finite_change_nothing_and_ten_in_a_row_stop(net, tmp
         train_network(one, Batches([(x, y), *[bad] * 10]), config, checkpoints=store, on_step=pass_by, **SHARED)
     assert "not finite in 10 steps in a row, the last of them step 11 of 22, learning rate" in str(error.value)
     assert "The last checkpoint: none. Try a lower learning rate (--lr 0.05)" in str(error.value)
+
+
+class Scaled(Runtime):
+    """A runtime whose backward passes are scaled, as Fabric's are in 16-mixed precision."""
+
+    def __init__(self, scaler):
+        self.scaler = scaler
+
+    def backward(self, tensor):
+        self.scaler.scale(tensor).backward()
+
+
+def test_scaled_losses_train_the_same_and_an_overflow_halves_the_scale(net, tmp_path):
+    config, loader = TrainConfig(epochs_retrain=8, lr=0.05, clip=0.5), Batches([batch(seed) for seed in range(3)])
+    plain, scaled = copy.deepcopy(net.model), copy.deepcopy(net.model)
+    given = {"task": TASK, "seed": 3, "on_step": pass_by}
+    train_network(plain, loader, config, runtime=Runtime(), **given)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    train_network(scaled, loader, config, runtime=Scaled(scaler), scaler=scaler, **given)
+    for ours, theirs in zip(scaled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+    def overflowing(**options):
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)  # overflows float32 for a while
+        small = copy.deepcopy(net.model).float()
+        found = train_network(
+            small, Batches([(1000 * x.float(), y) for x, y in loader.batches]), config, task=TASK, seed=3,
+            runtime=Scaled(scaler), scaler=scaler, **options,
+        )  # fmt: skip
+        return found, scaler.get_scale()
+
+    whole = overflowing(on_step=pass_by)
+    assert 3 < whole[0].skipped < 24  # more than an epoch of them: it is not taken for a failure
+    assert whole[1] == 2.0 ** (127 - whole[0].skipped)
+    with pytest.raises(KeyboardInterrupt):
+        overflowing(on_step=stop_at(whole[0].skipped - 1), checkpoints=checkpoints_in(tmp_path))
+    assert overflowing(on_step=pass_by, checkpoints=checkpoints_in(tmp_path)) == whole  # the scale was kept
+
+
+def test_a_signal_in_the_middle_of_a_step_is_heard_after_it(net, tmp_path):
+    loader, stopped = Batches([batch(seed) for seed in range(4)]), copy.deepcopy(net.model)
+    whole = copy.deepcopy(net.model)
+    expected = train_network(whole, loader, CONFIG, on_step=pass_by, **SHARED)
+
+    class Asked(Runtime):
+        passes = 0
+
+        def backward(self, tensor):
+            tensor.backward()
+            self.passes += 1
+            if self.passes == 6:
+                signal.raise_signal(signal.SIGINT)
+                assert all(p.grad is not None for p in stopped.parameters())
+
+    shared, before = {**SHARED, "runtime": Asked()}, signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_network(stopped, loader, CONFIG, checkpoints=checkpoints_in(tmp_path), on_step=pass_by, **shared)
+    assert signal.getsignal(signal.SIGINT) is before
+    told = []
+    store = checkpoints_in(tmp_path, told)
+    assert train_network(stopped, loader, CONFIG, checkpoints=store, on_step=pass_by, **SHARED) == expected
+    assert told[0].startswith("goes on after step 6")
+    for one, other in zip(stopped.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_second_signal_ends_at_once(net, tmp_path):
+    class Asked(Runtime):
+        def backward(self, tensor):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the second one was not heard")
+
+    shared = {**SHARED, "runtime": Asked()}
+    with pytest.raises(KeyboardInterrupt):
+        train_network(net.model, LOADER, CONFIG, checkpoints=checkpoints_in(tmp_path), on_step=pass_by, **shared)
+    assert checkpoints_in(tmp_path).load() is None  # it would be of half a step
 
 
 @pytest.mark.parametrize("parts", [2, 3])

@@ -36,6 +36,10 @@ class TrainingError(AutoSlimError, RuntimeError):
     """A training that can't go on: the loss is not finite."""
 
 
+class RanksError(AutoSlimError, RuntimeError):
+    """The processes that share a run have lost one of them."""
+
+
 class RuntimeFailedError(AutoSlimError, RuntimeError):
     """A runtime that is not installed, can't run a network, or tells no time."""
 

@@ -3,12 +3,15 @@
 A process alone is rank 0 of 1, and all of this does nothing then.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import distributed
+
+from autoslim.errors import RanksError
 
 _T = TypeVar("_T")
 
@@ -49,7 +52,8 @@ class Ranks:
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Adds up the tensors of all processes, in place."""
         if self.size > 1:
-            distributed.all_reduce(tensor)
+            with self._together():
+                distributed.all_reduce(tensor)
         return tensor
 
     def gather(self, value: _T) -> list[_T]:
@@ -57,7 +61,8 @@ class Ranks:
         if self.size == 1:
             return [value]
         values: list[_T | None] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        with self._together():
+            distributed.all_gather_object(values, value)
         return values  # pyright: ignore[reportReturnType]
 
     def tell(self, value: _T) -> _T:
@@ -65,13 +70,15 @@ class Ranks:
         if self.size == 1:
             return value
         values = [value]
-        distributed.broadcast_object_list(values, src=0)
+        with self._together():
+            distributed.broadcast_object_list(values, src=0)
         return values[0]
 
     def wait(self) -> None:
         """Until all processes have come here."""
         if self.size > 1:
-            distributed.barrier()
+            with self._together():
+                distributed.barrier()
 
     def average_(self, tensors: Iterable[torch.Tensor]) -> None:
         """Puts the mean over all processes into tensors of one type each, in one message per type."""
@@ -84,3 +91,15 @@ class Ranks:
             flat = self.sum_(torch.cat([tensor.reshape(-1) for tensor in same])).div_(self.size)
             for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
                 tensor.copy_(part.view_as(tensor))
+
+    @contextmanager
+    def _together(self) -> Generator[None, None, None]:
+        """What all processes do at once; RanksError where one of them is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RanksError(
+                f"Process {self.rank} of {self.size} has lost the others: {str(error).splitlines()[0]}. Expected all "
+                "of them to live as long as the run: one was killed or has failed, and says why in its own output. "
+                "Start all again, and go on with autoslim run --resume DIR."
+            ) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli._stop import hear_terminate, tell_stopped
 from autoslim.cli.completion import completion_command
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.export import export_command
@@ -56,6 +57,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (docs/reference/commands.md): 0, or 2 for an error that was told."""
+    """Runs one command; returns the exit code: 0; 2 for an error that was told; 130 or 143 if it was interrupted."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)
@@ -66,10 +68,13 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in _COMMANDS:
             raise unknown_name("command", args[0], list(_COMMANDS), hint="See autoslim --help.")
-        return _COMMANDS[args[0]](args[1:])
+        with hear_terminate():
+            return _COMMANDS[args[0]](args[1:])
     except AutoSlimError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
         return 2
+    except KeyboardInterrupt as interrupt:
+        return tell_stopped("nothing was left half-written", interrupt)
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,12 +13,11 @@ from rich.console import Console
 
 from autoslim.cli._method import FLAT, hide_seed, named_method, show_seed
 from autoslim.cli._plan import show_plan
+from autoslim.cli._stop import tell_stopped
 from autoslim.pipeline import RunConfig, make_method, plan_run, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.search import METHODS
-
-_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +79,12 @@ def run_command(args: list[str]) -> int:
 
 def _until_stopped(work: Callable[[], Path], folder: str, *, as_json: bool) -> int:
     """Does it, and returns 0; stopped by a signal, it says how to go on and returns 128 and the signal's number."""
-
-    def stop(*_: object) -> None:
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, stop)  # a job that is preempted gets this one
     try:
         done = work()
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {folder}")
-        return _INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else _TERMINATED
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except KeyboardInterrupt as interrupt:
+        begun = (Path(folder) / "run.json").exists()
+        how = f"go on with autoslim run --resume {folder}" if begun else "nothing was written yet"
+        return tell_stopped(how, interrupt)
     if as_json:
         summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
         Console(highlight=False, soft_wrap=True).print(json.dumps(summary), markup=False)

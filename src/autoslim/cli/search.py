@@ -11,6 +11,7 @@ from rich.table import Table
 from autoslim.budget import Budget
 from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
+from autoslim.cli._stop import tell_stopped
 from autoslim.errors import ConfigError
 from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
 from autoslim.progress import Shown
@@ -49,7 +50,7 @@ _NOT_THE_RUNS = ("name", "dry_run", "json", "quiet", "budget")  # options that a
 
 
 def search_command(args: list[str]) -> int:
-    """Searches a run's supernet and prints what was found; returns the exit code, 130 when it was interrupted."""
+    """Searches a run's supernet and prints what was found; returns the exit code, 130 or 143 if interrupted."""
     folder = args.pop(0) if args and not args[0].startswith("-") else ""
     default = _defaults(folder, args)
     given = tyro.cli(
@@ -66,9 +67,8 @@ def search_command(args: list[str]) -> int:
         return show_plan(plan_search(folder, config, shown=shown), as_json=given.json)
     try:
         found = search_again(folder, config, name=given.name, shown=shown)
-    except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True).print("autoslim: stopped; the same command goes on with the search")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return tell_stopped("the same command goes on with the search", interrupt)
     console = Console(highlight=False, markup=False, soft_wrap=given.json)
     if given.json:
         console.print(json.dumps(found))

@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
 
@@ -31,7 +32,7 @@ class TrustArgs:
 
 
 def trust_command(args: list[str]) -> int:
-    """Measures the supernet's ranking; returns the exit code, 130 when it was interrupted."""
+    """Measures the supernet's ranking; returns the exit code, 130 or 143 if interrupted."""
     about = (
         "Tells how well the supernet ranks: trains a few sub-networks alone and compares the two orders (Kendall's "
         "tau). What was stopped goes on when called again."
@@ -40,9 +41,8 @@ def trust_command(args: list[str]) -> int:
     shown = Shown(quiet=given.quiet or given.json)
     try:
         trust = measure_trust(given.run, samples=given.samples, epochs=given.epochs, shown=shown)
-    except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim trust {given.run}")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return tell_stopped(f"go on with autoslim trust {given.run}", interrupt)
     if given.json:
         Console(highlight=False, soft_wrap=True).print(json.dumps(trust), markup=False)
     elif not given.quiet:

@@ -26,6 +26,7 @@ from autoslim.pipeline._plan import say as say
 from autoslim.pipeline._plan import say_effort as say_effort
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
+from autoslim.pipeline._training import check_training
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder
@@ -59,6 +60,7 @@ def plan_run(config: RunConfig, *, data: Any = None, shown: Shown | None = None)
 def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[Job, Plan]:
     if not config.budget:
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
+    check_training(config)
     job = Job(config, shown, command, data)
     RunFolder.check(Path(config.out))
     job.ranks.wait()  # before the first of them makes it
@@ -78,4 +80,5 @@ def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) 
         if join_ranks().first:
             shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
+    check_training(read_config(folder))
     return reopen_job(folder, shown=shown, data=data).finish()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from autoslim.pipeline._training import train_found
+from autoslim.pipeline._training import checkpoints_of, train_found
 from autoslim.score import evaluate
 from autoslim.widths import Widths
 
@@ -64,8 +64,10 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     config = replace(job.config.train, epochs_retrain=epochs)
     small = job.start(widths).to(job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loader = job.loader(job.train_split)
-    train_found(job, small, loader, config, name=name)
+    kept = checkpoints_of(job, f"alone/{name}/{epochs}", widths=dict(widths))
+    train_found(job, small, loader, config, name=name, checkpoints=kept)
     judged = evaluate(small, job.batches(job.search_split), job.task)
+    kept.remove()
     trained = len(loader) * loader.batch_size * epochs
     spent = job.costs["macs"](widths) * (_TRAINING * trained + len(judged))
     return Alone(epochs, judged.score.loss, tuple(judged.accuracy.tolist()), spent)

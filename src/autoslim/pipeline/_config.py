@@ -11,6 +11,7 @@ from autoslim.budget import Budget
 from autoslim.costs import check_metric
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._finalists import check_finalists
+from autoslim.pipeline._track import TrackerName
 from autoslim.runtimes import check_setting, find_runtime
 from autoslim.search import METHODS
 from autoslim.train import TrainConfig
@@ -61,6 +62,8 @@ class RunConfig:
     """Precision that the runtime calculates in."""
     runtime_batch: int = 1
     """Images at a time."""
+    tracker: TrackerName = "tensorboard"
+    """Where loss, learning rate and images per second go: files in OUT/metrics (tensorboard, csv), or a service."""
     method: str = "greedy"
     """Search method; the search options below are its own."""
     search: Any = None

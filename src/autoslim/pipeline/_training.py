@@ -4,16 +4,20 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from autoslim.checkpoint import Checkpoints
+from autoslim.errors import ConfigError
+from autoslim.pipeline._track import check_tracker, open_tracker
 from autoslim.run_folder import write_json
 from autoslim.saved import save_tensors
-from autoslim.train import Loader, OnStep, TrainConfig, Trained, train_network, train_supernet
+from autoslim.train import Loader, TrainConfig, Trained, train_network, train_supernet
 
 if TYPE_CHECKING:
+    from autoslim.pipeline._config import RunConfig
     from autoslim.pipeline._job import Job
 
 FOLDER = "checkpoints"
@@ -24,17 +28,8 @@ def train_whole_supernet(job: "Job") -> None:
     """Trains the supernet of a run, on train without the search images, and writes it."""
     config, loader = job.config.train, job.loader(job.train_split)
     checkpoints = checkpoints_of(job, "supernet")
-    with job.timed("train"), _watched(job, "supernet", len(loader) * config.epochs_supernet) as on_step:
-        trained = train_supernet(
-            job.net,
-            loader,
-            config,
-            task=job.task,
-            seed=job.config.seed,
-            runtime=job.fabric,
-            on_step=on_step,
-            checkpoints=checkpoints,
-        )
+    with job.timed("train"), _watched(job, "supernet", len(loader) * config.epochs_supernet, "supernet") as watched:
+        trained = train_supernet(job.net, loader, config, checkpoints=checkpoints, **watched)
     kept = {"supernet_loss": trained.losses, "skipped_steps": trained.skipped}
     write_json(job.folder.path / "training.json", {"_type": "Training", "_version": 1, **kept})
     save_tensors(job.supernet_path, job.model)  # last: where it is, the stage has ended
@@ -48,7 +43,7 @@ def retrain_network(job: "Job", network: nn.Module, folder: str) -> tuple[Traine
     """Trains a found network on all of train, in place; its checkpoints go once it is saved."""
     config, loader, started = job.config.train, job.loader(job.data.train), time.monotonic()
     checkpoints = checkpoints_of(job, folder)
-    trained = train_found(job, network, loader, config, name=f"retrain {folder}", checkpoints=checkpoints)
+    trained = train_found(job, network, loader, config, name=f"retrain {folder}", checkpoints=checkpoints, stage=folder)
     told = f"loss {trained.losses[-1]:.3f}{_skips(trained)}, {time.monotonic() - started:.0f} s"
     job.shown.line(f"retrain   {folder}: {config.epochs_retrain} epochs, {told}")
     return trained, checkpoints
@@ -61,33 +56,52 @@ def train_found(
     config: TrainConfig,
     *,
     name: str,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints,
+    stage: str = "",
 ) -> Trained:
-    """Trains a found network alone, in place; `name` is what its progress bar says."""
-    with _watched(job, name, len(loader) * config.epochs_retrain) as on_step:
-        return train_network(
-            network,
-            loader,
-            config,
-            task=job.task,
-            seed=job.config.seed,
-            runtime=job.fabric,
-            on_step=on_step,
-            checkpoints=checkpoints,
+    """Trains a found network alone, in place; `name` is what its bar says, `stage` where its figures go, if given."""
+    with _watched(job, name, len(loader) * config.epochs_retrain, stage) as watched:
+        return train_network(network, loader, config, checkpoints=checkpoints, **watched)
+
+
+def check_training(config: "RunConfig") -> None:
+    """Raises ConfigError for a precision that this machine has not, or a tracker that is not installed."""
+    check_tracker(config.tracker)
+    if config.train.precision == "16-mixed" and not torch.accelerator.is_available():
+        raise ConfigError(
+            'TrainConfig.precision is "16-mixed", but there is no GPU here; expected one: float16 is not for CPUs. '
+            "Write --precision bf16-mixed or 32-true."
         )
 
 
 @contextmanager
-def _watched(job: "Job", name: str, steps: int) -> Generator[OnStep, None, None]:
-    """A training's progress bar; the caller's random state is left as it was."""
-    with job.seeded(), job.shown.bar(name, steps) as bar:
-        yield lambda loss, done: bar.reach(done, steps, f"loss {loss:.3f}")
+def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[str, Any], None, None]:
+    """What all trainings of a run have in common: a bar, a tracker; the caller's random state is left as it was."""
+    tracker = job.config.tracker if job.ranks.first and stage else "none"
+    with (
+        job.seeded(),
+        open_tracker(tracker, job.folder.path, stage, job.shown.line) as figures,
+        job.shown.bar(name, steps) as bar,
+    ):
+
+        def on_step(loss: float, done: int) -> None:
+            bar.reach(done, steps, f"loss {loss:.3f}")
+
+        mixed = job.config.train.precision == "16-mixed"
+        yield {
+            "task": job.task,
+            "seed": job.config.seed,
+            "runtime": job.fabric,
+            "on_step": on_step,
+            "tracker": figures,
+            "scaler": job.fabric.strategy.precision.scaler if mixed else None,
+        }
 
 
-def checkpoints_of(job: "Job", training: str) -> Checkpoints:
-    """Where a training of the run keeps its state."""
+def checkpoints_of(job: "Job", training: str, **more: Any) -> Checkpoints:
+    """Where a training of the run keeps its state, and what this belongs to."""
     settings = {name: value for name, value in asdict(job.config.train).items() if name not in _NO_MATTER}
-    identity = {"training": training, **job.identity, "seed": job.config.seed, "settings": settings}
+    identity = {"training": training, **job.identity, "seed": job.config.seed, "settings": settings, **more}
     return Checkpoints(
         job.folder.path / FOLDER / training.replace("/", "-"),
         identity,

@@ -12,6 +12,7 @@ from autoslim.train._loop import Batch as Batch
 from autoslim.train._loop import Loader as Loader
 from autoslim.train._loop import OnStep as OnStep
 from autoslim.train._loop import Runtime as Runtime
+from autoslim.train._loop import Tracker as Tracker
 from autoslim.train._loop import Trained as Trained
 from autoslim.train._loop import learning_rate as learning_rate
 from autoslim.train._loop import parameter_groups as parameter_groups
@@ -29,6 +30,8 @@ def train_supernet(
     runtime: Runtime,
     on_step: OnStep,
     checkpoints: Checkpoints | None = None,
+    tracker: Tracker | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Trained:
     """Trains all sub-networks at once, in place; see `train` for what resumes and what is raised."""
     own = Ranks.here().rank if config.different_subnets else 0
@@ -45,10 +48,10 @@ def train_supernet(
             runtime=runtime,
         )
 
-    epochs = config.epochs_supernet
     return train(
-        net, loader, config, epochs, step, runtime=runtime, on_step=on_step, seed=seed, checkpoints=checkpoints
-    )
+        net, loader, config, config.epochs_supernet, step, runtime=runtime, on_step=on_step, seed=seed,
+        checkpoints=checkpoints, tracker=tracker, scaler=scaler,
+    )  # fmt: skip
 
 
 def train_network(
@@ -61,6 +64,8 @@ def train_network(
     runtime: Runtime,
     on_step: OnStep,
     checkpoints: Checkpoints | None = None,
+    tracker: Tracker | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Trained:
     """Plain training from labels with the same recipe, in place: the weights of the last step, or their average."""
     forward: nn.Module = torch.compile(model) if config.compile else model  # pyright: ignore[reportAssignmentType]
@@ -73,5 +78,5 @@ def train_network(
 
     return train(
         model, loader, config, config.epochs_retrain, step, runtime=runtime, on_step=on_step, seed=seed,
-        ema=config.ema, checkpoints=checkpoints,
+        ema=config.ema, checkpoints=checkpoints, tracker=tracker, scaler=scaler,
     )  # fmt: skip

@@ -51,8 +51,8 @@ class TrainConfig:
     """Retrained networks become the average of their weights over the steps, fading by this factor; 0: the last."""
     compile: bool = False
     """The networks that are retrained are compiled (torch.compile)."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """What training calculates in: bf16-mixed keeps weights in 32 bits and calculates in bfloat16."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """What training calculates in: the mixed ones keep weights in 32 bits; 16-mixed, float16, needs a GPU."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints; the end of an epoch has one, too."""
 

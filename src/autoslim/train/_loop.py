@@ -1,7 +1,8 @@
 """The training loop: SGD over the batches of every epoch, whatever a step is; stopped anywhere, it goes on the same."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from autoslim.errors import TrainingError
 from autoslim.ranks import Ranks
 from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
+from autoslim.train._signals import hold_signals
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Step = Callable[[Batch, int, float], float]  # batch, number of the step, the batch's share in the step -> loss
@@ -44,6 +46,16 @@ class Loader(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, number: int, start: int = 0) -> Iterable[Batch]: ...
+
+
+class Tracker(Protocol):
+    """Takes the figures of one training."""
+
+    def restart(self, step: int) -> None:
+        """The training goes on from a checkpoint: what came at `step` and later will come again."""
+        ...
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
 
 
 class Runtime(Protocol):
@@ -91,11 +103,14 @@ def train(
     seed: int,
     ema: float = 0.0,
     checkpoints: Checkpoints | None = None,
+    tracker: Tracker | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Trained:
     """Takes all steps, or those that are left of a training that was stopped.
 
-    Whatever is random in a step follows from the seed and the number of the step, so that nothing but the state has to
-    be kept. A step whose loss or gradient is not finite changes nothing.
+    Whatever is random in a step follows from the seed and its number, so that nothing but the state has to be kept. A
+    step whose loss or gradient is not finite changes nothing. With checkpoints, a SIGINT or SIGTERM to any of the
+    processes ends them all after the same step, which is kept.
 
     Args:
         model: Its parameters are trained, in place.
@@ -108,26 +123,29 @@ def train(
         seed: Of dropout and the like.
         ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step.
         checkpoints: Where the state is kept on the way; removed by the caller.
+        tracker: Takes loss, learning rate and images per second of each step.
+        scaler: For 16-mixed precision: the one that `runtime.backward` scales losses by.
 
     Raises:
-        TrainingError: Ten steps in a row that are not finite.
+        TrainingError: Ten steps in a row, or all there are, that are not finite.
     """
-    course = _Course(model, config, len(loader), epochs, ema)
+    course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
     try:
-        while course.done < course.steps:
-            epoch, start = divmod(course.done, len(loader))
-            for batch in loader.epoch(epoch, start):
+        with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked:
+            for batch in _batches(loader, course):
                 torch.manual_seed(_seed_of(seed, course.done))
-                parts = [part.to(runtime.device) for part in batch]
-                loss = course.take(list(zip(*(part.chunk(config.accumulate) for part in parts), strict=True)), step)
+                parts = (part.to(runtime.device).chunk(config.accumulate) for part in batch)
+                course.asked = asked
+                loss = course.take(list(zip(*parts, strict=True)), step)
                 on_step(loss, course.done)
-                if course.skipped_in_row >= _PATIENCE:
+                if course.skipped_in_row >= min(_PATIENCE, course.steps):
                     raise TrainingError(course.describe_failure(loss, checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
-    except (KeyboardInterrupt, SystemExit):
+            asked[:] = course.asked  # this process, or another one: all end here
+    except KeyboardInterrupt:
         if checkpoints is not None and course.whole:
             checkpoints.save(course.done, course.state())
         raise
@@ -135,14 +153,33 @@ def train(
     return Trained(course.means, course.skipped)
 
 
+def _batches(loader: Loader, course: "_Course") -> Iterator[Batch]:
+    """Those that are left of all epochs, or up to where somebody asks for an end."""
+    while course.done < course.steps:
+        for batch in loader.epoch(*divmod(course.done, len(loader))):
+            yield batch
+            if course.asked:
+                return
+
+
 class _Course:
     """A training on its way: the model, its optimizer and average, and how far it is."""
 
-    def __init__(self, model: nn.Module, config: TrainConfig, per_epoch: int, epochs: int, ema: float) -> None:
-        self.config, self.steps, self._per_epoch = config, per_epoch * epochs, per_epoch
-        self._decay, self._ranks = ema, Ranks.here()
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        per_epoch: int,
+        epochs: int,
+        ema: float,
+        scaler: torch.amp.GradScaler | None,
+        tracker: Tracker | None,
+    ) -> None:
+        self.config, self.steps, self._per_epoch, self._tracker = config, per_epoch * epochs, per_epoch, tracker
+        self._decay, self._scaler, self._ranks = ema, scaler, Ranks.here()
         self.done, self.skipped, self.skipped_in_row, self.means = 0, 0, 0, list[float]()
         self.whole = True  # whether the state is that after `done` steps
+        self.asked: list[int] = []  # the signals that ask for an end after this step
         self._model = model.train()
         self._parameters, self._buffers = dict(model.named_parameters()), dict(model.named_buffers())
         self._average = {name: tensor.detach().clone() for name, tensor in self._floats().items()} if ema else {}
@@ -155,30 +192,35 @@ class _Course:
 
     def take(self, parts: Sequence[Batch], step: Step) -> float:
         """One step on a batch that comes in parts; returns its loss, 0 if it was skipped."""
+        self.whole, started = False, time.monotonic()
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        try:
-            loss = self._gradients(parts, step)
-            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-        except BaseException:
-            self._put_(self._buffers, before)  # all that a forward pass changes
-            raise
-        self.whole = False
+        loss = self._gradients(parts, step)
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
         if math.isfinite(loss) and bool(norm.isfinite()):
             if self.config.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
-            self._optimizer.step()
+            self._optimizer.step() if self._scaler is None else self._scaler.step(self._optimizer)
             for name, tensor in self._floats().items() if self._average else ():
                 self._average[name].lerp_(tensor.detach(), 1 - self._decay)
             self.skipped_in_row = 0
         else:
             self._put_(self._buffers, before)
-            self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
+            scale = self._scaler.get_scale() if self._scaler is not None else 1.0
+            overflow = math.isfinite(loss) and scale > 1  # of float16: the scaler tries again with half the scale
+            self.skipped, self.skipped_in_row = self.skipped + 1, 0 if overflow else self.skipped_in_row + 1
             loss = 0.0
+        if self._scaler is not None:
+            self._scaler.update()
         epoch = self.done // self._per_epoch
         self.means[epoch:] = [sum(self.means[epoch:]) + loss / self._per_epoch]
         self.done += 1
         self.whole = True
+        if self._tracker is not None:
+            rate = learning_rate(self.config, self.done - 1, self.steps)
+            speed = sum(len(labels) for _, labels in parts) * self._ranks.size / max(time.monotonic() - started, 1e-9)
+            self._tracker.write(self.done - 1, {"loss": loss, "learning_rate": rate, "images_per_second": speed})
         return loss
 
     def _gradients(self, parts: Sequence[Batch], step: Step) -> float:
@@ -192,7 +234,9 @@ class _Course:
         with SharedBatchNorm() if self.config.sync_batchnorm else nullcontext():
             losses = [step(part, self.done, len(part[1]) / images) for part in parts]
         self._ranks.average_(p.grad for p in self._parameters.values() if p.grad is not None)
-        return sum(self._ranks.gather(sum(losses))) / self._ranks.size
+        told = self._ranks.gather((sum(losses), self.asked[:1]))
+        self.asked = next((asked for _, asked in told if asked), [])
+        return sum(loss for loss, _ in told) / self._ranks.size
 
     def state(self) -> State:
         """All that the next step depends on."""
@@ -204,7 +248,8 @@ class _Course:
         kinds = {"model": {**self._parameters, **self._buffers}, "momentum": momenta, "average": self._average}
         tensors = {f"{kind}/{name}": each.detach() for kind, named in kinds.items() for name, each in named.items()}
         told = ("done", "skipped", "skipped_in_row", "means")
-        return State(tensors, {name: getattr(self, name) for name in told})
+        scaler = {} if self._scaler is None else {"scaler": self._scaler.state_dict()}
+        return State(tensors, {**{name: getattr(self, name) for name in told}, **scaler})
 
     def restore_(self, state: State) -> None:
         """The inverse of `state`."""
@@ -217,7 +262,12 @@ class _Course:
         for name, momentum in kinds["momentum"].items():
             p = self._parameters[name]
             self._optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(momentum)
-        vars(self).update(state.facts)
+        facts = dict(state.facts)
+        if self._scaler is not None:
+            self._scaler.load_state_dict(facts.pop("scaler"))
+        vars(self).update(facts)
+        if self._tracker is not None:
+            self._tracker.restart(self.done)
 
     def finish_(self) -> None:
         """Puts the average into the model, and that of all processes into its running statistics."""
@@ -228,9 +278,10 @@ class _Course:
         rate = learning_rate(self.config, self.done - 1, self.steps)
         kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
         return (
-            f"The loss or its gradient was not finite in {_PATIENCE} steps in a row, the last of them step {self.done} "
-            f"of {self.steps}, learning rate {rate:.4g}. Expected finite numbers.{kept} Try a lower learning rate "
-            f"(--lr {self.config.lr / 4:g}), a longer warm-up (--warmup 0.2) or clipped gradients (--clip 1)."
+            f"The loss or its gradient was not finite in {self.skipped_in_row} steps in a row, the last of them step "
+            f"{self.done} of {self.steps}, learning rate {rate:.4g}. Expected finite numbers.{kept} Try a lower "
+            f"learning rate (--lr {self.config.lr / 4:g}), a longer warm-up (--warmup 0.2) or clipped gradients "
+            "(--clip 1)."
         )
 
     def _floats(self) -> dict[str, torch.Tensor]:
