@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoslim import build_model, extract_network, trace_channels
+from autoslim import build_model, extract_network, rewrite_network, trace_channels
 from autoslim.errors import ConfigError, DataError, ModelError, UnknownNameError
 from autoslim.export import FORMATS, Format, Options, ServedNetwork, export_network, fold_batchnorm_
 
@@ -64,6 +64,17 @@ def build_and_copy(model: nn.Module) -> nn.Module:
     from autoslim.extract import copy_model
 
     return copy_model(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", list(FORMATS))
+def test_a_rewritten_network_goes_everywhere_too(to: str, tmp_path: Path):
+    """Its forward pass takes `*args`, and its layers are called by a graph."""
+    model = rewrite_network(build_model("timm:pvt_v2_b0", num_classes=10).eval(), COLOUR[:1])
+    graph = trace_channels(model, COLOUR[:1])
+    small = extract_network(model, graph, graph.uniform_widths(0.5)).eval()
+    path = tmp_path / f"network{FORMATS[to].suffix}"
+    assert export_network(small, COLOUR, path, to=to, options=Options(batch="dynamic")).max_difference <= 1e-5
 
 
 def test_a_fixed_and_a_dynamic_onnx_file_say_so(slim: nn.Module, tmp_path: Path):

@@ -42,10 +42,13 @@ def accuracy(model, mean: float, std: float) -> float:
 
 def test_a_runs_network_is_compared_on_its_search_images(finished: Path, capsys):
     assert main(["export", str(finished), "--network", "macs-30", "--batch", "dynamic"]) == 0
-    file, compared = capsys.readouterr().out.splitlines()
+    file, compared, prepare = capsys.readouterr().out.splitlines()
     assert file.startswith(f"onnx         {finished}/models/macs-30/network.onnx (")
     assert "opset 18, any batch" in file
     assert compared.startswith("compared     on 64 search images of digits: differs by at most ")
+    assert prepare == (
+        "to prepare   an image: [1, 8, 8], resize none, values 0 to 1, less 0.305202, divided by 0.375953"
+    )
 
 
 def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, capsys):
@@ -54,6 +57,7 @@ def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, 
     assert main(args) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["batch"], told["opset"], told["files"][0]["path"]) == (16, 18, str(out))
+    assert told["prepare"]["classes"] == [str(digit) for digit in range(10)]
     int8 = told["int8"]
     assert int8["path"] == str(tmp_path / "net.int8.onnx")
     assert int8["bytes"] < told["files"][0]["bytes"]

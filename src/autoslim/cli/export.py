@@ -1,6 +1,7 @@
 """`autoslim export`: a trained network as a file for another runtime, held against the module before it counts."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,12 @@ def export_command(args: list[str]) -> int:
     int8 = _quantize(folder, told, images) if given.int8 else None
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if given.json:
-        console.print(json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8}))
+        console.print(
+            json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": _prepare(config)})
+        )
     else:
         _show(console, told, images, int8)
+        console.print(f"{'to prepare':<13}{_say_prepare(_prepare(config))}")
     return 0
 
 
@@ -108,6 +112,17 @@ def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any]
             f"{images.told}: {int8['test_accuracy']:.2%} on {int8['test_images']} test images, float "
             f"{int8['float_test_accuracy']:.2%}"
         )
+
+
+def _prepare(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image must be before it is given to the file, and what the outputs are called."""
+    return {name: config[name] for name in ("input", "resize", "normalisation", "classes")}
+
+
+def _say_prepare(prepare: Mapping[str, Any]) -> str:
+    mean, std = (", ".join(f"{value:.6g}" for value in prepare["normalisation"][name]) for name in ("mean", "std"))
+    shape = ", ".join(str(side) for side in prepare["input"][1:])
+    return f"an image: [{shape}], resize {prepare['resize']}, values 0 to 1, less {mean}, divided by {std}"
 
 
 def _size(num_bytes: int) -> str:

@@ -3,7 +3,6 @@
 torch.fx gives the order of a plain feed-forward network. What it can't follow, or what is no layer of torch's, is told.
 """
 
-import inspect
 import keyword
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,20 @@ class Network(nn.Module):
 '''
 
 
+_OWN = "network."
+
+
+class _One(nn.Module):
+    """The network as it is called: with one input, and whatever else it takes by default."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.network(x)
+
+
 class _Tracer(fx.Tracer):
     """Follows the user's own modules and containers; torch's layers are leaves, and must be known ones."""
 
@@ -41,13 +54,18 @@ class _Tracer(fx.Tracer):
         if type(m) in KNOWN or type(m).__name__ in PASSED:
             return True
         if m.__module__.startswith("torch.nn.") and not isinstance(m, CONTAINERS):
-            raise ValueError(f"`{module_qualified_name}` is a {type(m).__name__}, which is not known here")
+            raise ValueError(
+                f"`{module_qualified_name.removeprefix(_OWN)}` is a {type(m).__name__}, which is not known here"
+            )
         return False
 
 
 def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> None:
     try:
-        graph = _Tracer().trace(model, concrete_args=_defaults(model))
+        graph = _Tracer().trace(_One(model))
+        for node in graph.nodes:
+            if node.op in ("call_module", "get_attr"):
+                node.target = str(node.target).removeprefix(_OWN)
         tensors = _own_tensors(model, graph)
         names = _attribute_names([*_layers_of(graph), *tensors])
         forward = say_forward(graph, names, _skipped(model, graph))
@@ -81,12 +99,6 @@ def _open(path: Path, _: nn.Module) -> Served:
     network: nn.Module = names["Network"]()
     network.load_state_dict(torch.load(path.with_suffix(_WEIGHTS), weights_only=True))
     return network.eval()
-
-
-def _defaults(model: nn.Module) -> dict[str, Any]:
-    """The arguments of the forward pass that nobody has to give."""
-    parameters = list(inspect.signature(model.forward).parameters.values())[1:]
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def _layers_of(graph: fx.Graph) -> list[str]:

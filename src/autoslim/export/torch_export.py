@@ -1,7 +1,9 @@
 """torch.export: the network as a graph of ATen operators, `.pt2`; loaded back by torch alone, without its classes."""
 
+import inspect
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,15 +13,18 @@ from autoslim.export._base import FORMATS, Format, Options, Served
 
 
 def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> None:
-    shapes = ({0: torch.export.Dim("batch")},) if options.dynamic else None
+    shapes: Any = ({0: torch.export.Dim("batch")},) if options.dynamic else None
+    first = next(iter(inspect.signature(model.forward).parameters.values()))
+    if shapes is not None and first.kind is first.VAR_POSITIONAL:  # forward(*args), as a rewritten network has
+        shapes = (shapes,)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, on what it will rename
         try:
             torch.export.save(torch.export.export(model, (x,), dynamic_shapes=shapes), path)
         except Exception as error:  # it raises anything
-            first = (str(error).strip().splitlines() or [""])[0]
+            told = (str(error).strip().splitlines() or [""])[0]
             raise ModelError(
-                f"{type(model).__name__} can't be exported by torch.export: {type(error).__name__}: {first}. Expected "
+                f"{type(model).__name__} can't be exported by torch.export: {type(error).__name__}: {told}. Expected "
                 "a network whose shapes and branches follow from the input's shape. Try --to onnx or --to state-dict."
             ) from error
 
