@@ -54,7 +54,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 1),  # of other work on the machine
         "imagenet": measure_jpegs(args.images),
-        "cifar10": measure_small(50 * args.images),
+        "cifar10": measure_small(30 * args.images),
         "steps": [measure_step(name, args.steps) for name in args.networks],
     }
     text = json.dumps(result, indent=1)

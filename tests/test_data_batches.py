@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from autoslim.data import Encoded, Loader, Mix, Split, load_data, make_loader
-from autoslim.data._augment import change_light
+from autoslim.data._augment import change_light, make_transform
 from autoslim.data._encoded import seeded
 from autoslim.errors import DataError
 from autoslim.ranks import Ranks
@@ -170,6 +170,24 @@ def test_light_moves_all_pixels_alike_along_the_axes_of_colour():
     wanted = np.array([100, 110, 120]) + 255 * axes @ (np.array([0.2175, 0.0188, 0.0045]) * draws)
     assert np.array_equal(changed, np.broadcast_to(np.rint(wanted), (4, 4, 3)))
     assert (changed != np.asarray(image)).any()
+
+
+def test_the_largest_draw_of_each_operation_of_randaugment_works():
+    (draw,) = [step for step in make_transform("randaugment", (3, 8, 8))._steps if type(step).__name__ == "RandAugment"]
+    assert len(draw.ops) == 15
+    with seeded("test", 0):
+        for operation in draw.ops:
+            operation.prob, operation.magnitude, operation.magnitude_std = 1.0, 100, 0.0
+            operation(Image.new("RGB", (8, 8), (10, 20, 30)))
+
+
+def test_a_fault_of_the_augmentation_is_not_told_as_an_unreadable_image():
+    def fail(image: Image.Image) -> Image.Image:
+        raise ValueError("no such colour")
+
+    loader = replace(loader_of(split_of(8), "mobile"), transform=fail)
+    with pytest.raises(ValueError, match=r"^no such colour$"):
+        next(iter(loader.epoch(0)))
 
 
 # Workers -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,5 +200,41 @@ def test_the_benchmark_measures_every_row(tmp_path: Path):
     assert [row["augment"].split()[0] for row in rows[::3]] == ["none", "imagenet", "mobile", "randaugment"]
     assert [row["workers"] for row in rows] == 4 * [0, 1, 2]
     assert all(row["images"] == 32 and row["per_processor_second"] > 0 and not row["in_memory"] for row in rows)
-    assert [(row["in_memory"], row["images"]) for row in result["cifar10"]] == 4 * [(True, 2000)]
+    assert [(row["in_memory"], row["images"]) for row in result["cifar10"]] == 4 * [(True, 1200)]
     assert [row["recipe"] for row in result["steps"]] == ["cifar10"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_is_killed_in_an_epoch_ends_in_the_same_weights(tmp_path: Path, workers: int):
+    shards = write_shards(tmp_path / "shards", 200, 20)
+    options = ["--data", f"webdataset:{shards}", "--input", "3,16,16", "--model", "zoo:resnet_digits?width=8"]
+    options += ["--augment", "randaugment", "--mixup", "0.2", "--cutmix", "1", "--erase", "0.25", "--baselines", "none"]
+    options += ["--budget", "macs<=80%", "--batch-size", "8", "--epochs-supernet", "2", "--epochs-retrain", "2"]
+    options += ["--checkpoint-minutes", "0", "--workers", str(workers)]
+    command = [sys.executable, "-m", "autoslim", "run"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "digits", *options, "--out", str(whole)], check=True, capture_output=True, timeout=500)
+    process = subprocess.Popen([*command, "digits", *options, "--out", str(killed)], stdout=subprocess.DEVNULL)
+    kills = 0
+    for least in (5, 23, 60):  # steps, of 36 of the supernet and 40 of the retraining
+        while process.poll() is None and _steps(killed) < least:
+            time.sleep(0.002)
+        process.kill()
+        kills += process.wait() < 0
+        process = subprocess.Popen([*command, "--resume", str(killed)], stdout=subprocess.DEVNULL)
+    assert process.wait(500) == 0
+    assert kills >= 2
+    for name in ("supernet.safetensors", "models/macs-80/model.safetensors", "search.jsonl"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+def _steps(folder: Path) -> int:
+    """Steps taken so far, by the checkpoints that are there; those of the retraining count from 36."""
+    if (folder / "supernet.safetensors").exists():
+        return 36 + _last(folder / "checkpoints" / "models-macs-80")
+    return _last(folder / "checkpoints" / "supernet")
+
+
+def _last(folder: Path) -> int:
+    return max((int(path.name.split("-")[1]) for path in folder.glob("step-*")), default=0)

@@ -25,7 +25,8 @@ _LIGHT = 0.1  # of it, drawn
 _SETTINGS: dict[str, dict[str, Any]] = {
     "imagenet": {"scale": (0.08, 1.0), "color_jitter": 0.4},
     "mobile": {"scale": (0.25, 1.0), "color_jitter": 0.4},  # crops keep more: small networks underfit
-    "randaugment": {"scale": (0.08, 1.0), "auto_augment": "rand-m9-mstd0.5-inc1"},
+    # mmax9: from 10 on timm asks Pillow for images of no bits, which it refuses
+    "randaugment": {"scale": (0.08, 1.0), "auto_augment": "rand-m9-mstd0.5-mmax9-inc1"},
 }
 
 

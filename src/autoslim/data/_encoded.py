@@ -150,27 +150,27 @@ class _Batches(Dataset[Any]):
 
     def __getitem__(self, index: tuple[int, Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor] | _Told":
         (place, images), loader = index, self._loader
-        listing = loader.split.listing
+        listing, (channels, height, width) = loader.split.listing, loader.split.shape
+        x = torch.empty(len(images), height, width, channels).permute(0, 3, 1, 2)
         try:
             files = listing.read(listing.rows[images].tolist())
-            done = [self._make(image, *file) for image, file in zip(images, files, strict=True)]
+            for at, (image, file) in enumerate(zip(images, files, strict=True)):
+                x[at] = self._make(image, *file)
         except DataError as error:
             return _Told(str(error))
-        channels, height, width = loader.split.shape
-        x = (torch.stack(done) if done else torch.empty(0, height, width, channels)).permute(0, 3, 1, 2)
         labels = torch.from_numpy(listing.labels[images])
         if loader.mix is None:
             return x, labels
         return loader.mix.apply(x, labels, loader.order.seed, self._epoch * len(loader) + place)
 
     def _make(self, image: int, name: str, file: Any) -> torch.Tensor:
-        """One image, normalised and augmented: float32 [H, W, C]."""
+        """One image, normalised and augmented: float32 [C, H, W]."""
         loader = self._loader
         chance = loader.transform is not None or loader.erase is not None
         with seeded("augment", loader.order.seed, self._epoch, image) if chance else nullcontext():
             pixels = decode_image(name, file, loader.split.shape, loader.transform)
-            x_HWC = torch.from_numpy((pixels.astype(np.float32) - self._mean) / self._std)
-            return x_HWC if loader.erase is None else loader.erase(x_HWC.permute(2, 0, 1)).permute(1, 2, 0)
+            x = torch.from_numpy((pixels.astype(np.float32) - self._mean) / self._std).permute(2, 0, 1)
+            return x if loader.erase is None else loader.erase(x)
 
 
 @contextmanager

@@ -103,16 +103,17 @@ def decode_image(
     try:
         with _open(file) as opened:
             image = _upright(opened, mode if transform is None else "RGB")
-            if transform is not None:
-                image = transform(image)
-            elif image.size != size:
-                image = cover(image, size)
-            return np.asarray(_to_mode(image, mode)).reshape(*shape[1:], shape[0])
+            image.load()  # what goes wrong from here on is not the file's fault
     except _UNREADABLE as error:
         raise DataError(
             f"{name} can't be read: {_reason(error)}. Expected an image that Pillow can decode. Replace or remove it, "
             "and start anew: the split follows from the list of images."
         ) from error
+    if transform is not None:
+        image = transform(image)
+    elif image.size != size:
+        image = cover(image, size)
+    return np.asarray(_to_mode(image, mode)).reshape(*shape[1:], shape[0])
 
 
 def _upright(image: Image.Image, mode: str) -> Image.Image:
