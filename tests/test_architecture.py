@@ -234,7 +234,7 @@ def test_import_is_lean():
 
 
 def test_lean_check_can_fail():
-    assert find_heavy("import sklearn, tyro") == ["sklearn", "tyro"]
+    assert {"sklearn", "tyro"} <= set(find_heavy("import sklearn, tyro"))
 
 
 # Each rule can fail -------------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(tmp_path):
 
 STOP = """
 import pathlib, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests were started in the background
 from autoslim.checkpoint import Checkpoints
 from autoslim.train import TrainConfig, train_supernet
 

@@ -96,6 +96,7 @@ def test_errors_are_children_of_one_root_and_of_what_they_are():
         "ModelError": "ValueError",
         "DataError": "ValueError",
         "TrainingError": "RuntimeError",
+        "RanksError": "RuntimeError",
         "RuntimeFailedError": "RuntimeError",
         "RunFolderError": "ValueError",
     }
