@@ -1,0 +1,139 @@
+"""Sorted channels: the same function, the best first; what can't be sorted is left alone and named."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from autoslim import build_model, extract_network, trace_channels
+from autoslim.errors import UnknownNameError, WidthsError
+from autoslim.extract import copy_model
+from autoslim.graph import ChannelGraph
+from autoslim.sort import Sorted, filter_norms, sort_channels_
+from autoslim.testing.networks import check_subnetwork, outputs, randomise_
+from autoslim.testing.random_cnn import BLOCKS, RandomCNN
+
+
+def draw_importance(graph: ChannelGraph, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {group.name: torch.rand(group.atoms, generator=generator) for group in graph.groups}
+
+
+def sort_and_check(model: nn.Module, shape: tuple[int, ...], *, seed: int = 0) -> Sorted:
+    """Sorts by random numbers and holds the outputs against those before, in float64."""
+    randomise_(model).eval()
+    x = torch.randn(2, *shape[1:], dtype=torch.float64)
+    graph = trace_channels(model, torch.zeros(shape, dtype=torch.float64))
+    before = outputs(model, (x,))
+    done = sort_channels_(model, graph, draw_importance(graph, seed))
+    for ours, theirs in zip(outputs(model, (x,)), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10 * float(theirs.abs().max()))
+    assert set(done.order) | set(done.left) == {group.name for group in graph.groups}
+    assert not set(done.order) & set(done.left)
+    check_subnetwork(model, graph, graph.random_widths(seed), (x[:1],), masked=False)
+    return done
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(4, 9)), min_size=1, max_size=4),
+    flatten=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_random_networks_compute_the_same(blocks: list[tuple[str, int]], flatten: bool, seed: int):
+    sort_and_check(RandomCNN(blocks, flatten=flatten, seed=seed), (1, 3, 6, 6), seed=seed)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_can_be_sorted(block: str):
+    done = sort_and_check(RandomCNN([(block, 8), ("conv", 7)]), (1, 3, 6, 6))
+    assert all(why.startswith("frozen") for why in done.left.values()), done.left
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "torchvision:mobilenet_v2",
+        "torchvision:resnet18",
+        "torchvision:shufflenet_v2_x0_5",
+        "timm:efficientnet_b0",
+    ],
+)
+def test_real_networks_compute_the_same(spec: str):
+    done = sort_and_check(build_model(spec, num_classes=10), (1, 3, 32, 32))
+    assert len(done.order) > len(done.left)
+
+
+def test_the_most_important_come_first_and_atoms_stay_whole():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4, 2))
+    graph = trace_channels(model, torch.ones(1, 3, 2, 2))
+    old = copy_model(model)
+    done = sort_channels_(model, graph, {"0": [1.0, 3.0, 2.0, 3.0]})
+    assert done.order == {"0": (1, 3, 2, 0)}
+    assert done.left == {"3": "frozen: the network's output"}
+    torch.testing.assert_close(model[0].weight, old[0].weight[[1, 3, 2, 0]])
+    columns = old[3].weight.reshape(2, 4, 4)[:, [1, 3, 2, 0]].reshape(2, 16)
+    torch.testing.assert_close(model[3].weight, columns)
+
+
+def test_sorted_by_norm_the_narrow_network_keeps_the_largest_filters():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    sort_channels_(model, graph, norms := filter_norms(model, graph))
+    again = filter_norms(model, graph)
+    for name, values in again.items():
+        assert values.tolist() == pytest.approx(sorted(norms[name].tolist(), reverse=True))
+    small = extract_network(model, graph, graph.uniform_widths(0.5))
+    kept = filter_norms(small, trace_channels(small, torch.zeros(1, 1, 8, 8)))["stage3.conv1"]
+    assert len(kept) == 32
+
+
+def test_norms_sum_over_all_layers_that_make_a_channel():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    both = [model.get_submodule(name).weight for name in ("stem", "stage1.conv2")]
+    wanted = sum(weight.detach().abs().sum((1, 2, 3)) for weight in both)
+    torch.testing.assert_close(filter_norms(model, graph)["stem"], wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+class Placed(nn.Module):
+    """Weighs channels by their place, with numbers that the trace sees as constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(y * torch.linspace(1, 2, y.shape[1], dtype=y.dtype).view(1, -1, 1, 1))
+
+
+def test_channels_that_are_told_apart_by_their_place_are_left_and_named():
+    model = Placed()
+    graph = trace_channels(model, torch.ones(1, 3, 4, 4))
+    if graph.group("first").frozen is not None:
+        pytest.skip("the trace freezes it already")
+    old = copy_model(model)
+    done = sort_channels_(model, graph, {"first": [1, 2, 3, 4, 5, 6]})
+    assert done.order == {}
+    assert done.left["first"] == "the network tells its channels apart by their place"
+    torch.testing.assert_close(model.first.weight, old.first.weight)
+
+
+def test_what_has_no_importance_stays():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    done = sort_channels_(model, graph, {"stem": list(range(16))})
+    assert list(done.order) == ["stem"]
+    assert done.left["stage1.conv1"] == "no importance was given"
+
+
+@pytest.mark.parametrize("values", [[1.0], [float("nan")] * 16])
+def test_an_importance_that_does_not_fit_is_refused(values: list[float]):
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(WidthsError, match=r"`stem` has an importance of shape .*; expected 16 finite numbers"):
+        sort_channels_(model, graph, {"stem": values})
+    with pytest.raises(UnknownNameError, match="stem"):
+        sort_channels_(model, graph, {"stam": values})
