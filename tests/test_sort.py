@@ -1,15 +1,21 @@
 """Sorted channels: the same function, the best first; what can't be sorted is left alone and named."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from autoslim import build_model, extract_network, trace_channels
-from autoslim.errors import UnknownNameError, WidthsError
+from autoslim.errors import ConfigError, ModelError, UnknownNameError, WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import ChannelGraph
+from autoslim.pipeline import RunConfig
+from autoslim.pipeline._networks import Networks
 from autoslim.sort import Sorted, filter_norms, sort_channels_
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
@@ -137,3 +143,46 @@ def test_an_importance_that_does_not_fit_is_refused(values: list[float]):
         sort_channels_(model, graph, {"stem": values})
     with pytest.raises(UnknownNameError, match="stem"):
         sort_channels_(model, graph, {"stam": values})
+
+
+# A supernet from trained weights --------------------------------------------------------------------------------------
+
+
+def networks_from(path: Path, **more: Any) -> Networks:
+    config = RunConfig(model="zoo:resnet_digits", data="digits", from_weights=str(path), **more)
+    return Networks(config, num_classes=10, input_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested"])
+def test_a_supernet_starts_from_trained_weights_the_largest_filters_first(tmp_path: Path, suffix: str):
+    trained = randomise_(build_model("zoo:resnet_digits", num_classes=10, in_channels=1), seed=5).float().eval()
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(trained.state_dict(), path)
+    else:
+        torch.save(trained.state_dict() if suffix == "pt" else {"model": trained.state_dict(), "epoch": 3}, path)
+    networks = networks_from(path)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(networks.model.eval()(x), trained(x), rtol=1e-4, atol=1e-4)
+    for values in filter_norms(networks.model, networks.graph).values():
+        assert (values.diff() <= 0).all()
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    torch.save(build_model("zoo:resnet_digits", num_classes=4, in_channels=1).state_dict(), path)
+    with pytest.raises(ModelError, match=r"'head.weight' has the shape \(4, 64\); expected \(10, 64\)"):
+        networks_from(path)
+    torch.save({"weight": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match="tensors are in only one of file and network"):
+        networks_from(path)
+    torch.save([1, 2], path)
+    with pytest.raises(ModelError, match="hold list; expected a state dict"):
+        networks_from(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="can't be read"):
+        networks_from(path)
+    with pytest.raises(ModelError, match="can't be read"):
+        networks_from(tmp_path / "missing.safetensors")
+    with pytest.raises(ConfigError, match="together with rewrite or widen"):
+        networks_from(path, widen=1.5)
