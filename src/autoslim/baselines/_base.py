@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -58,7 +58,8 @@ class Lab:
         space: The widths to choose from.
         costs: Every metric of the budgets.
         base: Of which relative limits are a share.
-        trained: The full-width network, trained as every final network is; to be copied, not changed.
+        trained: The full-width network, trained as every final network is; to be copied, not changed. Its weights are
+            fresh for a baseline that does not start from it.
         build: A full-width network with fresh weights.
         loader: Augmented training batches, without the search images.
         search: Batches of search images, which judge.
@@ -145,7 +146,13 @@ class Chosen:
 
 
 class Baseline(Protocol):
-    """A baseline: a frozen dataclass of its own settings."""
+    """A baseline: a frozen dataclass of its own settings.
+
+    Attributes:
+        pretrained: Whether it starts from `Lab.trained`; the training of that is then a part of its cost.
+    """
+
+    pretrained: ClassVar[bool]
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         """Chooses widths, and perhaps channels, for each budget; one `Chosen` per budget, in their order.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ class BnScale:
     holds for all layers. The paper repeats training and cutting; here it is one round, for all budgets at once. Where
     layers share channels their scales are summed; channels without BatchNorm stay.
     """
+
+    pretrained: ClassVar[bool] = False
 
     penalty: float = 1e-4
     """Weight of the sum of all scales' absolute values in the loss (the paper: 1e-4 or 1e-5)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least, relative
 from autoslim.budget import Budget
@@ -15,6 +16,8 @@ class L1:
     The paper sets each layer's share by hand, from how sensitive it is. Here norms are divided by their group's mean
     and compared over the whole network, so that the budget alone decides. Layers that share channels sum their norms.
     """
+
+    pretrained: ClassVar[bool] = True
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         norms = filter_norms(lab.trained, lab.graph)

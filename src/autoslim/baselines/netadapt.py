@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -38,6 +39,8 @@ class NetAdapt:
     closed form, where the paper looks latency up in tables; groups are narrowed by whole atoms, and layers that share
     their channels together. All budgets lie on one path.
     """
+
+    pretrained: ClassVar[bool] = True
 
     saving: float = 0.08
     """What the first iteration saves, as a share of the cost of the network it starts from."""

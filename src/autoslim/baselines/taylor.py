@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,8 @@ class Taylor:
     batches (equation 8 of the paper). The paper prunes a few channels at a time and trains in between; here all go at
     once, and the training comes after. Values are compared over the whole network as they are, as in the paper.
     """
+
+    pretrained: ClassVar[bool] = True
 
     batches: int = 16
     """Training batches that gradients are averaged over."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from autoslim._registry import unknown_name
+from autoslim.cli.compare import compare_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
@@ -22,6 +23,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
+  autoslim compare [RECIPE] [options]  run AutoSlim and the methods of the field on the same work: one table; --dry-run
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -32,6 +34,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": profile_command,
     "search": search_command,
     "trust": trust_command,
+    "compare": compare_command,
 }
 
 
