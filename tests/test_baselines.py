@@ -7,7 +7,18 @@ import torch
 from torch import nn
 
 from autoslim import build_model, extract_network, make_cost, trace_channels
-from autoslim.baselines import BASELINES, L1, BnScale, Lab, MacCounter, NetAdapt, Taylor
+from autoslim.baselines import (
+    BASELINES,
+    L1,
+    Amc,
+    BnScale,
+    Lab,
+    MacCounter,
+    NetAdapt,
+    PolicySearch,
+    Taylor,
+    TorchPruning,
+)
 from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
 from autoslim.budget import Budget
 from autoslim.data import Loader, hold_out, load_data
@@ -24,6 +35,9 @@ SMALL: dict[str, Baseline] = {
     "taylor": Taylor(batches=2),
     "bn-scale": BnScale(penalty=1e-3),
     "netadapt": NetAdapt(saving=0.3, steps=2),
+    "amc": Amc(episodes=6, warmup=3),
+    "rl": PolicySearch(samples=3, steps=2),
+    "torch-pruning": TorchPruning(),
 }
 BUDGETS = [Budget.parse(text) for text in ("macs<=60%", "macs<=30%")]
 every_baseline = pytest.mark.parametrize("name", BASELINES)
@@ -72,7 +86,10 @@ def test_budgets_hold_closely_and_networks_have_these_widths(lab: Lab, name: str
     assert [each.budget for each in chosen] == BUDGETS
     for each in chosen:
         gap = lab.excess(each.budget)(each.widths)
-        assert -0.03 < gap <= 0  # eight channels are coarse
+        assert (-0.05 if name == "torch-pruning" else -0.03) < gap <= 0  # eight channels are coarse, ratios more so
+        if name == "rl":  # chooses widths, no channels
+            assert each.network is None
+            continue
         assert each.network is not None
         assert counted_macs(each.network, (torch.zeros(1, 1, 8, 8),)) == lab.costs["macs"](each.widths)
         assert set(each.network.state_dict()) == set(before)
@@ -84,8 +101,9 @@ def test_budgets_hold_closely_and_networks_have_these_widths(lab: Lab, name: str
 def test_the_same_twice(lab: Lab, name: str):
     first, second = (SMALL[name].choose(lab, BUDGETS[:1])[0] for _ in range(2))
     assert first.widths == second.widths
-    assert first.network is not None
-    assert second.network is not None
+    if first.network is None or second.network is None:
+        assert first.network is second.network
+        return
     for ours, theirs in zip(first.network.parameters(), second.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 

@@ -9,7 +9,10 @@ from autoslim.baselines._base import Baseline as Baseline
 from autoslim.baselines._base import Chosen as Chosen
 from autoslim.baselines._base import Lab as Lab
 from autoslim.baselines._base import MacCounter as MacCounter
+from autoslim.baselines.amc import Amc as Amc
 from autoslim.baselines.bn_scale import BnScale as BnScale
 from autoslim.baselines.l1 import L1 as L1
 from autoslim.baselines.netadapt import NetAdapt as NetAdapt
+from autoslim.baselines.rl import PolicySearch as PolicySearch
 from autoslim.baselines.taylor import Taylor as Taylor
+from autoslim.baselines.torch_pruning import TorchPruning as TorchPruning

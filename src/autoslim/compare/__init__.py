@@ -90,8 +90,9 @@ def _claim(path: Path, config: CompareConfig) -> None:
         if before != config.run:
             odd = next(name for name, value in vars(config.run).items() if value != getattr(before, name))
             raise RunFolderError(
-                f"{path} holds a comparison with {odd} {getattr(before, odd)!r}; expected {getattr(config.run, odd)!r}, "
-                "as all else must be the same. Give another --out."
+                f"{path} holds a comparison with {odd} {getattr(before, odd)!r}; expected "
+                f"{getattr(config.run, odd)!r}, "
+                "as all else must be. Give another --out."
             )
         return
     RunFolder.check(path)
