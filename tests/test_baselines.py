@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from autoslim.baselines import (
     Amc,
     BnScale,
     Lab,
+    Lasso,
     MacCounter,
     NetAdapt,
     PolicySearch,
@@ -20,6 +22,7 @@ from autoslim.baselines import (
     TorchPruning,
 )
 from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
+from autoslim.baselines.lasso import choose_channels, find_readers
 from autoslim.budget import Budget
 from autoslim.data import Loader, hold_out, load_data
 from autoslim.errors import BudgetError, ConfigError
@@ -36,6 +39,7 @@ SMALL: dict[str, Baseline] = {
     "bn-scale": BnScale(penalty=1e-3),
     "netadapt": NetAdapt(saving=0.3, steps=2),
     "amc": Amc(episodes=6, warmup=3),
+    "lasso": Lasso(batches=1),
     "rl": PolicySearch(samples=3, steps=2),
     "torch-pruning": TorchPruning(),
 }
@@ -193,6 +197,24 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]):
         Taylor(batches=0)
     with pytest.raises(ConfigError, match="BnScale: penalty=0"):
         BnScale(penalty=0)
+
+
+def test_lasso_finds_the_channels_that_count():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(200, 6, 9)), rng.normal(size=(4, 6, 9))
+    weight[:, [0, 2, 5]] *= 0.01
+    y = np.einsum("nct,oct->no", x, weight)
+    assert choose_channels(x, y, weight, 3).tolist() == [1, 3, 4]
+
+
+def test_lasso_rebuilds_outputs_better_than_norms_do(lab: Lab):
+    """Before any training after it: the loss on the search images."""
+    readers = find_readers(lab.trained, lab.graph)
+    assert {"stage1.conv1", "stage2.conv1", "stage3.conv1"} <= set(readers)
+    (rebuilt,) = Lasso(batches=4).choose(lab, BUDGETS[:1])
+    assert rebuilt.network is not None
+    kept = lab.keep(lab.trained, filter_norms(lab.trained, lab.graph), rebuilt.widths)
+    assert lab.judge(rebuilt.network).loss < lab.judge(kept).loss
 
 
 # The counter -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from autoslim.baselines._base import MacCounter as MacCounter
 from autoslim.baselines.amc import Amc as Amc
 from autoslim.baselines.bn_scale import BnScale as BnScale
 from autoslim.baselines.l1 import L1 as L1
+from autoslim.baselines.lasso import Lasso as Lasso
 from autoslim.baselines.netadapt import NetAdapt as NetAdapt
 from autoslim.baselines.rl import PolicySearch as PolicySearch
 from autoslim.baselines.taylor import Taylor as Taylor
