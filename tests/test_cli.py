@@ -15,7 +15,7 @@ from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("run", "trace", "profile", "search", "trust")
+COMMANDS = ("run", "trace", "profile", "search", "trust", "compare")
 
 
 def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
     ("name", "args"),
     [
         ("help", ["--help"]),
-        *((f"help_{name}", [name, "--help"]) for name in ("run", "trace", "profile", "search", "trust")),
+        *((f"help_{name}", [name, "--help"]) for name in COMMANDS),
     ],
 )
 def test_help_is_golden(name, args):
