@@ -36,8 +36,8 @@ class NetAdapt:
     group is narrowed alone until the network saves what the iteration asks for, keeping the filters of the largest norm
     (section 3.3); each proposal is trained for a short while, and the most accurate one on the search images goes on.
     What is asked for decays by a factor from one iteration to the next. Ours counts any metric of the budgets by its
-    closed form, where the paper looks latency up in tables; filters stay by their L1 norm (there L2); groups are narrowed by whole atoms, and layers that share
-    their channels together. All budgets lie on one path.
+    closed form, where the paper looks latency up in tables; filters stay by their L1 norm, not L2; groups are narrowed
+    by whole atoms, and layers that share their channels together. All budgets lie on one path.
     """
 
     pretrained: ClassVar[bool] = True

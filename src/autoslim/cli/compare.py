@@ -108,7 +108,9 @@ def show_table(console: Console, result: dict[str, Any]) -> None:
             f"{row['search_image_macs']:.3g}",
             f"{row['search_seconds']:.1f}",
         )
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
     for line in result["uneven"]:
         console.print(f"More than 1% from its budget, not to be compared: {line}")
 
