@@ -59,19 +59,31 @@ def test_shapes_inside_blocks():
     assert len(set(row.search(Equal(), "macs<=50%")[0][0].widths.values())) == 1
 
 
-def test_the_inside_of_real_networks():
-    def inside(spec: str, *shape: int) -> tuple[list[str], dict[str, str]]:
-        graph = trace_channels(build_model(spec, num_classes=10), torch.zeros(1, *shape))
-        names = [group.name for group in graph.groups]
-        return names, find_inside(names)
+def test_the_inside_of_networks_by_their_names():
+    """Groups of ResNet-50, MobileNet v2 and VGG, as the trace names them."""
+    blocks = [(stage, number) for stage, count in ((1, 3), (2, 4)) for number in range(count)]
+    inner = [f"layer{stage}.{number}.conv{which}" for stage, number in blocks for which in (1, 2)]
+    outer = ["layer1.0.conv3", "layer2.0.conv3"]
+    names = ["conv1", *inner[:2], outer[0], *inner[2:8], outer[1], *inner[8:], "fc"]
+    found = find_inside(names)
+    assert list(found) == inner
+    assert (found["layer1.0.conv2"], found["layer1.2.conv1"], found["layer2.0.conv1"]) == ("conv1", *outer[:1] * 2)
+    assert found["layer2.3.conv1"] == "layer2.0.conv3"
+    names = ["features.0.0", "features.1.conv.1", "features.2.conv.0.0", "features.2.conv.2", "features.3.conv.0.0"]
+    assert find_inside([*names, "features.18.0", "classifier.1"]) == {
+        "features.2.conv.0.0": "features.1.conv.1",
+        "features.3.conv.0.0": "features.2.conv.2",
+    }
+    assert find_inside(["features.0", "features.3", "features.6", "classifier.0", "classifier.3"]) == {}
 
-    names, found = inside("torchvision:resnet50", 3, 32, 32)
-    assert set(names) - set(found) == {"conv1", *(f"layer{number}.0.conv3" for number in range(1, 5)), "fc"}
-    assert (found["layer1.0.conv2"], found["layer2.3.conv1"]) == ("conv1", "layer2.0.conv3")
-    names, found = inside("torchvision:mobilenet_v2", 3, 32, 32)
-    assert {name for name in names if name.endswith("conv.0.0")} == set(found)
-    assert found["features.3.conv.0.0"] == "features.2.conv.2"
-    assert inside("torchvision:vgg11?init_weights=False", 3, 32, 32)[1] == {}
+
+def test_the_inside_of_a_traced_network():
+    graph = trace_channels(build_model("zoo:resnet_digits"), torch.zeros(1, 1, 8, 8))
+    assert find_inside([group.name for group in graph.groups]) == {
+        "stage1.conv1": "stem",
+        "stage2.conv1": "stem",
+        "stage3.conv1": "stage2.conv2",
+    }
 
 
 @every_shape

@@ -41,7 +41,7 @@ def sort_and_check(model: nn.Module, shape: tuple[int, ...], *, seed: int = 0) -
     return done
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(4, 9)), min_size=1, max_size=4),
     flatten=st.booleans(),
@@ -63,7 +63,7 @@ def test_every_block_can_be_sorted(block: str):
         "torchvision:mobilenet_v2",
         "torchvision:resnet18",
         "torchvision:shufflenet_v2_x0_5",
-        "timm:efficientnet_b0",
+        "timm:mobilenetv3_small_050",
     ],
 )
 def test_real_networks_compute_the_same(spec: str):
