@@ -1,7 +1,7 @@
 """Does the budget matter? A search under a latency budget against searches that count MACs, at equal measured latency.
 
     python benchmarks/latency_search.py --data hf:FOLDER --work FOLDER [--seed 0] [--runtime onnxruntime]
-        [--shares 80,65,50,40] [--out FILE] [--json]
+        [--batch 32] [--shares 80,65,50,40] [--out FILE] [--json]
 
 On one trained supernet (`supernet.py`; kept in --work), for each share of the widest network's measured latency: what
 `Greedy()` finds under that latency; the first network on the path of `Greedy()` under MACs that holds it; the uniform
@@ -26,6 +26,7 @@ from autoslim.budget import Budget  # noqa: E402
 from autoslim.costs import LatencyCost, make_cost, make_latency  # noqa: E402
 from autoslim.score import SupernetScorer  # noqa: E402
 from autoslim.search import Greedy, Space, Step, Uniform  # noqa: E402
+from autoslim.trace import trace_channels  # noqa: E402
 from autoslim.widths import Widths  # noqa: E402
 from supernet import CALIBRATION, CHUNK, TASK, obtain_supernet  # noqa: E402
 
@@ -39,21 +40,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time")
     parser.add_argument("--shares", default="80,65,50,40", help="of the widest network's latency, in percent")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     trained = obtain_supernet(args.data, args.seed, args.epochs, args.work)
-    graph = trained.net.graph
+    served = torch.zeros(args.batch, *trained.data.input_shape)
+    graph = trace_channels(trained.net.model, served[:1])  # with the candidates of a run: multiples of 2, 4 or 8
     order = torch.randperm(len(trained.train), generator=torch.Generator().manual_seed(args.seed))
     images = [x for x, _ in trained.batches(trained.train.take(order[:CALIBRATION]), CHUNK)]
     search = trained.batches(trained.search, CHUNK)
     scorer = SupernetScorer(trained.net, TASK, calibration=images, search=search)
     test = trained.batches(trained.data.test, CHUNK)
     space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
-    macs, image = make_cost("macs", graph), torch.zeros(1, *trained.data.input_shape)
-    first = make_latency(trained.net.model, graph, image, runtime=args.runtime, cache=args.work)
+    macs = make_cost("macs", graph)
+    first = make_latency(trained.net.model, graph, served, runtime=args.runtime, cache=args.work)
     base = {"macs": macs(space.widest), "latency": first(space.widest)}
     path: list[Step] = []
     tightest = Budget.parse("macs<=10%")
@@ -85,7 +88,8 @@ def main() -> None:
                     "search_accuracy": score.accuracy, "test_accuracy": found.accuracy, "widths": dict(widths),
                 }
             )  # fmt: skip
-    options = f"--seed {args.seed} --epochs {args.epochs} --runtime {args.runtime} --shares {args.shares}"
+    named = ("seed", "epochs", "runtime", "batch", "shares")
+    options = " ".join(f"--{name} {getattr(args, name)}" for name in named)
     accuracy = {(row["way"], row["budget"]): 100 * row["test_accuracy"] for row in rows}
     texts = list(dict.fromkeys(row["budget"] for row in rows))
     result: dict[str, Any] = {

@@ -1,12 +1,15 @@
-"""The price of a sandwich step: its time over that of the same four sub-networks as extracted modules.
+"""The price of a sandwich step: its time over that of the same four sub-networks as extracted modules, and its memory.
 
     python benchmarks/step.py [--model torchvision:mobilenet_v2] [--size 64] [--batch 64] [--repeats 5] [--json]
 
 Both sides do forward and backward passes only, on the same images and the same widths, interleaved; the optimizer's
-step is timed apart. Kernels for the shapes are compiled in a first, unmeasured round.
+step is timed apart. Kernels for the shapes are compiled in a first, unmeasured round. Peak memory is that of all
+tensors that a step allocates (gradients included, weights not), as torch's profiler tells of each, against one step of
+the widest network alone.
 """
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -17,6 +20,7 @@ from autoslim._process import set_process
 set_process()  # before the first operator runs, as the command line does
 
 import torch  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from autoslim import Supernet, extract_network, trace_channels  # noqa: E402
 from autoslim.models import build_model  # noqa: E402
@@ -63,12 +67,18 @@ def measure(model: str, size: int, batch: int, repeats: int, draws: int) -> dict
                 for name, seconds in (("sandwich", sandwich), ("plain", alone), ("optimizer", step)):
                     times[name].append(seconds)
                 ratios.append(sandwich / alone)
+    optimizer.zero_grad(set_to_none=True)
+    widest = peak_megabytes(lambda: passes(full, x, y))
+    optimizer.zero_grad(set_to_none=True)
+    four = peak_megabytes(lambda: sandwich_step(net, (x, y), task=TASK, seed=0))
     return {
-        "command": f"python benchmarks/step.py --model {model} --size {size} --batch {batch}",
+        "command": f"python benchmarks/step.py --model {model} --size {size} --batch {batch} --repeats {repeats}",
         "ratio": round(statistics.median(ratios), 4),
         "ratio_min_max": [round(min(ratios), 4), round(max(ratios), 4)],
         **{f"{name}_seconds": round(statistics.median(values), 4) for name, values in times.items()},
         "rounds": len(ratios),
+        "peak_megabytes": {"sandwich": round(four, 1), "widest_alone": round(widest, 1)},
+        "peak_ratio": round(four / widest, 4),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
@@ -83,6 +93,14 @@ def timed(work) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def peak_megabytes(work) -> float:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    changes = [each for each in seen.profiler.kineto_results.events() if each.name() == "[memory]"]
+    changes.sort(key=lambda each: each.start_ns())
+    return max(itertools.accumulate(each.nbytes() for each in changes)) / 1e6
 
 
 if __name__ == "__main__":

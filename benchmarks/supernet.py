@@ -53,9 +53,12 @@ def obtain_supernet(spec: str, seed: int, epochs: int, folder: Path) -> Trained:
             train, config.batch_size, data.mean, data.std, "crop+flip", shuffle=True, drop_last=True, seed=seed
         )
         fabric = Fabric(accelerator="cpu", devices=1)
-        losses: list[float] = []
-        train_supernet(net, loader, config, task=TASK, seed=seed, runtime=fabric, on_step=losses.append)
+        train_supernet(net, loader, config, task=TASK, seed=seed, runtime=fabric, on_step=_pass)
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(path, model)
     net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Trained(net, data, train, search.take(torch.arange(min(SEARCH, len(search)))))
+
+
+def _pass(loss: float, done: int) -> None:
+    """Nothing is shown."""

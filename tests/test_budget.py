@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoslim.budget import Budget, Limit
@@ -138,6 +138,7 @@ def test_parse_reads_the_number_exactly(metric: str, number: int, unit: str):
     assert limit.value == (number / 100 if unit == "%" else number * SCALES[unit])
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(metrics, st.tuples(st.integers(1, 99_999), units), min_size=1))
 def test_slug_says_the_limits(limits: dict[str, tuple[int, str]]):
     """A slug read back: what has a scale is absolute, and up to six digits nothing is lost."""

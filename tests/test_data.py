@@ -21,9 +21,10 @@ from sklearn.datasets import load_digits
 from torch.nn import functional
 from torchvision import transforms
 
-from autoslim.data import SOURCES, Data, Loader, Split, hold_out, load_data
+from autoslim.data import SOURCES, Data, DecodingLoader, Encoded, Loader, Split, hold_out, load_data, make_loader
 from autoslim.data import _listing as listing_module
-from autoslim.data._images import _cover, decode_listing
+from autoslim.data._augment import make_transform
+from autoslim.data._images import cover, decode_listing
 from autoslim.data._random import draw_stratified, make_generator
 from autoslim.errors import DataError, UnknownNameError
 from autoslim.ranks import Ranks
@@ -305,16 +306,111 @@ def test_a_shape_that_no_image_has(shape: tuple[int, int, int]):
     )
 
 
-def test_images_that_exceed_memory_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch):
+def test_images_that_exceed_memory_stay_encoded_and_it_is_told(monkeypatch: pytest.MonkeyPatch):
     assert listing_module._MEMORY == 8 * 2**30
-    assert refused("digits", input_shape=(3, 2000, 2000)) == (
-        "digits: 1797 images of 3x2000x2000 take 20.1 GiB decoded; expected at most 8 GiB, as all are kept in memory. "
-        "Choose a smaller --input (sides up to 1262 fit) or fewer images."
+    data = load_data("digits", input_shape=(3, 2000, 2000))
+    assert isinstance(data.train, Encoded)
+    assert data.notes[-2] == (
+        "1797 images of 3x2000x2000 would take 20.1 GiB decoded, more than 8: they are read and decoded again each "
+        "time, by --workers processes."
     )
+    assert data.notes[-1] == "Mean and standard deviation are those of 44 train images, drawn with seed 0."
     monkeypatch.setattr(listing_module, "_MEMORY", 1797 * 64)
-    assert load_data("digits").input_shape == (1, 8, 8)
+    assert isinstance(load_data("digits").train, Split)
     monkeypatch.setattr(listing_module, "_MEMORY", 1797 * 64 - 1)
-    assert "(sides up to 7 fit)" in refused("digits")
+    assert isinstance(load_data("digits").test, Encoded)
+
+
+def both_kinds(spec: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Data, Data]:
+    """The same data in memory and encoded."""
+    whole = load_data(spec)
+    monkeypatch.setattr(listing_module, "_MEMORY", 0)
+    return whole, load_data(spec)
+
+
+@pytest.mark.parametrize("kind", ["digits", "folder", "hf"])
+def test_encoded_images_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    if kind != "digits":
+        make_folder(tmp_path / "images", {"a": 12, "b": 9}, size=(11, 8))
+    spec = kind if kind == "digits" else f"{kind}:{tmp_path / 'images'}"
+    whole, encoded = both_kinds(spec, monkeypatch)
+    assert (encoded.input_shape, encoded.classes) == (whole.input_shape, whole.classes)
+    for one, other in ((whole.train, encoded.train), (whole.test, encoded.test)):
+        batches = [list(make_loader(split, 8, whole.mean, whole.std).epoch(0)) for split in (one, other)]
+        assert len(batches[0]) == len(batches[1])
+        for (x, y), (x_encoded, y_encoded) in zip(*batches, strict=True):
+            assert torch.equal(y, y_encoded)
+            torch.testing.assert_close(x, x_encoded)
+            assert x_encoded.is_contiguous(memory_format=torch.channels_last)
+    parts = [hold_out(split, seed=3) for split in (whole.train, encoded.train)]
+    for part, part_encoded in zip(*parts, strict=True):
+        assert part.labels.tolist() == part_encoded.labels.tolist()
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"])
+def test_augmented_batches_follow_from_seed_epoch_and_image_alone(augment: Any):
+    split = split_of([0, 1] * 10, side=16)
+
+    def epoch(number: int, *, start: int = 0, stride: int = 1, seed: int = 1, workers: int = 0, rank: int = 0) -> Any:
+        options: dict[str, Any] = {"shuffle": True, "seed": seed, "workers": workers}
+        if rank:
+            options["ranks"] = Ranks(rank - 1, 2)
+        encoded = split.encoded()
+        loader = make_loader(encoded, 6, (0.5,) * 3, (0.25,) * 3, augment, **options)
+        assert isinstance(loader, DecodingLoader)
+        return list(loader.epoch(number, start, stride))
+
+    def images(batches: Any) -> torch.Tensor:
+        return torch.cat([x for x, _ in batches])
+
+    whole = epoch(2)
+    assert [len(y) for _, y in whole] == [6, 6, 6, 2]
+    assert torch.equal(images(whole), images(epoch(2)))
+    assert torch.equal(images(whole[2:]), images(epoch(2, start=2)))
+    assert torch.equal(images(whole[1::2]), images(epoch(2, start=1, stride=2)))
+    assert not torch.equal(images(whole), images(epoch(3)))
+    assert not torch.equal(images(whole), images(epoch(2, seed=2)))
+    for (x, _), (first, _), (second, _) in zip(whole, epoch(2, rank=1), epoch(2, rank=2), strict=True):
+        assert torch.equal(x, torch.cat([first, second]))
+    if augment in ("none", "randaugment"):
+        assert torch.equal(images(whole), images(epoch(2, workers=2)))
+    plain = images(make_loader(split, 6, (0.5,) * 3, (0.25,) * 3, shuffle=True, seed=1).epoch(2))
+    assert torch.equal(images(whole), plain) == (augment == "none")
+
+
+def test_shifts_of_encoded_images_reach_an_eighth_of_the_side_and_no_further():
+    image = Image.fromarray(pixels(16, 16, 3))
+    state = random.getstate()
+    try:
+        seen = {make_transform("crop+flip", (3, 16, 16))(image).tobytes() for _ in range(400)}
+    finally:
+        random.setstate(state)
+    padded = np.pad(np.asarray(image), ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows_ = [padded[y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
+    assert seen == {np.ascontiguousarray(w).tobytes() for each in windows_ for w in (each, each[:, ::-1])}
+
+
+def test_an_image_that_can_not_be_read_is_named_when_its_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_folder(tmp_path, {"a": 12, "b": 9})
+    monkeypatch.setattr(listing_module, "_MEMORY", 0)
+    monkeypatch.setattr("autoslim.data._base._SAMPLE", 2)
+    data = load_data(f"folder:{tmp_path}", input_shape=(3, 8, 8))
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"a/0\d\d.png can't be read: not an image that Pillow can read"):
+        list(make_loader(data.train, 4, data.mean, data.std).epoch(0))
+
+
+def test_a_worker_that_dies_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoslim.data._encoded.decode_image", lambda *args: os._exit(1))
+    loader = make_loader(split_of([0, 1] * 10, side=16), 4, (0.5,) * 3, (0.25,) * 3, "mobile", workers=1)
+    with pytest.raises(DataError, match=r"A process that decodes images died.*--workers"):
+        list(loader.epoch(0))
+
+
+def test_timm_needs_square_images():
+    with pytest.raises(DataError, match="expected an input of equal height and width, this one is 8x16"):
+        make_transform("mobile", (3, 8, 16))
 
 
 # Folders ------------------------------------------------------------------------------------------------------------
@@ -602,7 +698,7 @@ def test_resizing_is_that_of_torchvision(tmp_path: Path, size: tuple[int, int]):
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(st.integers(1, 20), st.integers(1, 20)))
 @settings(max_examples=100, deadline=None)
 def test_any_size_covers_any_other(size: tuple[int, int], target: tuple[int, int]):
-    covered = _cover(Image.new("L", size, 7), target)
+    covered = cover(Image.new("L", size, 7), target)
     assert covered.size == target
     assert np.unique(np.asarray(covered)).tolist() == [7]  # a crop beyond the edges would be black there
 

@@ -102,6 +102,34 @@ def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, m
     assert (folder / "search.jsonl").read_bytes() == whole
 
 
+def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(moody, tmp_path):
+    folder = run(replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), finalists=4), shown=Shown(quiet=True))
+    summary, job = json.loads((folder / "summary.json").read_text()), reopen_job(folder)
+    limits = [0.7 * summary["base"]["latency"], 0.5 * summary["base"]["latency"]]
+    enrolled = json.loads((folder / "finalists.json").read_text())["budgets"]
+    for limit, row in zip(limits, enrolled, strict=True):
+        assert len(row["candidates"]) >= 2
+        for each in row["candidates"].values():
+            true = true_ms(extract_network(job.model, job.graph, Widths(each["widths"])))
+            assert each["costs"]["latency"] == pytest.approx(true, rel=1e-6)
+            assert true <= limit
+    for row in summary["budgets"]:  # the winners, too, are told as measured
+        assert row["latency"] == pytest.approx(true_ms(load(folder / row["folder"])), rel=1e-6)
+
+    kept = {
+        path: path.read_bytes() for path in folder.rglob("*.json*") if path.name in ("search.jsonl", "latency.json")
+    }
+    for name in ("summary.json", "finalists.json"):
+        (folder / name).unlink()
+    count = len(moody.prepared)
+    resume(folder, shown=Shown(quiet=True))
+    assert len(moody.prepared) == count
+    assert len(kept) > 4
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert json.loads((folder / "summary.json").read_text())["budgets"] == summary["budgets"]
+    assert json.loads((folder / "finalists.json").read_text())["budgets"] == enrolled
+
+
 def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path):
     config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
     folder = run(config, shown=Shown(quiet=True))
@@ -148,7 +176,6 @@ def test_a_budget_that_no_network_holds_is_refused_before_the_folder_is_made(moo
         ({"runtime_precision": "int4"}, ConfigError, "fp32"),
         ({"runtime_threads": 0}, ConfigError, "1 or more"),
         ({"runtime_batch": 0}, ConfigError, "at least 1"),
-        ({"finalists": 2, "budget": ("latency<=5ms",)}, ConfigError, "Drop --finalists"),
     ],
 )
 def test_settings_of_the_runtime_are_refused(options, error, told):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from autoslim.search import (
 )
 from autoslim.search._pool import draw_places, fit
 from autoslim.search._shaped import ShapedSearch
+from autoslim.search.knapsack import _silent
 from autoslim.testing import check_search_method
 from autoslim.testing.search import ConvexScorer, LinearCost, Problem, make_problem
 from autoslim.widths import Widths
@@ -447,3 +449,10 @@ def test_settings_that_can_not_be_are_refused(make, told: str):
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value) == told
+
+
+def test_the_solver_writes_nothing_to_the_standard_output(capfd):
+    with _silent():
+        os.write(1, b"a line past Python's own stream\n")
+    os.write(1, b"after\n")
+    assert capfd.readouterr().out == "after\n"

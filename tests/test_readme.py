@@ -33,7 +33,7 @@ def test_the_first_commands_are_the_makefiles():
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
         elif command:
-            assert re.match(r"(autoslim (run|trace|profile|search|trust)|pip install) ", command), command
+            assert re.match(r"(autoslim (run|trace|profile|search|trust|doctor)|pip install) ", command), command
 
 
 def test_the_python_example_runs_and_is_short(tmp_path, monkeypatch):

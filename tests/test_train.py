@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim import Supernet, extract_network, trace_channels
-from autoslim.errors import TrainingError
+from autoslim.checkpoint import Checkpoints, State
+from autoslim.errors import RunFolderError, TrainingError
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
 from autoslim.train import (
@@ -129,8 +130,12 @@ def test_training_learns_and_is_repeatable(net):
     loader = Batches([batch(seed) for seed in range(4)])
     models = [copy.deepcopy(net) for _ in range(2)]
     seen = []
+
+    def on_step(loss, done):
+        seen.append(loss)
+
     losses = [
-        train_supernet(m, loader, config, task=TASK, seed=3, runtime=Runtime(), on_step=seen.append) for m in models
+        train_supernet(m, loader, config, task=TASK, seed=3, runtime=Runtime(), on_step=on_step).losses for m in models
     ]
     assert losses[0] == losses[1]
     assert losses[0][-1] < losses[0][0]
@@ -138,19 +143,187 @@ def test_training_learns_and_is_repeatable(net):
     assert len(seen) == 2 * 24
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)
-    plain = train_network(copy.deepcopy(net.model), loader, config, task=TASK, runtime=Runtime(), on_step=seen.append)
+    plain = train_network(
+        copy.deepcopy(net.model), loader, config, task=TASK, seed=0, runtime=Runtime(), on_step=on_step
+    ).losses
     assert plain[-1] < plain[0]
 
 
-def test_a_loss_that_is_not_finite_stops_with_what_to_try(net):
+def stop_at(number):
+    def on_step(loss, done):
+        if done == number:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def pass_by(loss, done):
+    pass
+
+
+def checkpoints_in(folder, told=None, **changes):
+    told = [] if told is None else told
+    return Checkpoints(folder, {"training": "a", "settings": {"lr": 0.05}, **changes}, tell=told.append)
+
+
+LOADER = Batches([batch(seed) for seed in range(4)])
+CONFIG = TrainConfig(epochs_supernet=3, epochs_retrain=3, lr=0.05, ema=0.9, clip=1.0)
+SHARED = {"task": TASK, "seed": 3, "runtime": Runtime()}
+
+
+def train_both(net, folder, *, on_step=pass_by, told=None):
+    """The supernet, then a network alone, each with checkpoints of its own."""
+    store = checkpoints_in(folder / "net", told)
+    train_supernet(net, LOADER, CONFIG, checkpoints=store, on_step=on_step, **SHARED)
+    return alone(net.model, folder, on_step=on_step)
+
+
+def alone(model, folder, *, on_step=pass_by):
+    return train_network(model, LOADER, CONFIG, checkpoints=checkpoints_in(folder / "alone"), on_step=on_step, **SHARED)
+
+
+def test_a_training_that_is_stopped_anywhere_goes_on_bit_for_bit(tmp_path):
+    model = RandomCNN([("inverted", 8), ("concat", 9)], seed=1).double()
+    model.head = nn.Sequential(nn.Dropout(0.3), model.head)  # its draws follow from the number of the step
+    net = Supernet(model, trace_channels(model, torch.zeros(1, 3, 6, 6, dtype=torch.float64)))
+    whole = copy.deepcopy(net)
+    expected = train_both(whole, tmp_path / "whole")
+    for number in (1, 6, 8, 12):
+        folder, told = tmp_path / str(number), []
+        with pytest.raises(KeyboardInterrupt):
+            train_both(copy.deepcopy(net), folder, on_step=stop_at(number))
+        torch.manual_seed(number)  # what is drawn elsewhere does not matter
+        again = copy.deepcopy(net)  # a new process has fresh weights
+        with pytest.raises(KeyboardInterrupt):
+            train_both(again, folder, on_step=stop_at(number), told=told)  # the supernet ends, the network is stopped
+        assert told[0].startswith(f"goes on after step {number}")
+        assert alone(again.model, folder) == expected
+        for (name, one), other in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+            assert torch.equal(one, other), name
+
+
+def test_only_the_last_two_checkpoints_are_kept_and_then_none(net, tmp_path):
+    train_both(net, tmp_path)
+    names = sorted(path.name[:14] for path in (tmp_path / "net").iterdir())
+    assert names == ["step-000000008", "step-000000012"]
+    checkpoints_in(tmp_path / "net").remove()
+    assert not (tmp_path / "net").exists()
+    assert checkpoints_in(tmp_path / "net").load() is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "swapped"])
+def test_a_damaged_checkpoint_is_known_and_the_one_before_serves(net, tmp_path, damage):
+    train_both(net, tmp_path)
+    before, last = sorted((tmp_path / "net").iterdir())
+    data = bytearray(last.read_bytes())
+    if damage == "swapped":
+        data = before.read_bytes()
+    else:
+        data = data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1])
+    last.write_bytes(data)
+    told = []
+    state = checkpoints_in(tmp_path / "net", told).load()
+    assert state.facts["done"] == 8
+    assert len(told) == 2
+    assert f"The checkpoint {last} is damaged" in told[0]
+    assert told[1].startswith("goes on after step 8")
+    before.write_bytes(b"")
+    assert checkpoints_in(tmp_path / "net").load() is None  # begins anew
+
+
+@pytest.mark.parametrize(("field", "value"), [("training", "b"), ("settings", {"lr": 0.1}), ("version", 2)])
+def test_a_checkpoint_of_another_training_is_refused_with_the_difference(net, tmp_path, field, value):
+    train_both(net, tmp_path)
+    with pytest.raises(RunFolderError, match="is of another training") as error:
+        checkpoints_in(tmp_path / "net", **{field: value}).load()
+    assert f"its {field} is " in str(error.value)
+    assert f"expected {value!r}" in str(error.value)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(tmp_path, monkeypatch):
+    told = []
+    store = checkpoints_in(tmp_path, told)
+    state = State({"model/a": torch.ones(3)}, {"done": 1})
+    store.save(1, state)
+
+    def fail(path, data):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    store.save(2, state)
+    monkeypatch.undo()
+    assert [path.name[:14] for path in tmp_path.iterdir()] == ["step-000000001"]
+    assert "No space left on device" in told[0]
+    assert "step-000000001" in told[0]
+    assert store.load().facts == {"done": 1}
+
+
+def test_steps_that_are_not_finite_change_nothing_and_ten_in_a_row_stop(net, tmp_path):
     x, y = batch()
-    loader = Batches([(x, y), (x * float("nan"), y)])
+    bad = (x * float("nan"), y)
+    config = TrainConfig(lr=0.2, warmup=0.0, epochs_retrain=2)
+    one = copy.deepcopy(net.model)
+    found = train_network(one, Batches([bad, bad, bad]), config, on_step=pass_by, **SHARED)
+    assert found.skipped == 6
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), net.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), net.model.buffers(), strict=True))
+    found = train_network(one, Batches([(x, y), bad]), config, on_step=pass_by, **SHARED)
+    assert found.skipped == 2
+    assert all(value.isfinite().all() for value in one.state_dict().values())
+    store = checkpoints_in(tmp_path)
     with pytest.raises(TrainingError) as error:
-        train_network(net.model, loader, TrainConfig(lr=0.2, warmup=0.0), task=TASK, runtime=Runtime(), on_step=print)
-    assert str(error.value).startswith(
-        "The loss is nan at step 1 of 40, learning rate 0.1997. Expected a finite number."
-    )
-    assert "--lr 0.05" in str(error.value)
+        train_network(one, Batches([(x, y), *[bad] * 10]), config, checkpoints=store, on_step=pass_by, **SHARED)
+    assert "not finite in 10 steps in a row, the last of them step 11 of 22, learning rate" in str(error.value)
+    assert "The last checkpoint: none. Try a lower learning rate (--lr 0.05)" in str(error.value)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(8, 5)).double()
+    net = Supernet(model, trace_channels(model, torch.zeros(1, 3, 6, 6, dtype=torch.float64)))
+    trained = []
+    for count in (1, parts):
+        each = copy.deepcopy(net)
+        config = TrainConfig(epochs_supernet=2, lr=0.1, accumulate=count)
+        train_supernet(each, LOADER, config, on_step=pass_by, **SHARED)
+        trained.append(each.state_dict())
+    for name, tensor in trained[0].items():
+        torch.testing.assert_close(trained[1][name], tensor, rtol=1e-9, atol=1e-12)
+
+
+def test_clipping_bounds_the_step(net):
+    before = copy.deepcopy(net.model)
+    config = TrainConfig(epochs_retrain=1, lr=1.0, warmup=0, momentum=0, weight_decay=0, clip=0.01, schedule="linear")
+    train_network(net.model, Batches([batch()]), config, on_step=pass_by, **SHARED)
+    moved = [a - b for a, b in zip(net.model.parameters(), before.parameters(), strict=True)]
+    assert float(torch.nn.utils.get_total_norm(moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_average_fades_by_its_factor(net):
+    model = net.model
+    average = model.get_parameter("head.weight").detach().clone()
+
+    def on_step(loss, done):
+        average.lerp_(model.get_parameter("head.weight").detach(), 0.25)
+
+    config = TrainConfig(epochs_retrain=1, lr=0.1, ema=0.75)
+    train_network(model, LOADER, config, on_step=on_step, **SHARED)
+    torch.testing.assert_close(model.get_parameter("head.weight").detach(), average)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(net):
+    small = net.model.float()
+    batches = Batches([(x.float(), y) for x, y in LOADER.batches])
+    losses = []
+    for compiled in (False, True):
+        config = TrainConfig(epochs_retrain=3, lr=0.05, compile=compiled)
+        trained = train_network(copy.deepcopy(small), batches, config, on_step=pass_by, **SHARED)
+        losses.append(trained.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize(

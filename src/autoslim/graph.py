@@ -186,12 +186,23 @@ class ChannelGraph:
         self.check(widths)
         return np.array([widths[group.name] // group.atom for group in self.groups], dtype=np.int64)
 
+    @cached_property
+    def layouts(self) -> tuple[tuple[Axis, ...], ...]:
+        """The axes on which a group that is not frozen has slots, those of the same runs together."""
+        free = {index for index, group in enumerate(self.groups) if group.frozen is None}
+        alike: dict[tuple[Run, ...], list[Axis]] = {}
+        for axis in self.axes:
+            if any(run.group in free for run in axis.runs):
+                alike.setdefault(axis.runs, []).append(axis)
+        return tuple(map(tuple, alike.values()))
+
     # What follows from widths --------------------------------------------------------------------------------------
 
     def selection(self, widths: Widths) -> dict[str, dict[int, torch.Tensor]]:
         """The one truth of slicing: {parameter or buffer name: {dim: kept indices, int64, ascending}}.
 
-        Every axis of a group that is not frozen is listed, also where all of it is kept.
+        Every axis of a group that is not frozen is listed, also where all of it is kept. Axes of one layout share their
+        indices, which are not to be written to.
         """
         return _selection(self, widths)
 
@@ -347,10 +358,9 @@ class ChannelGraph:
 @lru_cache(maxsize=256)
 def _selection(graph: ChannelGraph, widths: Widths) -> dict[str, dict[int, torch.Tensor]]:
     atoms = np.append(graph.atoms(widths), np.iinfo(np.int64).max)  # index -1, no group: always kept
-    free = {index for index, group in enumerate(graph.groups) if group.frozen is None}
     chosen: dict[str, dict[int, torch.Tensor]] = {}
-    for axis in graph.axes:
-        if any(run.group in free for run in axis.runs):
-            kept = np.flatnonzero(axis.atom < atoms[axis.owner])
-            chosen.setdefault(axis.tensor, {})[axis.dim] = torch.from_numpy(kept)
+    for alike in graph.layouts:
+        kept = torch.from_numpy(np.flatnonzero(alike[0].atom < atoms[alike[0].owner]))
+        for axis in alike:
+            chosen.setdefault(axis.tensor, {})[axis.dim] = kept
     return chosen

@@ -18,12 +18,12 @@ class Bar:
         self._task = bars.add_task(name, total=total) if bars is not None else None
         self._done, self._told = 0, time.monotonic()
 
-    def reach(self, done: int, total: int) -> None:
-        """`done` of `total` units are done, where the total shows only now."""
+    def reach(self, done: int, total: int, info: str = "") -> None:
+        """`done` of `total` units are done, where the total shows only now, or some were done before."""
         self._total = total
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, total=total)
-        self.advance(steps=done - self._done)
+        self.advance(info, steps=done - self._done)
 
     def advance(self, info: str = "", *, steps: int = 1) -> None:
         """`steps` more units are done; `info` is shown beside the bar."""

@@ -1,4 +1,7 @@
-"""The files a run leaves: each written whole or not at all, and a folder that never holds two runs."""
+"""The files a run leaves: each written whole or not at all, and a folder that never holds two runs.
+
+Where several processes share a run, the first one writes, and what the others write goes nowhere.
+"""
 
 import contextlib
 import json
@@ -8,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from autoslim.errors import RunFolderError
+from autoslim.ranks import Ranks
 
 _TYPE, _VERSION = "Run", 1
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a file beside `path`, then puts it there in one step: a reader sees the old one or the new."""
+    if not Ranks.here().first:
+        return
     aside = path.with_name(f".{path.name}.part")
     try:
         write(aside)
+        _sync(aside)
         os.replace(aside, path)
+        _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -70,6 +78,8 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, started: Mapping[str, Any]) -> "RunFolder":
         """Claims an empty or new folder; `started` says what for (its configuration and command)."""
+        if not Ranks.here().first:
+            return cls(path)
         cls.check(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -87,6 +97,8 @@ class RunFolder:
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Appends one JSON line and puts it on the disk before returning."""
+        if not Ranks.here().first:
+            return
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -127,17 +139,31 @@ class RunFolder:
 def whole_folder(path: Path) -> Generator[Path, None, None]:
     """A folder that appears at `path` complete or not at all; yields where to write meanwhile."""
     aside = path.with_name(f".{path.name}.part")
-    _remove(aside)
+    if not Ranks.here().first:
+        yield aside
+        return
+    remove_folder(aside)
     aside.mkdir(parents=True)
     try:
         yield aside
         os.replace(aside, path)
+        _sync(path.parent)
     finally:
-        _remove(aside)
+        remove_folder(aside)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Removes a folder, if it is there, and all that is in it."""
     if folder.exists():
         for item in folder.iterdir():
-            _remove(item) if item.is_dir() else item.unlink()
+            remove_folder(item) if item.is_dir() else item.unlink()
         folder.rmdir()
+
+
+def _sync(path: Path) -> None:
+    """Puts a file, or a folder's list of files, on the disk: no name without its content after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,13 +1,20 @@
-"""What a sub-network is worth: its BatchNorm statistics from train images, its loss and metric on search images."""
+"""What a sub-network is worth: its BatchNorm statistics from train images, its loss and metric on search images.
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+Where several processes share a run, each gets every so many-th batch: rank r of n those at r, r + n, r + 2n, and so on.
+Whatever is made of them is put together in the order of all batches, so that the numbers are those of one process.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice, zip_longest
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim.ranks import Ranks
 from autoslim.replay import Shared, Tape
 from autoslim.search import Referee, Sample, Score
 from autoslim.supernet import Supernet
@@ -15,6 +22,7 @@ from autoslim.tasks import Task
 from autoslim.widths import Widths
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+_T = TypeVar("_T")
 _STATISTICS = ("running_mean", "running_var")
 _LOOK = 500  # search images between two looks of a race, at least
 
@@ -39,10 +47,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Sample:
     try:
         model.eval()
         with torch.no_grad():
-            parts = [_judge(task, model(images), labels) for images, labels in batches]
+            own = [_judge(task, model(images), labels) for images, labels in batches]
     finally:
         model.train(training)
-    return Sample.join(parts)
+    return Sample.join(_in_order(Ranks.here().gather(own)))
 
 
 class SupernetScorer:
@@ -55,6 +63,8 @@ class SupernetScorer:
         task: Judges its outputs.
         calibration: Batches of train images for the BatchNorm statistics, at least 512 images where there are so many.
         search: Batches of search images and labels, which decide; gone through once a score.
+
+    Both are this process's batches, where several share a run.
     """
 
     def __init__(
@@ -74,27 +84,48 @@ class SupernetScorer:
         self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
     ) -> list[Sample]:
         """The score of every image; see `Scorer.samples`. What the trials share with `base` is computed once."""
-        reuse = _NoReuse() if base is None else self._reuse
+        ranks = Ranks.here()
+        able = base is not None and all(ranks.gather(bool(self._calibration)))
+        reuse = self._reuse if able else _NoReuse()
+        reuse.prepare(trials, base)
         buffers = _calibrate(self._net, trials, self._calibration, reuse, base)
         parts: list[list[Sample]] = [[] for _ in trials]
-        alive, unseen = list(range(len(trials))), 0
+        alive, unseen, own = list(range(len(trials))), 0, iter(self._search)
         training = self._net.training
         try:
             self._net.eval()
-            for images, labels in self._search:
-                shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
-                for index in shared.order:
-                    at = alive[index]
-                    with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
-                        parts[at].append(_judge(self._task, shared.run(index, self._net, images), labels))
-                unseen += len(images)
-                if referee is not None and unseen >= _LOOK:
-                    alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
-                if not alive:
+            while alive:
+                judged = ranks.gather(self._judge_next(own, trials, buffers, alive, reuse, base))
+                for samples in (samples for samples in judged if samples):
+                    for at in alive:
+                        parts[at].append(samples[at])
+                    unseen += len(samples[alive[0]]) if alive else 0
+                    if referee is not None and unseen >= _LOOK:
+                        alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
+                if not all(judged):
                     break
         finally:
             self._net.train(training)
         return [Sample.join(part) for part in parts]
+
+    def _judge_next(
+        self,
+        batches: Iterator[Batch],
+        trials: Sequence[Widths],
+        buffers: Sequence[dict[str, torch.Tensor]],
+        alive: Sequence[int],
+        reuse: "_NoReuse",
+        base: Widths | None,
+    ) -> dict[int, Sample]:
+        """The next batch's samples of those alive, by their place among the trials; empty where there is none left."""
+        found: dict[int, Sample] = {}
+        for images, labels in islice(batches, 1):
+            shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
+            for index in shared.order:
+                at = alive[index]
+                with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
+                    found[at] = _judge(self._task, shared.run(index, self._net, images), labels)
+        return found
 
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """The sub-network's score on other images, with the same BatchNorm statistics."""
@@ -109,38 +140,59 @@ class SupernetScorer:
 class _NoReuse:
     """Every pass is computed whole."""
 
+    def prepare(self, trials: Sequence[Widths], base: Widths | None) -> None:
+        """Learns what `shared` will need; called by all processes at once."""
+
     def shared(self, trials: Sequence[Widths], base: Widths | None, *, calibrating: bool) -> Shared:
         return Shared(None, [0] * len(trials))
 
 
 class _Reuse(_NoReuse):
-    """Knows, per group, the first operator that differs once the group is narrowed; recorded when first asked for."""
+    """Knows, per group and mode, the first operator that differs once the group is narrowed."""
 
     def __init__(self, net: Supernet, images: torch.Tensor) -> None:
         self._net, self._images = net, images
         self._tapes: dict[bool, Tape] = {}
         self._cuts: dict[tuple[bool, str], int] = {}
 
+    def prepare(self, trials: Sequence[Widths], base: Widths | None) -> None:
+        """Records the passes that are not known yet; several processes share the groups."""
+        assert base is not None
+        ranks, changed = Ranks.here(), {group for trial in trials for group in _changed(trial, base)}
+        new = [(mode, g) for mode in (True, False) for g in sorted(changed) if (mode, g) not in self._cuts]
+        if len(trials) > 1 and new:
+            for told in ranks.gather({key: self._cut(*key) for key in new[ranks.rank :: ranks.size]}):
+                self._cuts |= told
+
     def shared(self, trials: Sequence[Widths], base: Widths | None, *, calibrating: bool) -> Shared:
         assert base is not None
         if len(trials) == 1:
             return super().shared(trials, base, calibrating=calibrating)
-        changed = [[group for group, width in trial.items() if width != base[group]] for trial in trials]
-        for group in {group for groups in changed for group in groups}:
-            if (calibrating, group) not in self._cuts:
-                with _mode(self._net, calibrating=calibrating):
-                    self._cut(group, calibrating)
-        cuts = [min((self._cuts[calibrating, group] for group in groups), default=0) for groups in changed]
-        return Shared(self._tapes.get(calibrating), cuts)
+        cuts = [min((self._cuts[calibrating, g] for g in _changed(trial, base)), default=0) for trial in trials]
+        return Shared(self._tape(calibrating), cuts)
 
-    def _cut(self, group: str, calibrating: bool) -> None:
-        net, images, widest = self._net, self._images, self._net.graph.max_widths()
+    def _tape(self, calibrating: bool) -> Tape:
         if calibrating not in self._tapes:
-            with net.at(widest, buffers=net.buffers_at(widest)):
-                self._tapes[calibrating] = Tape(lambda: net(images))
-        narrow = widest.replace({group: net.graph.group(group).candidates[0]})
-        with net.at(narrow, buffers=net.buffers_at(narrow)):
-            self._cuts[calibrating, group] = self._tapes[calibrating].first_difference(lambda: net(images))
+            widest = self._net.graph.max_widths()
+            with _mode(self._net, calibrating=calibrating):
+                self._tapes[calibrating] = Tape(self._pass(widest))
+        return self._tapes[calibrating]
+
+    def _cut(self, calibrating: bool, group: str) -> int:
+        """The first operator that differs, in a pass of two images."""
+        narrow = self._net.graph.max_widths().replace({group: self._net.graph.group(group).candidates[0]})
+        tape = self._tape(calibrating)
+        with _mode(self._net, calibrating=calibrating):
+            return tape.first_difference(self._pass(narrow))
+
+    def _pass(self, widths: Widths) -> Callable[[], object]:
+        net = self._net
+
+        def run() -> object:
+            with net.at(widths, buffers=net.buffers_at(widths)):
+                return net(self._images)
+
+        return run
 
 
 def _calibrate(
@@ -152,25 +204,43 @@ def _calibrate(
 ) -> list[dict[str, torch.Tensor]]:
     """Buffers of each sub-network, with the mean of its batches' statistics, which is taken in float64."""
     norms = [name for name, module in net.model.named_modules() if _has_statistics(module)]
-    if not norms:
-        return [net.buffers_at(widths) for widths in trials]
     buffers = [net.buffers_at(widths) for widths in trials]
-    seen: list[list[dict[str, torch.Tensor]]] = [[] for _ in trials]
+    if not norms:
+        return buffers
+    names = [f"{norm}.{statistic}" for norm in norms for statistic in _STATISTICS]
+    seen: list[list[torch.Tensor]] = [[] for _ in trials]  # each batch's statistics, end to end
     with _mode(net, calibrating=True), torch.no_grad():
         for images in batches:
             shared = reuse.shared(trials, base, calibrating=True)
             for at in shared.order:
-                first = seen[shared.order[0]]
-                _reset(buffers[at], norms, first[-1] if at != shared.order[0] else {})
+                _reset(buffers[at], norms, buffers[shared.order[0]] if at != shared.order[0] else {})
                 with net.at(trials[at], buffers=buffers[at]):
                     shared.run(at, net, images)
-                seen[at].append({f"{n}.{s}": buffers[at][f"{n}.{s}"].clone() for n in norms for s in _STATISTICS})
-    for own, statistics in zip(buffers, seen, strict=True):
-        for name in statistics[0] if statistics else ():
-            own[name].copy_(torch.stack([each[name].double() for each in statistics]).mean(0))
+                seen[at].append(torch.cat([buffers[at][name] for name in names]))
+    told = Ranks.here().gather([[each.cpu().numpy() for each in one] for one in seen])
+    for own, *parts in zip(buffers, *told, strict=True):
+        statistics = _in_order(parts)
+        if statistics:
+            mean = torch.from_numpy(np.stack(statistics).astype(np.float64).mean(0))
+            for name, part in zip(names, mean.split([own[name].numel() for name in names]), strict=True):
+                own[name].copy_(part)
         for norm in norms:
             own[f"{norm}.num_batches_tracked"].fill_(len(statistics))
     return buffers
+
+
+def _changed(trial: Widths, base: Widths) -> list[str]:
+    return [group for group, width in trial.items() if width != base[group]]
+
+
+def _in_order(parts: Sequence[Sequence[_T]]) -> list[_T]:
+    """What each process made of its batches, in the order of all batches.
+
+    >>> _in_order([["a", "c", "e"], ["b", "d"]])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    nothing = object()
+    return [each for each in chain.from_iterable(zip_longest(*parts, fillvalue=nothing)) if each is not nothing]  # pyright: ignore[reportReturnType]
 
 
 def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:

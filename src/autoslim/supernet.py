@@ -64,6 +64,10 @@ class Supernet(nn.Module):
         self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
         self._active: Mapping[str, torch.Tensor] | None = None
         self._aliases = _aliases(model)
+        self._modules_at = dict(model.named_modules(remove_duplicate=False))
+        self._shapes = {name: x.shape for name, x in (*model.named_parameters(), *model.named_buffers())}
+        self._parameter_names = [name for name, _ in model.named_parameters()]
+        self._buffer_names = [name for name, _ in model.named_buffers()]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._plans.clear()  # their indices lie on the device that the model leaves
@@ -94,7 +98,7 @@ class Supernet(nn.Module):
             yield
             return
         parameters = {
-            name: _apply(plan.cuts[name], p) for name, p in self.model.named_parameters() if name in plan.cuts
+            name: _apply(plan.cuts[name], self._tensor(name)) for name in self._parameter_names if name in plan.cuts
         }
         with self._activate({**parameters, **(buffers or self.buffers_at(widths))}, plan):
             yield
@@ -110,7 +114,7 @@ class Supernet(nn.Module):
         if not plan.cuts:
             yield
             return
-        full = {name: p for name, p in self.model.named_parameters() if name in plan.cuts}
+        full = {name: self._tensor(name) for name in self._parameter_names if name in plan.cuts}
         leaves = {name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()}
         with self._activate({**leaves, **self.buffers_at(widths)}, plan):
             yield
@@ -121,7 +125,12 @@ class Supernet(nn.Module):
     def buffers_at(self, widths: Widths) -> dict[str, torch.Tensor]:
         """Copies of all buffers, cut to these widths."""
         cuts = self._plan(widths).cuts
-        return {name: _copy(cuts.get(name, ()), buffer) for name, buffer in self.model.named_buffers()}
+        return {name: _copy(cuts.get(name, ()), self._tensor(name)) for name in self._buffer_names}
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        """A parameter or buffer as it is now; found without a walk through all modules, which every pass would take."""
+        path, _, own = name.rpartition(".")
+        return getattr(self._modules_at[path], own)
 
     @contextmanager
     def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Generator[None, None, None]:
@@ -144,23 +153,26 @@ class Supernet(nn.Module):
                 self._plans.popitem(last=False)
         return plan
 
+    @property
+    def _device(self) -> torch.device | None:
+        return next((tensor.device for tensor in self.model.parameters()), None)
+
     def _make_plan(self, widths: Widths) -> _Plan:
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         cuts: dict[str, tuple[_Cut, ...]] = {}
+        known: dict[int, tuple[int, torch.Tensor | None]] = {}  # many axes share their indices
         for name, dims in self.graph.selection(widths).items():
-            tensor = tensors[name]
-            chosen = tuple(
-                _Cut(dim, len(kept), None if _is_prefix(kept) else kept.to(tensor.device))
-                for dim, kept in dims.items()
-                if len(kept) < tensor.shape[dim]
-            )
+            chosen: list[_Cut] = []
+            for dim, kept in dims.items():
+                if id(kept) not in known:
+                    known[id(kept)] = len(kept), None if _is_prefix(kept) else kept.to(self._device)
+                length, indices = known[id(kept)]
+                if length < self._shapes[name][dim]:
+                    chosen.append(_Cut(dim, length, indices))
             if chosen:
-                cuts[name] = chosen
+                cuts[name] = tuple(chosen)
         attributes: list[tuple[nn.Module, str, Any]] = []
-        if cuts:
-            for path, values in self.graph.attributes(widths).items():
-                module = self.model.get_submodule(path)
-                attributes += [(module, name, value) for name, value in values.items()]
+        for path, values in self.graph.attributes(widths).items() if cuts else ():
+            attributes += [(self._modules_at[path], name, value) for name, value in values.items()]
         return _Plan(cuts, tuple(attributes))
 
 

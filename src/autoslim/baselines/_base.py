@@ -108,12 +108,18 @@ class Lab:
         Raises:
             TrainingError: The loss is no longer finite.
         """
-        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr)
+        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=0.0)  # too short for an average
         task = self.task if penalty is None else _Penalised(self.task, penalty)
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            loader = _Steps(self.loader, steps, epoch)
-            train_network(model, loader, config, task=task, runtime=self.runtime, on_step=lambda loss: None)
+            train_network(
+                model,
+                _Steps(self.loader, steps, epoch),
+                config,
+                task=task,
+                seed=self.seed,
+                runtime=self.runtime,
+                on_step=lambda loss, done: None,
+            )
 
     @property
     def epoch_steps(self) -> int:

@@ -1,5 +1,6 @@
 """The command line: one command per stage, `run` for all of them. Options are the fields of the configurations."""
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 
@@ -7,6 +8,7 @@ from rich.console import Console
 
 from autoslim._registry import unknown_name
 from autoslim.cli.compare import compare_command
+from autoslim.cli.doctor import doctor_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
@@ -24,6 +26,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
   autoslim compare [RECIPE] [options]  run AutoSlim and the methods of the field on the same work: one table; --dry-run
+  autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -35,7 +38,11 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": search_command,
     "trust": trust_command,
     "compare": compare_command,
+    "doctor": doctor_command,
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on files
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -53,4 +60,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _COMMANDS[args[0]](args[1:])
     except AutoSlimError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
+        return 2
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        told = f"autoslim: {error}. Expected room to write. Free some space, and go on where it stopped."
+        Console(stderr=True, highlight=False, soft_wrap=True).print(told, markup=False)
         return 2

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,6 +16,8 @@ from autoslim.pipeline import RunConfig, make_method, plan_run, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.search import METHODS
+
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +37,10 @@ class RunArgs(RunConfig):
 
 
 def run_command(args: list[str]) -> int:
-    """Runs a recipe, or goes on with a run; returns the exit code, 130 when it was interrupted."""
+    """Runs a recipe, or goes on with a run; returns the exit code, 130 or 143 when it was interrupted or terminated."""
     if any(arg.split("=")[0] == "--resume" for arg in args):
-        resume(tyro.cli(ResumeArgs, args=args, prog="autoslim run").resume, shown=Shown())
-        return 0
+        folder = tyro.cli(ResumeArgs, args=args, prog="autoslim run").resume
+        return _until_stopped(lambda: resume(folder, shown=Shown()), folder)
     name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
     recipe = RECIPES[name]()
     method = named_method(args, recipe.method)
@@ -60,11 +64,23 @@ def run_command(args: list[str]) -> int:
         config = replace(config, out="runs/" + re.sub(r"\W+", "-", f"{config.model}-{config.data}").strip("-"))
     if given.dry_run:
         return show_plan(plan_run(config, shown=Shown()))
+    return _until_stopped(lambda: run(config, shown=Shown(), command=command), config.out)
+
+
+def _until_stopped(work: Callable[[], object], folder: str) -> int:
+    """Does it, and returns 0; stopped by a signal, it says how to go on and returns 128 and the signal's number."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)  # a job that is preempted gets this one
     try:
-        run(config, shown=Shown(), command=command)
-    except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {config.out}")
-        return 130
+        work()
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        Console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; go on with autoslim run --resume {folder}")
+        return _INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else _TERMINATED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

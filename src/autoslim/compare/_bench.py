@@ -15,15 +15,15 @@ from torch import nn
 from autoslim.baselines import BASELINES, Baseline, Chosen, Lab, MacCounter
 from autoslim.baselines._base import fill_atoms
 from autoslim.budget import Budget
-from autoslim.data import Split
+from autoslim.checkpoint import Checkpoints
+from autoslim.data import Encoded, Split
 from autoslim.extract import extract_network
-from autoslim.pipeline import Job, make_method
+from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
 from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
 from autoslim.search._shaped import ShapedSearch
-from autoslim.train import train_network
 from autoslim.widths import Widths
 
 
@@ -196,26 +196,20 @@ class Bench:
         if not told.exists():
             job = self.job
             model = self._placed(job.start(widths) if network is None else network)
-            self._fit(place, model, job.data.train)
+            checkpoints = self._fit(place, model, job.data.train)
             accuracy = evaluate(model, job.batches(job.data.test), job.task).score.accuracy
             told.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(told.with_name("model.safetensors"), model)
             write_json(told, {"_type": "Trained", "_version": 1, "accuracy": accuracy, "widths": dict(widths)})
+            checkpoints.remove()
         data = read_json(told, kind="Trained")
         return {"accuracy": data["accuracy"], "widths": data["widths"], **self.job.price(widths)}
 
-    def _fit(self, name: str, model: nn.Module, split: Split) -> None:
-        job, loader = self.job, self.job.loader(split)
-        epochs = job.config.train.epochs_retrain
-        with job.seeded(), job.shown.bar(name, len(loader) * epochs) as bar:
-            train_network(
-                model,
-                loader,
-                job.config.train,
-                task=job.task,
-                runtime=job.fabric,
-                on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-            )
+    def _fit(self, name: str, model: nn.Module, split: Split | Encoded) -> Checkpoints:
+        """Trains in place, from where it was stopped; the checkpoints go once the result is on the disk."""
+        job, checkpoints = self.job, checkpoints_of(self.job, name)
+        train_found(job, model, job.loader(split), job.config.train, name=name, checkpoints=checkpoints)
+        return checkpoints
 
     def _placed(self, model: nn.Module) -> nn.Module:
         return model.to(self.job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

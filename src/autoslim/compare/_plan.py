@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoslim.baselines import BASELINES, MacCounter
-from autoslim.pipeline import Job
+from autoslim.pipeline import Job, train_found
 from autoslim.progress import Shown
-from autoslim.train import train_network
 
 if TYPE_CHECKING:
     from autoslim.compare import CompareConfig
@@ -73,6 +72,6 @@ def _speed(job: Job) -> float:
     model = job.networks.build().to(job.fabric.device)
     config = replace(job.config.train, epochs_retrain=1)
     started = time.monotonic()
-    with job.seeded(), MacCounter() as counter:
-        train_network(model, loader, config, task=job.task, runtime=job.fabric, on_step=lambda loss: None)
+    with MacCounter() as counter:
+        train_found(job, model, loader, config, name="a few steps")
     return counter.macs / (time.monotonic() - started)

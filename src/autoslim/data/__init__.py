@@ -9,4 +9,7 @@ from autoslim.data._base import Data as Data
 from autoslim.data._base import Split as Split
 from autoslim.data._base import hold_out as hold_out
 from autoslim.data._base import load_data as load_data
+from autoslim.data._encoded import DecodingLoader as DecodingLoader
+from autoslim.data._encoded import Encoded as Encoded
 from autoslim.data.loader import Loader as Loader
+from autoslim.data.loader import make_loader as make_loader

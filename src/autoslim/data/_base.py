@@ -4,30 +4,35 @@ A source, one file of this shelf each, only lists images and labels. What holds 
 split that is made where none came along, decoding, and the statistics of the channels.
 """
 
+import atexit
+import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autoslim._registry import Registry, unknown_name
+from autoslim.data._encoded import Encoded
 from autoslim.data._images import decode_listing, describe_resize, find_shape
 from autoslim.data._listing import (
+    File,
     Found,
     Listing,
     Shape,
     check_labels,
-    check_memory,
     check_pairs,
     check_readable,
+    describe_excess,
 )
-from autoslim.data._random import draw_stratified
+from autoslim.data._random import draw_stratified, sequence_of
 from autoslim.errors import DataError
 
 _TEST_SHARE = 0.2  # of the images, where no test split came along
+_SAMPLE, _SAMPLE_BYTES = 5000, 2**29  # images that the statistics are taken of, where not all are decoded
 _LEAST_STD = 1 / 255  # one step of a pixel: a constant channel must not divide by zero
 
 
@@ -59,10 +64,29 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> Shape:
+        """Channels, height, width."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def take(self, indices: "torch.Tensor | NDArray[np.int64] | Sequence[int]") -> "Split":
         """The images at `indices`, in their order, copied."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return Split(self.images[chosen], self.labels[chosen])
+
+    def encoded(self) -> Encoded:
+        """The same images for worker processes, which share this one's memory."""
+        pixels = self.images.numpy().transpose(0, 2, 3, 1)
+
+        def read(rows: Sequence[int]) -> Sequence[tuple[str, File]]:
+            return [(f"image {row}", pixels[row].squeeze(2) if pixels.shape[3] == 1 else pixels[row]) for row in rows]
+
+        return Encoded(Listing(np.arange(len(self)), self.labels.numpy(), read), self.shape)
+
+    def fingerprint(self) -> list[Any]:
+        """What tells these images from others: all of them, and their labels."""
+        return [list(self.images.shape), self.images.numpy(), self.labels.numpy()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +105,8 @@ class Data:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | Encoded
+    test: Split | Encoded
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -92,8 +116,7 @@ class Data:
     @property
     def input_shape(self) -> Shape:
         """Channels, height, width."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.shape
 
     @property
     def num_classes(self) -> int:
@@ -106,7 +129,9 @@ SOURCES: Registry[Source] = Registry("data source")
 
 
 def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None) -> Data:
-    """Loads labelled images into memory.
+    """Finds labelled images, and loads them into memory where they fit: up to 8 GiB decoded.
+
+    Others stay where they are, and are decoded when they are needed; `train` and `test` are then `Encoded`.
 
     >>> data = load_data("digits")
     >>> data.input_shape, data.num_classes, len(data.train), len(data.test)
@@ -121,14 +146,15 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
 
     Raises:
         UnknownNameError: No such source; the message lists the closest.
-        DataError: Images or labels that are missing, unreadable or contradictory, or too many for memory.
+        DataError: Images or labels that are missing, unreadable or contradictory.
     """
     source, _, place = spec.partition(":")
     if source not in SOURCES:
         hint = "Write digits, folder:PATH or hf:NAME_OR_FOLDER."
         raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
     _check_shape(spec, input_shape)
-    with SOURCES[source](place) as found:
+    with ExitStack() as opened:
+        found = opened.enter_context(SOURCES[source](place))
         check_labels(spec, found)
         train, test, notes = _divide(spec, found, seed)
         if limit is not None:
@@ -137,7 +163,9 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
         if input_shape is None:
             input_shape, note = find_shape((train, test))
             notes = (*notes, note) if note else notes
-        check_memory(spec, len(train) + len(test), input_shape)
+        if too_large := describe_excess(len(train) + len(test), input_shape):
+            atexit.register(opened.pop_all().close)  # the images are read for as long as the process lives
+            return _leave_encoded(spec, train, test, input_shape, found.classes, (*notes, too_large), seed)
         parts: list[Split] = []
         resized = False
         for part, listing in (("train", train), ("test", test)):
@@ -150,7 +178,10 @@ def load_data(spec: str, *, input_shape: Shape | None = None, seed: int = 0, lim
     return Data(spec, parts[0], parts[1], found.classes, mean, std, resize, notes)
 
 
-def hold_out(train: Split, *, share: float = 0.1, most: int = 10_000, seed: int) -> tuple[Split, Split]:
+_S = TypeVar("_S", bound=Split | Encoded)
+
+
+def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) -> tuple[_S, _S]:
     """Holds the images out of train that decide the search.
 
     >>> train, search = hold_out(load_data("digits").train, seed=0)
@@ -178,7 +209,28 @@ def hold_out(train: Split, *, share: float = 0.1, most: int = 10_000, seed: int)
     check_pairs("hold_out", labels, None)
     count = max(min(round(share * len(train)), most), 1)
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1)
-    return train.take(np.setdiff1d(np.arange(len(train)), chosen)), train.take(chosen)
+    rest = np.setdiff1d(np.arange(len(train)), chosen)
+    return train.take(rest), train.take(chosen)  # pyright: ignore[reportReturnType]
+
+
+def _leave_encoded(
+    spec: str,
+    train: Listing,
+    test: Listing,
+    shape: Shape,
+    classes: tuple[str, ...],
+    notes: tuple[str, ...],
+    seed: int,
+) -> Data:
+    """Data whose images are not decoded but for a sample, which gives the channels' statistics."""
+    count = min(_SAMPLE, len(train), max(_SAMPLE_BYTES // math.prod(shape), 1))
+    drawn = np.sort(np.random.default_rng(sequence_of("statistics", seed)).permutation(len(train))[:count])
+    sample = decode_listing(train.take(drawn), shape)
+    check_readable(f"{spec}, train", sample.failed, train.labels[drawn], sample.kept, classes)
+    mean, std = _statistics(sample.images)
+    told = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
+    resize = describe_resize(shape) if sample.resized else "none"
+    return Data(spec, Encoded(train, shape), Encoded(test, shape), classes, mean, std, resize, (*notes, told))
 
 
 def _check_shape(spec: str, input_shape: Shape | None) -> None:

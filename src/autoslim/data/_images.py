@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from autoslim.data._listing import File, Listing, Shape
+from autoslim.errors import DataError
 
 _CHUNK = 256  # images read and decoded by one task: enough that the pool's own cost does not show
 _SIDE = 224  # of the input, when the images' sizes differ and none was asked for
@@ -73,10 +74,9 @@ def decode_listing(listing: Listing, shape: Shape) -> Decoded:
     mode, size = ("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1])
 
     def decode(position: int, image: Image.Image) -> None:
-        ImageOps.exif_transpose(image, in_place=True)
-        image = _to_mode(image, mode)
+        image = _upright(image, mode)
         if image.size != size:
-            image, resized[position] = _cover(image, size), True
+            image, resized[position] = cover(image, size), True
         pixels[position] = np.asarray(image).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
 
     failed = _visit(listing, decode)
@@ -85,6 +85,31 @@ def decode_listing(listing: Listing, shape: Shape) -> Decoded:
         for target, position in enumerate(kept):  # in place: a copy of all could be gigabytes
             pixels[target] = pixels[position]
     return Decoded(images[: len(kept)], kept, tuple(text for _, text in failed), bool(resized[kept].any()))
+
+
+def decode_image(
+    name: str, file: File, shape: Shape, transform: Callable[[Image.Image], Image.Image] | None
+) -> NDArray[np.uint8]:
+    """One image as uint8 [H, W, C], by `transform` or scaled to cover `shape` (C, H, W); DataError if unreadable."""
+    mode, size = ("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1])
+    try:
+        with _open(file) as opened:
+            image = _upright(opened, mode if transform is None else "RGB")
+            if transform is not None:
+                image = transform(image)
+            elif image.size != size:
+                image = cover(image, size)
+            return np.asarray(_to_mode(image, mode)).reshape(*shape[1:], shape[0])
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{name} can't be read: {_reason(error)}. Expected an image that Pillow can decode. Replace or remove it, "
+            "and start anew: the split follows from the list of images."
+        ) from error
+
+
+def _upright(image: Image.Image, mode: str) -> Image.Image:
+    ImageOps.exif_transpose(image, in_place=True)
+    return _to_mode(image, mode)
 
 
 def describe_resize(shape: Shape) -> str:
@@ -161,7 +186,7 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image scaled until it just covers `size` (width, height), then cropped to its centre."""
     (width, height), (to_width, to_height) = image.size, size
     if width * to_height <= height * to_width:

@@ -85,16 +85,15 @@ def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | 
         )
 
 
-def check_memory(spec: str, count: int, shape: Shape) -> None:
-    """Refuses `count` images of `shape` if they exceed the memory that decoded images may take."""
+def describe_excess(count: int, shape: Shape) -> str:
+    """What to tell where `count` images of `shape` exceed the memory that decoded images may take; "" where not."""
     size = count * shape[0] * shape[1] * shape[2]
-    if size > _MEMORY:
-        side = int((_MEMORY / (count * shape[0])) ** 0.5)
-        raise DataError(
-            f"{spec}: {count} images of {'x'.join(map(str, shape))} take {size / 2**30:.1f} GiB decoded; expected at "
-            f"most {_MEMORY / 2**30:g} GiB, as all are kept in memory. Choose a smaller --input (sides up to {side} "
-            "fit) or fewer images."
-        )
+    if size <= _MEMORY:
+        return ""
+    return (
+        f"{count} images of {'x'.join(map(str, shape))} would take {size / 2**30:.1f} GiB decoded, more than "
+        f"{_MEMORY / 2**30:g}: they are read and decoded again each time, by --workers processes."
+    )
 
 
 def check_readable(

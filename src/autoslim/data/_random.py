@@ -9,7 +9,7 @@ _WORD = 0xFFFF_FFFF_FFFF_FFFF  # numpy takes no negative seeds
 
 def make_generator(purpose: str, *numbers: int) -> torch.Generator:
     """A torch generator of its own for this purpose and these numbers (a seed, an epoch)."""
-    return torch.Generator().manual_seed(int(_sequence(purpose, *numbers).generate_state(1, np.uint64)[0]))
+    return torch.Generator().manual_seed(int(sequence_of(purpose, *numbers).generate_state(1, np.uint64)[0]))
 
 
 def draw_stratified(
@@ -29,7 +29,7 @@ def draw_stratified(
     """
     classes, sizes = np.unique(labels, return_counts=True)
     quotas = _quotas(sizes, count, spare)
-    shuffled = np.random.default_rng(_sequence(purpose, seed)).permutation(len(labels))
+    shuffled = np.random.default_rng(sequence_of(purpose, seed)).permutation(len(labels))
     drawn = [shuffled[labels[shuffled] == label][:quota] for label, quota in zip(classes, quotas, strict=True)]
     return np.sort(np.concatenate(drawn))
 
@@ -48,5 +48,6 @@ def _quotas(sizes: NDArray[np.int64], count: int, spare: int) -> NDArray[np.int6
     return quotas
 
 
-def _sequence(purpose: str, *numbers: int) -> np.random.SeedSequence:
+def sequence_of(purpose: str, *numbers: int) -> np.random.SeedSequence:
+    """What every generator of this purpose and these numbers is seeded with."""
     return np.random.SeedSequence([*purpose.encode(), *(number & _WORD for number in numbers)])

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_transform
 from autoslim.data._base import Split
+from autoslim.data._encoded import DecodingLoader, Encoded
+from autoslim.data._order import Order
 from autoslim.data._random import make_generator
 from autoslim.errors import DataError
 from autoslim.ranks import Ranks
-
-Augment = Literal["none", "crop", "crop+flip"]
-_PAD = 8  # a crop may leave the image by an eighth of its side
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Loader:
     batch_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: Augment = "none"
+    augment: Simple = "none"
     shuffle: bool = False
     drop_last: bool = False
     seed: int = 0
@@ -51,41 +52,37 @@ class Loader:
 
     def __post_init__(self) -> None:
         channels = self.split.images.shape[1]
-        if self.augment not in get_args(Augment):
-            raise DataError(f"Loader: augment {self.augment!r}; expected one of {', '.join(get_args(Augment))}.")
+        if self.augment not in get_args(Simple):
+            raise DataError(f"Loader: augment {self.augment!r}; expected one of {', '.join(get_args(Simple))}.")
         if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
             raise DataError(
                 f"Loader: mean {self.mean} and std {self.std} for images with {channels} channels; expected one number "
                 "per channel each, std above 0. Take both from the Data that the split came from."
             )
-        if self.batch_size < 1 or len(self) < 1:
-            raise DataError(
-                f"Loader: {len(self.split)} images do not fill one batch of {self.batch_size}; expected at least one "
-                "batch. Lower --batch-size."
-            )
+        self.order  # noqa: B018 - refuses what does not fill a batch
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        extra = 0 if self.drop_last else self.batch_size - 1
-        return (len(self.split) + extra) // self.batch_size
+        return len(self.order)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of epoch `number`, from batch `start` on.
+    @cached_property
+    def order(self) -> Order:
+        """Which images are in which batch."""
+        return Order(
+            count=len(self.split), batch_size=self.batch_size, shuffle=self.shuffle, drop_last=self.drop_last,
+            seed=self.seed, ranks=self.ranks,
+        )  # fmt: skip
+
+    def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of epoch `number`: batch `start`, and every `stride`-th from there on.
 
         Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
         """
         # numpy, not torch: its indexing stays on one core and leaves torch's threads to the network
         images, labels = self.split.images.numpy(), self.split.labels.numpy()
         mean, std = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
-        order = np.arange(len(labels))
-        if self.shuffle:
-            order = torch.randperm(len(labels), generator=make_generator("order", self.seed, number)).numpy()
         down, right, mirrored = self._draw(number)
-        for batch in range(start, len(self)):
-            first = batch * self.batch_size
-            part = self.ranks.share(min(self.batch_size, len(labels) - first))
-            places = slice(first + part.start, first + part.stop)
-            chosen = order[places]
+        for places, chosen in self.order.batches(number, start, stride):
             if self.augment == "none":
                 x_NHWC = images[chosen].transpose(0, 2, 3, 1)
             else:
@@ -103,12 +100,47 @@ class Loader:
         count, (height, width) = len(self.split), self.split.images.shape[2:]
         crop = make_generator("crop", self.seed, number)
         down, right = (
-            torch.randint(-(side // _PAD), side // _PAD + 1, (count,), generator=crop).numpy()
-            for side in (height, width)
+            torch.randint(-(side // PAD), side // PAD + 1, (count,), generator=crop).numpy() for side in (height, width)
         )
         if self.augment != "crop+flip":
             return down, right, np.zeros(count, dtype=np.bool_)
         return down, right, (torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5).numpy()
+
+
+def make_loader(
+    split: Split | Encoded,
+    batch_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    augment: Augment = "none",
+    *,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    seed: int = 0,
+    ranks: Ranks | None = None,
+    workers: int = 0,
+) -> Loader | DecodingLoader:
+    """The batches of a split: made in this process where it is in memory and shifts and flips are all that is asked.
+
+    Args:
+        split: The images.
+        batch_size: Images per batch, over all processes.
+        mean: Of each channel, in [0, 1].
+        std: Likewise, above 0.
+        augment: "none", "crop", "crop+flip", or one of timm's: "imagenet", "mobile", "randaugment".
+        shuffle: As in `Loader`.
+        drop_last: As in `Loader`.
+        seed: As in `Loader`.
+        ranks: As in `Loader`; default this process alone.
+        workers: Processes that decode and augment, where there is need of any.
+    """
+    check_augment(augment)
+    ranks = ranks or Ranks()
+    if isinstance(split, Split) and augment in get_args(Simple):
+        return Loader(split, batch_size, mean, std, augment, shuffle, drop_last, seed, ranks)  # pyright: ignore[reportArgumentType]
+    encoded = split.encoded() if isinstance(split, Split) else split
+    order = Order(count=len(split), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, ranks=ranks)
+    return DecodingLoader(encoded, order, mean, std, make_transform(augment, encoded.shape), workers)
 
 
 def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from autoslim.pipeline._config import RunConfig as RunConfig
 from autoslim.pipeline._config import make_method as make_method
 from autoslim.pipeline._config import parse_shape as parse_shape
 from autoslim.pipeline._job import Job as Job
+from autoslim.pipeline._launch import join_ranks
 from autoslim.pipeline._plan import Effort as Effort
 from autoslim.pipeline._plan import Plan as Plan
 from autoslim.pipeline._plan import make_plan as make_plan
@@ -23,6 +24,8 @@ from autoslim.pipeline._plan import say as say
 from autoslim.pipeline._plan import say_effort as say_effort
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
+from autoslim.pipeline._training import checkpoints_of as checkpoints_of
+from autoslim.pipeline._training import train_found as train_found
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder
@@ -32,7 +35,7 @@ def run(config: RunConfig, *, shown: Shown | None = None, command: str = "") -> 
     """Starts a run in a new folder and returns the folder; see `resume` for one that was stopped.
 
     Args:
-        config: What to do; recipes give whole ones.
+        config: What to do; recipes give whole ones. All processes that share the run are given the same.
         shown: Where progress goes.
         command: The command line that asked for it, kept in the summary.
     """
@@ -55,6 +58,7 @@ def _prepare(config: RunConfig, shown: Shown, command: str) -> tuple[Job, Plan]:
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
     job = Job(config, shown, command)
     RunFolder.check(Path(config.out))
+    job.ranks.wait()  # before the first of them makes it
     job.prepare()
     return job, make_plan(job)
 
@@ -67,6 +71,7 @@ def resume(folder: str | Path, *, shown: Shown | None = None) -> Path:
     run_folder, _ = RunFolder.open(Path(folder))
     shown = shown or Shown()
     if (run_folder.path / "summary.json").exists():
-        shown.line(f"report    {write_report(run_folder.path)}")
+        if join_ranks().first:
+            shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
     return reopen_job(folder, shown=shown).finish()

@@ -67,15 +67,18 @@ def search_again(
         job = _open(Path(folder), config, place, shown)
         job.check_budgets()
         place.path.mkdir(parents=True, exist_ok=True)
+        job.ranks.wait()  # all have looked at what was there
         write_json(place.path / _ASKED, asked)
         keep_latency(job, place)
         _take_steps(job, place)
+        job.ranks.wait()  # for what all go on from
         try:
             found = search_budgets(job, place)
             rows = [_row(job, each) for each in found]
         finally:
             place.append(_TIMES, {"evaluations": job.scorer.evaluations})
         write_json(place.path / _FOUND, {**asked, "_type": "Found", "images": len(job.judges), "found": rows})
+        job.ranks.wait()
     spent = sum(line.get("evaluations", 0) for line in place.lines(_TIMES))
     told = {"folder": str(place.path), "seconds": place.seconds().get("search", 0.0), "evaluations": spent}
     return {**read_json(place.path / _FOUND, kind="Found"), **told}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from autoslim.pipeline._training import train_found
 from autoslim.score import evaluate
-from autoslim.train import train_network
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -64,15 +64,7 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     config = replace(job.config.train, epochs_retrain=epochs)
     small = job.start(widths).to(job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loader = job.loader(job.train_split)
-    with job.seeded(), job.shown.bar(name, len(loader) * epochs) as bar:
-        train_network(
-            small,
-            loader,
-            config,
-            task=job.task,
-            runtime=job.fabric,
-            on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-        )
+    train_found(job, small, loader, config, name=name)
     judged = evaluate(small, job.batches(job.search_split), job.task)
     trained = len(loader) * loader.batch_size * epochs
     spent = job.costs["macs"](widths) * (_TRAINING * trained + len(judged))

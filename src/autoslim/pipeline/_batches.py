@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from autoslim.data import Data, Loader, Split
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, make_loader
+from autoslim.ranks import Ranks
 from autoslim.score import Batch
 from autoslim.train import TrainConfig
 
@@ -14,20 +15,26 @@ _EVAL_BATCH = 250
 
 @dataclass(frozen=True)
 class Prepared:
-    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size."""
+    """Batches that can be gone through again and again; the images stay bytes in memory, a quarter of the size.
 
-    loader: Loader
+    Of several processes each gets every so many-th batch (see `score`).
+    """
+
+    loader: Loader | DecodingLoader
     device: torch.device
+    ranks: Ranks
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in self.loader.epoch(0):
+        for images, labels in self.loader.epoch(0, start=self.ranks.rank, stride=self.ranks.size):
             yield images.to(self.device), labels.to(self.device)
 
 
-def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int) -> Loader:
-    """Shuffled, augmented training batches."""
-    return Loader(
-        split=split,
+def training_batches(
+    data: Data, split: Split | Encoded, config: TrainConfig, *, seed: int, ranks: Ranks, workers: int
+) -> Loader | DecodingLoader:
+    """Shuffled, augmented training batches; of each, this process's part."""
+    return make_loader(
+        split,
         batch_size=min(config.batch_size, len(split)),
         mean=data.mean,
         std=data.std,
@@ -35,13 +42,17 @@ def training_batches(data: Data, split: Split, config: TrainConfig, *, seed: int
         shuffle=True,
         drop_last=True,
         seed=seed,
+        ranks=ranks,
+        workers=workers,
     )
 
 
-def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bool = False) -> Prepared:
+def ordered_batches(
+    data: Data, split: Split | Encoded, device: torch.device, *, whole: bool = False, ranks: Ranks, workers: int
+) -> Prepared:
     """The images in order, as they are; `whole` leaves out a last batch that is not full."""
-    loader = Loader(
-        split=split,
+    loader = make_loader(
+        split,
         batch_size=_EVAL_BATCH,
         mean=data.mean,
         std=data.std,
@@ -49,5 +60,6 @@ def ordered_batches(data: Data, split: Split, device: torch.device, *, whole: bo
         shuffle=False,
         drop_last=whole and len(split) >= _EVAL_BATCH,
         seed=0,
+        workers=workers,
     )
-    return Prepared(loader, device)
+    return Prepared(loader, device, ranks)

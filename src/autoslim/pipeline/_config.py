@@ -1,6 +1,7 @@
 """What a whole run is asked to do."""
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -33,7 +34,9 @@ class RunConfig:
     input: str = ""
     """Input shape, e.g. 3,64,64; follows the data unless given."""
     search_images: int = 10_000
-    """Images, held out of train, that decide each search step; 10% of train are held out, 10,000 at most."""
+    """Images that decide each search step, of the 10% that are held out of train: 10,000 at most, or so many."""
+    workers: int = -1
+    """Processes that decode and augment images that are not in memory; 0: none, -1: as there are cores, 8 at most."""
     baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
     """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
     retrain: Literal["scratch", "inherit", "none"] = "scratch"
@@ -106,11 +109,6 @@ class RunConfig:
                 "RunConfig.from_weights was given together with rewrite or widen; expected the network as it was "
                 "trained: a wider one is drawn anew, a rewritten one names its tensors otherwise. Drop one of them."
             )
-        if self.finalists and self.latency_limited:
-            raise ConfigError(
-                "RunConfig.finalists was given together with a budget of latency; expected budgets of other costs: the "
-                "latency of networks that other methods find is only predicted. Drop --finalists, or that budget."
-            )
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
@@ -118,6 +116,11 @@ class RunConfig:
     @property
     def budgets(self) -> list[Budget]:
         return [Budget.parse(text) for text in self.budget]
+
+    @property
+    def num_workers(self) -> int:
+        """Worker processes of each process of the run."""
+        return min(os.cpu_count() or 1, 8) if self.workers < 0 else self.workers
 
     @property
     def latency_limited(self) -> bool:

@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autoslim.budget import Budget
 from autoslim.candidates import make_candidates
+from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.graph import ChannelGraph
 from autoslim.pipeline._alone import Alone, train_alone
-from autoslim.run_folder import read_json, write_json
-from autoslim.search import METHODS, Found, Greedy, Method, Score, Step, Uniform
+from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
+from autoslim.run_folder import RunFolder, read_json, write_json
+from autoslim.search import METHODS, Cost, Found, Greedy, Method, Score, Scorer, Space, Uniform
 from autoslim.search._base import costs_of
 from autoslim.widths import Widths
 
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
 
 UNIFORM, FOUND = "uniform", "found"
-_LINES, _ENROLLED = "finalists.jsonl", "finalists.json"
+_LINES, _ENROLLED, _SEARCHES = "finalists.jsonl", "finalists.json", "finalists"
 _DEAR = ("exhaustive", "evolution")  # methods that cost too much to be run beside the one that was asked for
 
 
@@ -145,8 +149,8 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     """The candidates of each budget by name, uniform first, equal ones once; kept in `finalists.json`."""
     path = job.folder.path / _ENROLLED
     if not path.exists():
-        uniform = _allowed_uniform(job) if job.config.limit else _search(job, UNIFORM, Uniform())
-        columns = {UNIFORM: uniform, FOUND: found}
+        uniform = AllowedUniform(job.graph) if job.config.limit else Uniform()
+        columns = {UNIFORM: _search(job, UNIFORM, uniform), FOUND: found}
         for name, method in list(rivals_of(job.config.search).items())[: job.config.finalists - 2]:
             columns[name] = _search(job, name, method)
         rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
@@ -168,53 +172,74 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
                     "Choose fewer finalists, or repair that search method."
                 )
         enrolled.append(candidates)
+    cost = job.costs.get(LATENCY)
+    if isinstance(cost, LatencyCost):  # what was measured for them is what they cost from now on
+        everyone = [other for candidates in enrolled for other in candidates.values()]
+        job.costs[LATENCY] = cost.corrected({other.widths: other.costs[LATENCY] for other in everyone})
     return enrolled
 
 
 def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
-    """Every budget's network of one method; its steps are on the disk before the next, as those of the main search."""
-    file = f"finalists-{re.sub('[^a-z]+', '-', name)}.jsonl"
-    done = [Step.from_json(line) for line in job.folder.lines(file)]
-    started = time.monotonic()
-    found = method.search(
-        job.space,
-        job.costs,
-        job.config.budgets,
-        job.scorer,
-        base=job.base,
-        done=done,
-        on_step=lambda step: job.folder.append(file, step.to_json()),
-    )
-    seconds = time.monotonic() - started
-    job.folder.append("times.jsonl", {"finalists_search": name, "search_seconds": round(seconds, 3)})
+    """Every budget's network of one method, searched in a folder of its own as the run's networks are.
+
+    What is measured on the way corrects the latencies of this search alone, so that each is the same when resumed.
+    """
+    place, before = RunFolder(job.folder.path / _SEARCHES / re.sub("[^a-z]+", "-", name)), job.costs
+    place.path.mkdir(parents=True, exist_ok=True)
+    started, spent = time.monotonic(), job.scorer.image_macs
+    job.costs = dict(before)
+    try:
+        if (place.path / TABLE).exists():
+            job.costs[LATENCY], _ = obtain_latency(job, place.path / TABLE)
+        keep_latency(job, place)
+        found = search_budgets(job, place, method)
+    finally:
+        job.costs = before
+    told = {"search_seconds": round(time.monotonic() - started, 3), "search_image_macs": job.scorer.image_macs - spent}
+    job.folder.append("times.jsonl", {"finalists_search": name, **told})
     return found
 
 
-def _allowed_uniform(job: "Job") -> list[Found]:
+@dataclass(frozen=True)
+class AllowedUniform:
     """The uniform networks where the user limits widths, which one that may be retrained has to obey.
 
     Each group takes the widest that it may, up to one ratio: a candidate where it is limited, any atoms elsewhere.
     """
-    free = [group for group in job.graph.groups if group.frozen is None]
-    allowed = {
-        group.name: group.candidates
-        if group.candidates != make_candidates(group.size, group.atom)
-        else tuple(range(group.atom, group.size + 1, group.atom))
-        for group in free
-    }
-    ratios = sorted({width / group.size for group in free for width in allowed[group.name]})
-    rows = [
-        job.space.widest.replace(
-            {g.name: max([w for w in allowed[g.name] if w / g.size <= ratio] or allowed[g.name][:1]) for g in free}
-        )
-        for ratio in ratios
-    ]
-    costs = costs_of(job.costs, rows)
-    found: list[Found] = []
-    for budget in job.config.budgets:
-        at = max([at for at, cost in enumerate(costs) if budget.holds(cost, job.base)], default=0)
-        found.append(Found(budget, rows[at], costs[at], job.scorer.score(rows[at])))
-    return found
+
+    graph: ChannelGraph
+
+    def search(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        *,
+        base: Mapping[str, float],
+        **_: object,
+    ) -> list[Found]:
+        """The widest for each budget; see `Method.search`."""
+        free = [group for group in self.graph.groups if group.frozen is None]
+        allowed = {
+            group.name: group.candidates
+            if group.candidates != make_candidates(group.size, group.atom)
+            else tuple(range(group.atom, group.size + 1, group.atom))
+            for group in free
+        }
+        ratios = sorted({width / group.size for group in free for width in allowed[group.name]})
+        rows = [
+            space.widest.replace(
+                {g.name: max([w for w in allowed[g.name] if w / g.size <= ratio] or allowed[g.name][:1]) for g in free}
+            )
+            for ratio in ratios
+        ]
+        prices = costs_of(costs, rows)
+        found: list[Found] = []
+        for budget in budgets:
+            at = max([at for at, price in enumerate(prices) if budget.holds(price, base)], default=0)
+            found.append(Found(budget, rows[at], prices[at], scorer.score(rows[at])))
+        return found
 
 
 def _distinct(candidates: Mapping[str, Found]) -> dict[str, Any]:
@@ -264,6 +289,8 @@ def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], l
         notes.append(f"Finalists for {text}: {_tell(choice, list(candidates))}")
         job.shown.line(f"finalists {text}: {_tell(choice, list(candidates))}")
         winners.append(candidates[choice.winner])
+    searched = sum(line.get("search_image_macs", 0.0) for line in job.folder.lines("times.jsonl"))
+    job.shown.line(f"finalists The other methods' searches: {searched:.3g} image-MACs.")
     return winners, notes
 
 

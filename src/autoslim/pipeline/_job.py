@@ -15,25 +15,27 @@ import torch
 from torch import nn
 
 from autoslim.costs import COSTS, make_cost
-from autoslim.data import Data, Loader, Split, hold_out, load_data
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, hold_out, load_data
 from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
+from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
-from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.saved import load, load_tensors_, save_network, save_tensors
+from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
+from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
-from autoslim.train import train_network, train_supernet
+from autoslim.train import Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
@@ -46,7 +48,9 @@ class Job:
     folder: RunFolder
 
     def __init__(self, config: RunConfig, shown: Shown, command: str) -> None:
-        self.config, self.shown, self.command = config, shown, command
+        self.ranks = join_ranks()
+        self.config, self.command = config, command
+        self.shown = shown if self.ranks.first else Shown(quiet=True)
         self.task = TASKS["classification"]
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
@@ -63,8 +67,9 @@ class Job:
         with self.timed("retrain"):
             places = self.retrain(found)
         write_json(self.folder.path / "summary.json", self.test(found, places))
-        page = write_report(self.folder.path)
-        self.shown.line(f"report    {page}")
+        if self.ranks.first:
+            remove_folder(self.folder.path / FOLDER)
+            self.shown.line(f"report    {write_report(self.folder.path)}")
         return self.folder.path
 
     # 1. trace ------------------------------------------------------------------------------------------------------
@@ -94,7 +99,9 @@ class Job:
         self.check_network()
         if config.latency_limited:
             self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
-        self.train_split, self.search_split = hold_out(self.data.train, seed=config.seed)
+        self.train_split, self.search_split = hold_out(
+            self.data.train, most=max(config.search_images, 10_000), seed=config.seed
+        )
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
@@ -153,28 +160,8 @@ class Job:
             self.net.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             self.trained = True
             return
-        config = self.config.train
-        loader = self.loader(self.train_split)
-        with (
-            self.timed("train"),
-            self.seeded(),
-            self.shown.bar("supernet", len(loader) * config.epochs_supernet) as bar,
-        ):
-            losses = train_supernet(
-                self.net,
-                loader,
-                config,
-                task=self.task,
-                seed=self.config.seed,
-                runtime=self.fabric,
-                on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-            )
-        save_tensors(path, self.model)
+        train_whole_supernet(self)
         self.trained = True
-        write_json(self.folder.path / "training.json", {"_type": "Training", "_version": 1, "supernet_loss": losses})
-        self.shown.line(
-            f"supernet  {config.epochs_supernet} epochs, summed loss {losses[-1]:.3f}, {self.took('train')}"
-        )
 
     @cached_property
     def net(self) -> Supernet:
@@ -188,13 +175,13 @@ class Job:
     # 3. search -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def judges(self) -> Split:
+    def judges(self) -> Split | Encoded:
         """The search images that decide."""
         chosen = torch.randperm(len(self.search_split), generator=torch.Generator().manual_seed(self.config.seed))
         return self.search_split.take(chosen[: self.config.search_images])
 
     @cached_property
-    def calibration(self) -> Split:
+    def calibration(self) -> Split | Encoded:
         """The train images that give a sub-network its BatchNorm statistics."""
         order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
         return self.train_split.take(order[:_CALIBRATION])
@@ -209,7 +196,8 @@ class Job:
     def scorer(self) -> Remembered:
         """Scores sub-networks of the trained supernet, none of them twice."""
         key = key_of(self.supernet_path, self.calibration, self.judges)
-        return Remembered(self.fresh_scorer, self.folder, key=key, images=len(self.judges))
+        sizes = {"images": len(self.judges), "calibration": len(self.calibration)}
+        return Remembered(self.fresh_scorer, self.folder, key=key, macs=self.costs["macs"], **sizes)
 
     def choose_finalists(self, found: list[Found]) -> list[Found]:
         """With `finalists`, what is best after a short training alone; else what was found."""
@@ -244,23 +232,10 @@ class Job:
         path = self.folder.path / folder
         if (path / "metrics.json").exists():
             return path
-        started = time.monotonic()
         small = self.start(widths).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        config = self.config.train
-        loader = self.loader(self.data.train)
-        losses: list[float] = []
+        trained, checkpoints = Trained([], 0), None
         if self.config.retrain != "none":
-            with self.seeded(), self.shown.bar(f"retrain {folder}", len(loader) * config.epochs_retrain) as bar:
-                losses = train_network(
-                    small,
-                    loader,
-                    config,
-                    task=self.task,
-                    runtime=self.fabric,
-                    on_step=lambda loss: bar.advance(f"loss {loss:.3f}"),
-                )
-            told = f"{config.epochs_retrain} epochs, loss {losses[-1]:.3f}, {time.monotonic() - started:.0f} s"
-            self.shown.line(f"retrain   {folder}: {told}")
+            trained, checkpoints = retrain_network(self, small, folder)
         save_network(
             path,
             small,
@@ -268,8 +243,10 @@ class Job:
             attributes=self.graph.attributes(widths),
             widths=widths,
             preparation=self.preparation,
-            metrics={**facts, **self.price(widths), "losses": losses},
+            metrics={**facts, **self.price(widths), "losses": trained.losses, "skipped_steps": trained.skipped},
         )
+        if checkpoints is not None:
+            checkpoints.remove()
         return path
 
     def start(self, widths: Widths) -> nn.Module:
@@ -357,15 +334,17 @@ class Job:
 
     @cached_property
     def fabric(self) -> Any:
-        from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
+        return make_fabric(self.config.train.precision)
 
-        return Fabric(accelerator="auto", devices=1, precision="32-true")
+    @property
+    def sharing(self) -> dict[str, Any]:
+        return {"ranks": self.ranks, "workers": self.config.num_workers}
 
-    def loader(self, split: Split) -> Loader:
-        return training_batches(self.data, split, self.config.train, seed=self.config.seed)
+    def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
+        return training_batches(self.data, split, self.config.train, seed=self.config.seed, **self.sharing)
 
-    def batches(self, split: Split, *, whole: bool = False) -> Prepared:
-        return ordered_batches(self.data, split, self.fabric.device, whole=whole)
+    def batches(self, split: Split | Encoded, *, whole: bool = False) -> Prepared:
+        return ordered_batches(self.data, split, self.fabric.device, whole=whole, **self.sharing)
 
     @contextmanager
     def timed(self, stage: str, place: RunFolder | None = None) -> Generator[None, None, None]:
@@ -376,6 +355,7 @@ class Job:
         finally:  # a stage that is broken off has taken its time, too
             self.spent[stage] = time.monotonic() - started
             (place or self.folder).append("times.jsonl", {"stage": stage, "seconds": self.spent[stage]})
+        self.ranks.wait()  # the next stage reads what this one left
 
     def took(self, stage: str) -> str:
         return f"{self.spent[stage]:.0f} s"

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from autoslim.data import Split
+from autoslim.data import Encoded, Split
 from autoslim.run_folder import RunFolder
 from autoslim.score import Batch, SupernetScorer
-from autoslim.search import Referee, Sample, Score
+from autoslim.search import Cost, Referee, Sample, Score
 from autoslim.widths import Widths
 
 _FILE, _TYPE, _VERSION = "scores.jsonl", "Score", 1
@@ -26,11 +27,19 @@ class Remembered:
         folder: The run.
         key: Of all that a score depends on but the widths (`key_of`); lines of another key are passed over.
         images: Search images that a whole score takes.
+        calibration: Train images that its BatchNorm statistics take.
+        macs: Multiply-accumulates of a sub-network.
+
+    Attributes:
+        image_macs: Multiply-accumulates spent in this process, BatchNorm statistics and all.
     """
 
-    def __init__(self, inner: SupernetScorer, folder: RunFolder, *, key: str, images: int) -> None:
+    def __init__(
+        self, inner: SupernetScorer, folder: RunFolder, *, key: str, images: int, calibration: int, macs: Cost
+    ) -> None:
         self._inner, self._folder, self._key, self._images = inner, folder, key, images
-        self._judged = 0
+        self._calibration, self._macs = calibration, macs
+        self._judged, self.image_macs = 0, 0.0
         self._known = {
             Widths(line["widths"]): Score(line["loss"], line["accuracy"])
             for line in folder.lines(_FILE)
@@ -50,7 +59,7 @@ class Remembered:
         for each in widths:
             if each not in self._known:
                 score = self._inner.score(each)
-                self._judged += self._images
+                self._count(each, self._images)
                 line = {"_type": _TYPE, "_version": _VERSION, "key": self._key, **vars(score), "widths": dict(each)}
                 self._folder.append(_FILE, line)
                 self._known[each] = score
@@ -61,8 +70,13 @@ class Remembered:
     ) -> list[Sample]:
         """See `Scorer.samples`; nothing of it is kept."""
         samples = self._inner.samples(trials, base=base, referee=referee)
-        self._judged += sum(map(len, samples))
+        for widths, sample in zip(trials, samples, strict=True):
+            self._count(widths, len(sample))
         return samples
+
+    def _count(self, widths: Widths, images: int) -> None:
+        self._judged += images
+        self.image_macs += (self._calibration + images) * self._macs(widths)
 
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """See `SupernetScorer.judge`."""
@@ -73,11 +87,12 @@ class Remembered:
         return self._inner.buffers(widths)
 
 
-def key_of(supernet: Path, *splits: Split) -> str:
+def key_of(supernet: Path, *splits: Split | Encoded) -> str:
     """A short digest of the supernet's file and of the images, in order, that its sub-networks are scored with."""
     digest = hashlib.sha256(supernet.read_bytes())
     for split in splits:
-        for tensor in (split.images, split.labels):
-            digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(tensor.contiguous().numpy().data)
+        for part in split.fingerprint():
+            array = np.ascontiguousarray(part)
+            digest.update(f"{array.dtype}, {array.shape}".encode())
+            digest.update(array.data)
     return digest.hexdigest()[:16]

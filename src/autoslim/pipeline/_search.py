@@ -5,6 +5,7 @@ prediction is corrected, the path so far is priced anew, and the search goes on 
 been measured.
 """
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from platformdirs import user_cache_path
 from autoslim.costs.latency import LatencyCost, make_latency
 from autoslim.errors import BudgetError
 from autoslim.run_folder import RunFolder
-from autoslim.search import Found, Step
+from autoslim.search import Found, Method, Step
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -28,18 +29,20 @@ STEPS, TABLE = "search.jsonl", "latency.json"
 _ROUNDS = 20
 
 
-def search_budgets(job: "Job", place: RunFolder | None = None) -> list[Found]:
+def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | None = None) -> list[Found]:
     """A network for each budget; every accepted step is on the disk before the next.
 
     Args:
-        job: With a trained supernet, a method and budgets.
+        job: With a trained supernet, and budgets.
         place: Where steps, times and measured latencies go; default the run's own folder.
+        method: That searches; default the run's own.
 
     Raises:
         BudgetError: No network holds a budget as measured.
     """
     place = place or job.folder
-    found = _search(job, place)
+    searcher: Method = method or job.config.search
+    found = _search(job, place, searcher)
     cost = job.costs.get(LATENCY)
     if not isinstance(cost, LatencyCost):
         return found
@@ -49,7 +52,7 @@ def search_budgets(job: "Job", place: RunFolder | None = None) -> list[Found]:
         if not new:
             break
         cost = _measure(job, place, cost, new)
-        found = _search(job, place)
+        found = _search(job, place, searcher)
     for each in _limited(found):
         told = cost.measured.get(each.widths)
         if told is None or not each.budget.holds({**each.costs, LATENCY: told}, job.base):
@@ -72,18 +75,29 @@ def obtain_latency(job: "Job", table: Path | None = None) -> tuple[LatencyCost, 
     config = job.config
     table = table or Path(config.out) / TABLE
     runtime = f"{config.runtime}, {config.runtime_threads} threads, {config.runtime_precision}"
-    with job.shown.bar(f"latency on {runtime}", 0) as bar:
-        cost = make_latency(
-            job.networks.build(),
-            job.graph,
-            torch.zeros(config.runtime_batch, *job.data.input_shape),
-            runtime=config.runtime,
-            threads=config.runtime_threads,
-            precision=config.runtime_precision,
-            cache=user_cache_path("autoslim") / "latency",
-            table=table if table.exists() else None,
-            on_progress=bar.reach,
-        )
+    with job.shown.bar(f"latency on {runtime}", 0) as bar, tempfile.TemporaryDirectory() as scratch:
+
+        def obtain(table: Path | None) -> LatencyCost:
+            return make_latency(
+                job.networks.build(),
+                job.graph,
+                torch.zeros(config.runtime_batch, *job.data.input_shape),
+                runtime=config.runtime,
+                threads=config.runtime_threads,
+                precision=config.runtime_precision,
+                cache=user_cache_path("autoslim") / "latency",
+                table=table,
+                on_progress=bar.reach,
+            )
+
+        copy = Path(scratch) / TABLE
+        if job.ranks.first:  # one process measures, while the others wait
+            cost = obtain(table if table.exists() else None)
+            cost.save(copy)
+            job.ranks.tell(copy.read_bytes())
+        else:
+            copy.write_bytes(job.ranks.tell(b""))
+            cost = obtain(copy)
     own = replace(cost, measured={})(job.own)  # a limit in percent stays what it is when the prediction is corrected
     job.shown.line(
         f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
@@ -109,7 +123,7 @@ def binding_metric(found: Found, base: Mapping[str, float]) -> str:
     return max(found.budget.limits, key=lambda limit: found.costs[limit.metric] / limit.absolute(base)).metric
 
 
-def _search(job: "Job", place: RunFolder) -> list[Found]:
+def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
     """One search, from the steps that were taken already."""
     done, last = _steps(job, place), [time.monotonic()]
 
@@ -123,16 +137,17 @@ def _search(job: "Job", place: RunFolder) -> list[Found]:
 
     most = sum(len(group.candidates) - 1 for group in job.graph.groups)
     with job.timed("search", place), job.shown.bar("search", most) as bar:
-        found = job.config.search.search(
+        found = method.search(
             job.space, job.costs, job.config.budgets, job.scorer, base=job.base, done=done, on_step=on_step
         )
     if not (place.path / STEPS).exists():
         place.rewrite(STEPS, [])  # a search that takes no steps: the file says so
+    by = "" if method is job.config.search else f" by {place.path.name}"
     for each in found:
         latency = f", {each.costs[LATENCY]:.3g} ms" if LATENCY in each.costs else ""
         job.shown.line(
-            f"search    {each.budget.text}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, {each.score.accuracy:.1%} "
-            f"in the supernet on {len(job.judges)} search images, {job.took('search')}"
+            f"search    {each.budget.text}{by}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, "
+            f"{each.score.accuracy:.1%} in the supernet on {len(job.judges)} search images, {job.took('search')}"
         )
     return found
 
@@ -156,7 +171,7 @@ def _limited(found: Sequence[Found]) -> list[Found]:
 
 def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
-        measured = cost.measure(new, on_progress=bar.reach)
+        measured = job.ranks.tell(cost.measure(new, on_progress=bar.reach) if job.ranks.first else [])
     for widths, latency in zip(new, measured, strict=True):
         noisy = "; the machine is too busy to tell" if latency.noisy else ""
         job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}{noisy}")

@@ -48,8 +48,8 @@ class Greedy(PathSearch):
     margin: float = 0.05
     """Candidates whose harm is surely this close to the best's, as a share of it, are as good: more saving wins."""
 
-    fading: float = 0.97
-    """What a remembered harm is at least, as a share of it per step since then: 0.97 makes it 74% after ten steps."""
+    fading: float = 0.96
+    """What a remembered harm is at least, as a share of it per step since then: 0.96 makes it 66% after ten steps."""
 
     breadth: int = 1
     """Candidates that are looked at together, the most promising first; those of which nothing is known all at once."""

@@ -1,6 +1,9 @@
 """Knapsack: each group's sensitivity measured once, then the best widths for any budget by integer programming."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -72,6 +75,20 @@ class Knapsack(WholeSearch):
         return [Found(budget, widths, costs_of(costs, [widths])[0], score) for budget, widths, score in rows]
 
 
+@contextmanager
+def _silent() -> Generator[None, None, None]:
+    """HiGHS now and then writes a line of its own to the process's standard output, past Python's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 METHODS.register("knapsack", Knapsack)
 
 
@@ -133,16 +150,17 @@ class _Problem:
         prices = {name: np.array([_SCALE * (cost[name] - now[name]) / most[name] for cost in then]) for name in most}
         rises = np.array([self.rises[place] for place in places])
         one_each = np.array([[float(group == place[0]) for place in places] for group in self.space.free])
-        result = milp(
-            _SCALE * rises / (np.abs(rises).max() or 1),
-            integrality=np.ones(len(places)),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(one_each, 1, 1),
-                *(LinearConstraint(prices[name], -np.inf, _SCALE * (1 - now[name] / most[name])) for name in most),
-            ],
-            options={"mip_rel_gap": 0.0},
-        )
+        with _silent():
+            result = milp(
+                _SCALE * rises / (np.abs(rises).max() or 1),
+                integrality=np.ones(len(places)),
+                bounds=Bounds(0, 1),
+                constraints=[
+                    LinearConstraint(one_each, 1, 1),
+                    *(LinearConstraint(prices[name], -np.inf, _SCALE * (1 - now[name] / most[name])) for name in most),
+                ],
+                options={"mip_rel_gap": 0.0},
+            )
         if result.x is None:
             raise BudgetError(
                 f"Budget {self.budget.text!r}: the solver found nothing, though {here} held it ({result.message}); "

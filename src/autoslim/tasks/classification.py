@@ -19,17 +19,17 @@ class Classification:
 
     def loss(self, output: Any, labels: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         heads = _heads(output)
-        losses = [functional.cross_entropy(head.float(), labels, label_smoothing=smoothing) for head in heads]
+        losses = [functional.cross_entropy(_wide(head), labels, label_smoothing=smoothing) for head in heads]
         return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
 
     def teach(self, output: Any) -> Any:
         """The widest's soft output (temperature 1), one distribution per head (paper, section 3.2)."""
-        return [functional.softmax(head.detach().float(), dim=1) for head in _heads(output)]
+        return [functional.softmax(_wide(head.detach()), dim=1) for head in _heads(output)]
 
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         """Cross entropy with the soft targets: the Kullback-Leibler divergence up to a constant."""
         losses = [
-            functional.cross_entropy(head.float(), soft) for head, soft in zip(_heads(output), taught, strict=True)
+            functional.cross_entropy(_wide(head), soft) for head, soft in zip(_heads(output), taught, strict=True)
         ]
         return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
 
@@ -44,6 +44,11 @@ def _heads(output: Any) -> Sequence[torch.Tensor]:
         return [output]
     values = list(output.values()) if isinstance(output, Mapping) else list(output)
     return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    """In float32 at least, whatever precision the network calculates in."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 TASKS.register("classification", Classification())

@@ -1,15 +1,18 @@
 """Stage 3, train: the sandwich rule with in-place distillation, and the plain training of the networks it led to."""
 
-from collections.abc import Callable
-
+import torch
 from torch import nn
 
+from autoslim.checkpoint import Checkpoints
+from autoslim.ranks import Ranks
 from autoslim.supernet import Supernet
 from autoslim.tasks import Task
 from autoslim.train._config import TrainConfig as TrainConfig
 from autoslim.train._loop import Batch as Batch
 from autoslim.train._loop import Loader as Loader
+from autoslim.train._loop import OnStep as OnStep
 from autoslim.train._loop import Runtime as Runtime
+from autoslim.train._loop import Trained as Trained
 from autoslim.train._loop import learning_rate as learning_rate
 from autoslim.train._loop import parameter_groups as parameter_groups
 from autoslim.train._loop import train
@@ -24,26 +27,28 @@ def train_supernet(
     task: Task,
     seed: int,
     runtime: Runtime,
-    on_step: Callable[[float], None],
-) -> list[float]:
-    """Trains all sub-networks at once; returns the mean loss of each epoch.
+    on_step: OnStep,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Trains all sub-networks at once, in place; see `train` for what resumes and what is raised."""
+    own = Ranks.here().rank if config.different_subnets else 0
 
-    Raises:
-        TrainingError: The loss is no longer finite.
-    """
-
-    def step(batch: Batch, number: int) -> float:
+    def step(batch: Batch, number: int, share: float) -> float:
         return sandwich_step(
             net,
             batch,
             task=task,
-            seed=(seed << 32) + number,
+            seed=((seed + (own << 16)) << 32) + number,
             subnets=config.random_subnets,
             smoothing=config.label_smoothing,
+            share=share,
             runtime=runtime,
         )
 
-    return train(net, loader, config, config.epochs_supernet, step, runtime, on_step)
+    epochs = config.epochs_supernet
+    return train(
+        net, loader, config, epochs, step, runtime=runtime, on_step=on_step, seed=seed, checkpoints=checkpoints
+    )
 
 
 def train_network(
@@ -52,19 +57,21 @@ def train_network(
     config: TrainConfig,
     *,
     task: Task,
+    seed: int,
     runtime: Runtime,
-    on_step: Callable[[float], None],
-) -> list[float]:
-    """Plain training from labels with the same recipe; the weights are those of the last epoch.
+    on_step: OnStep,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Plain training from labels with the same recipe, in place: the weights of the last step, or their average."""
+    forward: nn.Module = torch.compile(model) if config.compile else model  # pyright: ignore[reportAssignmentType]
 
-    Raises:
-        TrainingError: The loss is no longer finite.
-    """
-
-    def step(batch: Batch, number: int) -> float:
+    def step(batch: Batch, number: int, share: float) -> float:
         with runtime.autocast():
-            loss = task.loss(model(batch[0]), batch[1], smoothing=config.label_smoothing)
+            loss = task.loss(forward(batch[0]), batch[1], smoothing=config.label_smoothing) * share
         runtime.backward(loss)
         return float(loss.detach())
 
-    return train(model, loader, config, config.epochs_retrain, step, runtime, on_step)
+    return train(
+        model, loader, config, config.epochs_retrain, step, runtime=runtime, on_step=on_step, seed=seed,
+        ema=config.ema, checkpoints=checkpoints,
+    )  # fmt: skip

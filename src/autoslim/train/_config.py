@@ -29,17 +29,34 @@ class TrainConfig:
     """On all weights but those of BatchNorm, biases and depthwise kernels."""
     label_smoothing: float = 0.0
     """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
-    augment: Literal["none", "crop", "crop+flip"] = "crop+flip"
-    """Random crops of the image padded by an eighth; horizontal flips."""
+    augment: Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
+    """Crops of the image padded by an eighth, flips; or timm's resized crops, flips and colours."""
     random_subnets: int = 2
     """Sub-networks per supernet step beside the widest and the narrowest (the sandwich rule's n)."""
+    different_subnets: bool = False
+    """Of several processes each draws random sub-networks of its own; else all draw the same."""
+    sync_batchnorm: bool = False
+    """BatchNorm's statistics over the images of all processes in training; else of each process's own."""
+    accumulate: int = 1
+    """Parts that each batch is cut into, one after the other: less memory. BatchNorm sees a part at a time."""
+    clip: float = 0.0
+    """Largest norm of a step's gradient; 0: as it is."""
+    ema: float = 0.0
+    """Retrained networks become the average of their weights over the steps, fading by this factor; 0: the last."""
+    compile: bool = False
+    """The networks that are retrained are compiled (torch.compile)."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """What training calculates in: bf16-mixed keeps weights in 32 bits and calculates in bfloat16."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; the end of an epoch has one, too."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs_supernet", 1), ("epochs_retrain", 1), ("batch_size", 2), ("random_subnets", 0)):
+        counts = {"epochs_supernet": 1, "epochs_retrain": 1, "batch_size": 2, "random_subnets": 0, "accumulate": 1}
+        for name, least in counts.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"TrainConfig.{name} is {getattr(self, name)}; expected at least {least}.")
         ranges = {"lr": (0, None), "warmup": (0, 1), "momentum": (0, 1), "label_smoothing": (0, 1)}
-        ranges |= {"weight_decay": (0, None)}
+        ranges |= {"weight_decay": (0, None), "clip": (0, None), "ema": (0, 1), "checkpoint_minutes": (0, None)}
         for name, (least, below) in ranges.items():
             value = getattr(self, name)
             fits = math.isfinite(value) and value >= least and (below is None or value < below)

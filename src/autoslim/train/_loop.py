@@ -1,17 +1,41 @@
-"""The training loop: SGD over the batches of every epoch, whatever a step is."""
+"""The training loop: SGD over the batches of every epoch, whatever a step is; stopped anywhere, it goes on the same."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import TrainingError
+from autoslim.ranks import Ranks
+from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+Step = Callable[[Batch, int, float], float]  # batch, number of the step, the batch's share in the step -> loss
+
+OnStep = Callable[[float, int], None]
+
+_PATIENCE = 10  # steps in a row that are not finite
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training went through.
+
+    Attributes:
+        losses: The mean loss of each epoch; a skipped step counts 0.
+        skipped: Steps that were not taken, their loss or gradient not being finite.
+    """
+
+    losses: list[float]
+    skipped: int
 
 
 class Loader(Protocol):
@@ -60,39 +84,166 @@ def train(
     loader: Loader,
     config: TrainConfig,
     epochs: int,
-    step: Callable[[Batch, int], float],
+    step: Step,
+    *,
     runtime: Runtime,
-    on_step: Callable[[float], None],
-) -> list[float]:
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, config.weight_decay),
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-    )
-    model.train()
-    means: list[float] = []
-    steps = len(loader) * epochs
-    for number, (epoch, batch) in enumerate(_batches(loader, epochs)):
-        rate = learning_rate(config, number, steps)
-        for group in optimizer.param_groups:
+    on_step: OnStep,
+    seed: int,
+    ema: float = 0.0,
+    checkpoints: Checkpoints | None = None,
+) -> Trained:
+    """Takes all steps, or those that are left of a training that was stopped.
+
+    Whatever is random in a step follows from the seed and the number of the step, so that nothing but the state has to
+    be kept. A step whose loss or gradient is not finite changes nothing.
+
+    Args:
+        model: Its parameters are trained, in place.
+        loader: Its batches are this process's part of each batch.
+        config: Optimizer, schedule, accumulation and clipping.
+        epochs: Of the whole training.
+        step: Leaves a batch's gradients in `.grad`.
+        runtime: Lightning Fabric.
+        on_step: Called after each step with its loss and the number of steps taken.
+        seed: Of dropout and the like.
+        ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step.
+        checkpoints: Where the state is kept on the way; removed by the caller.
+
+    Raises:
+        TrainingError: Ten steps in a row that are not finite.
+    """
+    course = _Course(model, config, len(loader), epochs, ema)
+    if checkpoints is not None and (state := checkpoints.load()) is not None:
+        course.restore_(state)
+    try:
+        while course.done < course.steps:
+            epoch, start = divmod(course.done, len(loader))
+            for batch in loader.epoch(epoch, start):
+                torch.manual_seed(_seed_of(seed, course.done))
+                parts = [part.to(runtime.device) for part in batch]
+                loss = course.take(list(zip(*(part.chunk(config.accumulate) for part in parts), strict=True)), step)
+                on_step(loss, course.done)
+                if course.skipped_in_row >= _PATIENCE:
+                    raise TrainingError(course.describe_failure(loss, checkpoints))
+                if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
+                    checkpoints.save(course.done, course.state())
+    except (KeyboardInterrupt, SystemExit):
+        if checkpoints is not None and course.whole:
+            checkpoints.save(course.done, course.state())
+        raise
+    course.finish_()
+    return Trained(course.means, course.skipped)
+
+
+class _Course:
+    """A training on its way: the model, its optimizer and average, and how far it is."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, per_epoch: int, epochs: int, ema: float) -> None:
+        self.config, self.steps, self._per_epoch = config, per_epoch * epochs, per_epoch
+        self._decay, self._ranks = ema, Ranks.here()
+        self.done, self.skipped, self.skipped_in_row, self.means = 0, 0, 0, list[float]()
+        self.whole = True  # whether the state is that after `done` steps
+        self._model = model.train()
+        self._parameters, self._buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        self._average = {name: tensor.detach().clone() for name, tensor in self._floats().items()} if ema else {}
+        self._optimizer = torch.optim.SGD(
+            parameter_groups(model, config.weight_decay),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+        )
+
+    def take(self, parts: Sequence[Batch], step: Step) -> float:
+        """One step on a batch that comes in parts; returns its loss, 0 if it was skipped."""
+        before = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        try:
+            loss = self._gradients(parts, step)
+            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+        except BaseException:
+            self._put_(self._buffers, before)  # all that a forward pass changes
+            raise
+        self.whole = False
+        if math.isfinite(loss) and bool(norm.isfinite()):
+            if self.config.clip:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
+            self._optimizer.step()
+            for name, tensor in self._floats().items() if self._average else ():
+                self._average[name].lerp_(tensor.detach(), 1 - self._decay)
+            self.skipped_in_row = 0
+        else:
+            self._put_(self._buffers, before)
+            self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
+            loss = 0.0
+        epoch = self.done // self._per_epoch
+        self.means[epoch:] = [sum(self.means[epoch:]) + loss / self._per_epoch]
+        self.done += 1
+        self.whole = True
+        return loss
+
+    def _gradients(self, parts: Sequence[Batch], step: Step) -> float:
+        """Leaves the mean gradient over all parts and processes; returns the mean loss."""
+        rate = learning_rate(self.config, self.done, self.steps)
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = step((batch[0].to(runtime.device), batch[1].to(runtime.device)), number)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {number} of {steps}, learning rate {rate:.4g}. Expected a finite number. "
-                f"Try a lower learning rate (--lr {config.lr / 4:g}) or a longer warm-up (--warmup 0.2)."
-            )
-        optimizer.step()
-        if len(means) == epoch:
-            means.append(0.0)
-        means[epoch] += loss / len(loader)
-        on_step(loss)
-    return means
+        self._optimizer.zero_grad(set_to_none=True)
+        images = sum(len(labels) for _, labels in parts)
+        images = sum(self._ranks.gather(images)) / self._ranks.size  # processes whose parts differ weigh accordingly
+        with SharedBatchNorm() if self.config.sync_batchnorm else nullcontext():
+            losses = [step(part, self.done, len(part[1]) / images) for part in parts]
+        self._ranks.average_(p.grad for p in self._parameters.values() if p.grad is not None)
+        return sum(self._ranks.gather(sum(losses))) / self._ranks.size
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        momenta = {
+            name: self._optimizer.state[p]["momentum_buffer"]
+            for name, p in self._parameters.items()
+            if self._optimizer.state.get(p, {}).get("momentum_buffer") is not None
+        }
+        kinds = {"model": {**self._parameters, **self._buffers}, "momentum": momenta, "average": self._average}
+        tensors = {f"{kind}/{name}": each.detach() for kind, named in kinds.items() for name, each in named.items()}
+        told = ("done", "skipped", "skipped_in_row", "means")
+        return State(tensors, {name: getattr(self, name) for name in told})
+
+    def restore_(self, state: State) -> None:
+        """The inverse of `state`."""
+        kinds: dict[str, dict[str, torch.Tensor]] = {"model": {}, "momentum": {}, "average": {}}
+        for key, tensor in state.tensors.items():
+            kind, _, name = key.partition("/")
+            kinds[kind][name] = tensor
+        self._put_({**self._parameters, **self._buffers}, kinds["model"])
+        self._put_(self._average, kinds["average"])
+        for name, momentum in kinds["momentum"].items():
+            p = self._parameters[name]
+            self._optimizer.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(momentum)
+        vars(self).update(state.facts)
+
+    def finish_(self) -> None:
+        """Puts the average into the model, and that of all processes into its running statistics."""
+        self._put_(self._floats(), self._average)
+        self._ranks.average_(buffer for buffer in self._buffers.values() if buffer.is_floating_point())
+
+    def describe_failure(self, loss: float, checkpoints: Checkpoints | None) -> str:
+        rate = learning_rate(self.config, self.done - 1, self.steps)
+        kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
+        return (
+            f"The loss or its gradient was not finite in {_PATIENCE} steps in a row, the last of them step {self.done} "
+            f"of {self.steps}, learning rate {rate:.4g}. Expected finite numbers.{kept} Try a lower learning rate "
+            f"(--lr {self.config.lr / 4:g}), a longer warm-up (--warmup 0.2) or clipped gradients (--clip 1)."
+        )
+
+    def _floats(self) -> dict[str, torch.Tensor]:
+        return {n: t for n, t in {**self._parameters, **self._buffers}.items() if t.is_floating_point()}
+
+    @staticmethod
+    def _put_(tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                tensors[name].copy_(value)
 
 
-def _batches(loader: Loader, epochs: int) -> Iterator[tuple[int, Batch]]:
-    for epoch in range(epochs):
-        for batch in loader.epoch(epoch):
-            yield epoch, batch
+def _seed_of(seed: int, step: int) -> int:
+    """Of all that a step draws, in this process."""
+    numbers = np.random.SeedSequence([seed & 0xFFFF_FFFF_FFFF_FFFF, step, Ranks.here().rank])
+    return int(numbers.generate_state(1, np.uint64)[0])

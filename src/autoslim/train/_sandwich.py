@@ -17,6 +17,7 @@ def sandwich_step(
     seed: int,
     subnets: int = 2,
     smoothing: float = 0.0,
+    share: float = 1.0,
     runtime: Runtime | None = None,
 ) -> float:
     """Gradients of one training step of the supernet, left in `.grad` (AutoSlim, section 3.2).
@@ -31,6 +32,7 @@ def sandwich_step(
         seed: Of the random widths; a different one each step.
         subnets: Number of random sub-networks.
         smoothing: Label smoothing, for the widest alone.
+        share: What the batch counts in its step, where that has several; loss and gradients are scaled by it.
         runtime: Lightning Fabric, or None for plain float32.
 
     Returns:
@@ -49,6 +51,7 @@ def sandwich_step(
                     loss, taught = task.loss(output, labels, smoothing=smoothing), task.teach(output)
                 else:
                     loss = task.distill(output, taught)
+            loss = loss * share
             runtime.backward(loss) if runtime is not None else loss.backward()
         total += float(loss.detach())
     return total

@@ -1,0 +1,59 @@
+"""Which images are in which batch: the order of an epoch, and each process's part of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autoslim.data._random import make_generator
+from autoslim.errors import DataError
+from autoslim.ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How images are grouped into the batches of an epoch. It has no state: the same seed and epoch, the same batches.
+
+    >>> [chosen.tolist() for _, chosen in Order(count=5, batch_size=2).batches(0)]
+    [[0, 1], [2, 3], [4]]
+
+    Attributes:
+        count: Images there are.
+        batch_size: Images per batch, over all processes.
+        shuffle: Whether the order is drawn anew each epoch.
+        drop_last: Whether a last batch that is not full is left out.
+        seed: Of the order.
+        ranks: The processes that share each batch; each gets its part of it.
+    """
+
+    count: int
+    batch_size: int
+    shuffle: bool = False
+    drop_last: bool = False
+    seed: int = 0
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or len(self) < 1:
+            raise DataError(
+                f"Loader: {self.count} images do not fill one batch of {self.batch_size}; expected at least one "
+                "batch. Lower --batch-size."
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        extra = 0 if self.drop_last else self.batch_size - 1
+        return (self.count + extra) // self.batch_size
+
+    def batches(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """Places in the epoch and images of batch `start` of epoch `number`, and of every `stride`-th from there on."""
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = torch.randperm(self.count, generator=make_generator("order", self.seed, number)).numpy()
+        for batch in range(start, len(self), stride):
+            first = batch * self.batch_size
+            part = self.ranks.share(min(self.batch_size, self.count - first))
+            places = slice(first + part.start, first + part.stop)
+            yield places, order[places]

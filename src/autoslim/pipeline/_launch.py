@@ -1,0 +1,28 @@
+"""The processes of a run: one, or those that `torchrun` started, on one machine or many."""
+
+import os
+from typing import Any
+
+from autoslim.ranks import Ranks
+
+
+def join_ranks() -> Ranks:
+    """This process among those of the run. The first call waits until all that `torchrun` started have come."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and Ranks.here().size == 1:
+        make_fabric().launch()
+    return Ranks.here()
+
+
+def make_fabric(precision: str = "32-true") -> Any:
+    """Lightning Fabric on the devices that this run has: gloo on CPUs, NCCL on NVIDIA GPUs.
+
+    Its strategy only starts the processes: no module is wrapped, gradients are averaged once a step
+    (`Ranks.average_`), since its hooks would never see the leaf copies of a sandwich step.
+    """
+    from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
+
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    return Fabric(accelerator="auto", devices=here, num_nodes=size // here, strategy="ddp", precision=precision)  # pyright: ignore[reportArgumentType]

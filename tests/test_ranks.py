@@ -1,0 +1,196 @@
+"""Processes that share a run: what they make together is what one makes alone."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.run import get_args_parser
+
+from autoslim.cli import main
+from autoslim.ranks import Ranks
+from autoslim.recipes import RECIPES
+
+COMMON = """
+import sys, torch
+from torch import distributed
+from autoslim import Supernet, trace_channels
+from autoslim.ranks import Ranks
+from autoslim.tasks import TASKS
+from autoslim.testing.random_cnn import RandomCNN
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo") if "RANK" in __import__("os").environ else None
+ranks, task, generator = Ranks.here(), TASKS["classification"], torch.Generator().manual_seed(0)
+images = torch.randn(40, 3, 6, 6, dtype=torch.float64, generator=generator)
+labels = torch.randint(0, 5, (40,), generator=generator)
+
+def make_net(blocks):
+    model = RandomCNN(blocks, seed=2).double()
+    return Supernet(model, trace_channels(model, images[:2])).train()
+
+def keep(result):
+    torch.save(result, sys.argv[1] + f"-{ranks.rank}")
+    distributed.destroy_process_group() if ranks.size > 1 else None
+"""
+
+
+def run(script, folder, size):
+    """What each of `size` processes keeps."""
+    file, out = folder / "script.py", folder / f"kept-{size}"
+    file.write_text(COMMON + script)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(file), str(out)],
+            env={**os.environ, **(shared | {"RANK": str(rank)} if size > 1 else {})},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(size)
+    ]
+    for process in started:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error.decode()
+    return [torch.load(f"{out}-{rank}", weights_only=False) for rank in range(size)]
+
+
+def test_ranks_alone_and_their_shares():
+    alone = Ranks.here()
+    assert alone == Ranks(0, 1)
+    assert (alone.gather("a"), alone.tell("a")) == (["a"], "a")
+    tensor = torch.ones(3)
+    alone.average_([tensor])
+    alone.wait()
+    assert alone.sum_(tensor).tolist() == [1, 1, 1]
+    for size in range(1, 6):
+        parts = [Ranks(rank, size).share(13) for rank in range(size)]
+        assert [at for part in parts for at in range(13)[part]] == list(range(13))
+        assert max(part.stop - part.start for part in parts) - min(part.stop - part.start for part in parts) <= 1
+
+
+STEP = """
+from autoslim.train import sandwich_step
+from autoslim.train._batchnorm import SharedBatchNorm
+
+from torch import nn
+
+torch.manual_seed(1)
+layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+without = nn.Sequential(*layers, nn.Linear(8, 5)).double()
+nets = Supernet(without, trace_channels(without, images[:2])).train(), make_net([("inverted", 8), ("concat", 9)])
+kept = []
+for net in nets:
+    part = ranks.share(40)
+    with SharedBatchNorm():
+        loss = sandwich_step(net, (images[part], labels[part]), task=task, seed=3, smoothing=0.1)
+    gradients = {name: p.grad for name, p in net.named_parameters()}
+    ranks.average_(gradients.values())
+    buffers = {name: b for name, b in net.named_buffers()}
+    kept.append((sum(ranks.gather(loss)) / ranks.size, gradients, buffers))
+keep(kept)
+"""
+
+
+def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(tmp_path):
+    (alone,), both = run(STEP, tmp_path, 1), run(STEP, tmp_path, 2)
+    for at, (loss, gradients, buffers) in enumerate(alone):
+        for rank in both:
+            assert rank[at][0] == pytest.approx(loss, rel=1e-12)
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(rank[at][1][name], gradient, rtol=1e-9, atol=1e-12)
+            for name, buffer in buffers.items():
+                torch.testing.assert_close(rank[at][2][name], buffer, rtol=1e-9, atol=1e-12)
+    assert any("running_mean" in name for name in alone[1][2])
+
+
+SCORE = """
+from autoslim.score import SupernetScorer, calibrate, evaluate
+
+net = make_net([("inverted", 8), ("dense", 4)])
+batches = [(images[at : at + 8], labels[at : at + 8]) for at in range(0, 40, 8)]
+own = batches[ranks.rank :: ranks.size]
+scorer = SupernetScorer(net, task, calibration=[x for x, _ in own], search=own)
+trials = [net.graph.random_widths(seed) for seed in range(4)]
+looks = []
+
+def referee(alive, samples):
+    looks.append((list(alive), [len(sample) for sample in samples]))
+    return alive[:-1] if len(alive) > 2 else alive
+
+import autoslim.score
+autoslim.score._LOOK = 10
+kept = [scorer.samples(trials), scorer.samples(trials, base=net.graph.max_widths(), referee=referee), looks]
+kept.append(evaluate(net.model, own, task))
+kept.append(scorer.buffers(trials[0]))
+keep(kept)
+"""
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(tmp_path, size):
+    (alone,), several = run(SCORE, tmp_path, 1), run(SCORE, tmp_path, size)
+    for rank in several:
+        for one, other in zip((*alone[0], *alone[1], alone[3]), (*rank[0], *rank[1], rank[3]), strict=True):
+            assert one.loss.tolist() == other.loss.tolist()
+            assert one.accuracy.tolist() == other.accuracy.tolist()
+        assert rank[2] == alone[2]
+        assert len(alone[2]) == 2
+        assert all(torch.equal(rank[4][name], value) for name, value in alone[4].items())
+
+
+def torchrun(*args, folder):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *args], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_and_the_same_search_on_one(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--epochs-supernet", "2", "--epochs-retrain", "1", "--budget", "macs<=50%", "--out", str(folder)]
+    told = torchrun("run", "digits", *options, folder=tmp_path)
+    assert told.count("report ") == 1
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["budgets"][0]["accuracy"]["test"] > 0.3
+    assert {path.name for path in (folder / "models").iterdir()} == {"base", "macs-50"}
+    for method in ("greedy", "exhaustive", "uniform"):
+        asked = ["search", str(folder), "--method", method, "--budget", "macs<=15%"]
+        torchrun(*asked, "--name", f"{method}-two", folder=tmp_path)
+        (folder / "scores.jsonl").unlink()
+        main([*asked, "--name", f"{method}-one"])
+        one, two = (folder / "searches" / f"{method}-{count}" for count in ("one", "two"))
+        assert (one / "search.jsonl").read_bytes() == (two / "search.jsonl").read_bytes()
+        assert json.loads((one / "found.json").read_text()) == json.loads((two / "found.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_latency_budget_on_two_ranks(tmp_path):
+    folder = tmp_path / "run"
+    options = ["--epochs-supernet", "1", "--retrain", "none", "--budget", "latency<=90%", "--runtime-batch", "64"]
+    torchrun("run", "digits", *options, "--out", str(folder), folder=tmp_path)
+    found = json.loads((folder / "summary.json").read_text())["budgets"][0]
+    assert found["latency"] <= 0.9 * json.loads((folder / "summary.json").read_text())["base"]["latency"]
+
+
+def test_the_launch_lines_of_the_page_can_be_parsed():
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True).stderr == ""
+        (line,) = re.findall(r"torchrun .*", block.replace("\\\n", ""))
+        given = get_args_parser().parse_args(shlex.split(line)[1:])
+        assert (given.nnodes, given.nproc_per_node, given.training_script) == ("4", "8", "autoslim")
+        command, what, *_ = given.training_script_args
+        assert (command, what in (*RECIPES, "--resume")) == ("run", True)
