@@ -9,6 +9,7 @@ from autoslim import build_model, trace_channels
 from autoslim.budget import Budget
 from autoslim.costs import make_cost
 from autoslim.errors import BudgetError, ConfigError
+from autoslim.graph import ChannelGraph
 from autoslim.search import METHODS, Bottleneck, Equal, Flat, RampUp, Space, WideInside
 from autoslim.search._shaped import ShapedSearch, fit_shape
 from autoslim.search.blocks import find_inside
@@ -86,9 +87,13 @@ def test_the_inside_of_a_traced_network():
     }
 
 
+@pytest.fixture(scope="module")
+def graph() -> ChannelGraph:
+    return trace_channels(build_model("zoo:mobilenet_small"), torch.zeros(1, 3, 32, 32))
+
+
 @every_shape
-def test_a_real_network_meets_its_budget_within_one_percent(name: str):
-    graph = trace_channels(build_model("zoo:mobilenet_small"), torch.zeros(1, 3, 32, 32))
+def test_a_real_network_meets_its_budget_within_one_percent(name: str, graph: ChannelGraph):
     space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
     costs = {"macs": make_cost("macs", graph)}
     problem = Problem(space, costs, {group: 1.0 for group in space.free})

@@ -16,6 +16,7 @@ from autoslim.extract import copy_model
 from autoslim.graph import ChannelGraph
 from autoslim.pipeline import RunConfig
 from autoslim.pipeline._networks import Networks
+from autoslim.pipeline._weights import load_weights_
 from autoslim.sort import Sorted, filter_norms, sort_channels_
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
@@ -41,7 +42,7 @@ def sort_and_check(model: nn.Module, shape: tuple[int, ...], *, seed: int = 0) -
     return done
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(4, 9)), min_size=1, max_size=4),
     flatten=st.booleans(),
@@ -60,10 +61,11 @@ def test_every_block_can_be_sorted(block: str):
 @pytest.mark.parametrize(
     "spec",
     [
-        "torchvision:mobilenet_v2",
-        "torchvision:resnet18",
-        "torchvision:shufflenet_v2_x0_5",
         "timm:mobilenetv3_small_050",
+        *(
+            pytest.param(f"torchvision:{name}", marks=pytest.mark.slow)
+            for name in ("mobilenet_v2", "resnet18", "shufflenet_v2_x0_5")
+        ),
     ],
 )
 def test_real_networks_compute_the_same(spec: str):
@@ -169,19 +171,19 @@ def test_a_supernet_starts_from_trained_weights_the_largest_filters_first(tmp_pa
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path):
-    path = tmp_path / "weights.pt"
-    torch.save(build_model("zoo:resnet_digits", num_classes=4, in_channels=1).state_dict(), path)
-    with pytest.raises(ModelError, match=r"'head.weight' has the shape \(4, 64\); expected \(10, 64\)"):
-        networks_from(path)
+    path, model = tmp_path / "weights.pt", nn.Linear(3, 2)
+    torch.save(nn.Linear(3, 4).state_dict(), path)
+    with pytest.raises(ModelError, match=r"'weight' has the shape \(4, 3\); expected \(2, 3\)"):
+        load_weights_(model, str(path))
     torch.save({"weight": torch.ones(2)}, path)
-    with pytest.raises(ModelError, match="tensors are in only one of file and network"):
-        networks_from(path)
+    with pytest.raises(ModelError, match="1 tensors are in only one of file and network"):
+        load_weights_(model, str(path))
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="hold list; expected a state dict"):
-        networks_from(path)
+        load_weights_(model, str(path))
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="can't be read"):
-        networks_from(path)
+        load_weights_(model, str(path))
     with pytest.raises(ModelError, match="can't be read"):
         networks_from(tmp_path / "missing.safetensors")
     with pytest.raises(ConfigError, match="together with rewrite or widen"):

@@ -1,7 +1,7 @@
 """Channel pruning by LASSO and least squares, layer by layer (He et al. 2017)."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,7 +34,7 @@ class Lasso:
     of the network as it is pruned so far, the outputs those of the network that it was. How many channels stay is given
     beforehand: the paper sets it by hand, here it is the uniform network of the budget. A group is chosen so where one
     layer reads it, and reads nothing else (the first layers of residual branches). Other groups stay by the norm of
-    their filters, and layers that read them keep their weights. Sparse regression is scikit-learn's.
+    their filters, are cut before, and layers that read them keep their weights. Sparse regression is scikit-learn's.
     """
 
     pretrained: ClassVar[bool] = True
@@ -56,17 +56,31 @@ class Lasso:
         widths = fill_atoms(lab.space, _lowered(lab, widths, excess), excess)
         model = copy_model(lab.trained).eval()
         sort_channels_(model, lab.graph, filter_norms(model, lab.graph))
-        before = copy_model(model)
+        before, readers = copy_model(model), find_readers(model, lab.graph)
+        by_norm = {group: widths[group] if group not in readers else lab.space.widest[group] for group in widths}
+        stays = _silence_(model, lab.graph, by_norm)
         images = torch.cat([images for images, _ in lab.batches(self.batches)])
-        for group, reader in find_readers(model, lab.graph).items():
+        for group, reader in readers.items():
             if widths[group] < lab.space.widest[group]:
-                self._rebuild_(lab, model, before, images, reader, group, widths[group])
+                rows = stays[f"{reader}.weight"]
+                self._rebuild_(lab, model, before, images, reader, rows, group, widths[group])
         return Chosen(budget, widths, extract_network(model, lab.graph, widths))
 
     def _rebuild_(
-        self, lab: Lab, model: nn.Module, before: nn.Module, images: torch.Tensor, reader: str, group: str, keep: int
+        self,
+        lab: Lab,
+        model: nn.Module,
+        before: nn.Module,
+        images: torch.Tensor,
+        reader: str,
+        rows: NDArray[np.int64],
+        group: str,
+        keep: int,
     ) -> None:
-        """Chooses `keep` input channels of a layer, rebuilds its weights, and moves the channels to the front."""
+        """Chooses `keep` input channels of a layer, rebuilds its weights, and moves the channels to the front.
+
+        `rows` are the layer's outputs that stay.
+        """
         layer: Any = model.get_submodule(reader)
         inputs, _ = _see(model, reader, images)
         _, outputs = _see(before, reader, images)
@@ -75,10 +89,10 @@ class Lasso:
         if layer.bias is not None:
             y = y - layer.bias.detach().cpu().double().numpy()
         weight = layer.weight.detach().cpu().double().reshape(len(layer.weight), x.shape[1], -1).numpy()
-        stays = choose_channels(x, y, weight, keep)
-        solved = np.linalg.lstsq(x[:, stays].reshape(len(x), -1), y, rcond=None)[0]  # [channels * taps, outputs]
+        stays = choose_channels(x, y[:, rows], weight[rows], keep)
+        solved = np.linalg.lstsq(x[:, stays].reshape(len(x), -1), y[:, rows], rcond=None)[0]  # [channels * taps, rows]
         rebuilt = np.zeros_like(weight)
-        rebuilt[:, stays] = solved.T.reshape(len(weight), len(stays), -1)
+        rebuilt[np.ix_(rows, stays)] = solved.T.reshape(len(rows), len(stays), -1)
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(rebuilt).reshape(layer.weight.shape))
         first = torch.zeros(x.shape[1])
@@ -107,6 +121,25 @@ def find_readers(model: nn.Module, graph: ChannelGraph) -> dict[str, str]:
         for group in graph.groups
         if group.frozen is None and len(reads.get(group.name, [])) == 1 and reads[group.name][0]
     }
+
+
+def _silence_(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
+    """Sets what lies beyond the widths to 0, so that the network computes as if it were gone.
+
+    Returns:
+        Per parameter the slots of its first dimension that stay.
+    """
+    parameters = dict(model.named_parameters())
+    stays = {name: np.arange(len(tensor)) for name, tensor in parameters.items() if tensor.dim()}
+    atoms = np.array([widths[group.name] // group.atom for group in graph.groups])
+    with torch.no_grad():
+        for axis in (axis for axis in graph.axes if axis.tensor in parameters):
+            tensor = parameters[axis.tensor]
+            gone = np.flatnonzero((axis.owner >= 0) & (axis.atom >= atoms[axis.owner]))
+            tensor.index_fill_(axis.dim, torch.from_numpy(gone).to(tensor.device), 0.0)
+            if axis.dim == 0:
+                stays[axis.tensor] = np.setdiff1d(stays[axis.tensor], gone)
+    return stays
 
 
 def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int) -> NDArray[np.int64]:

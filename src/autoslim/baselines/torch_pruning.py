@@ -104,7 +104,7 @@ def _cut(lab: Lab, ratio: float, back: Mapping[str, int] = MappingProxyType({}))
     for group in pruner.step(interactive=True):
         (dep, taken), layer = group[0], names[group[0].dep.target.module]
         rank = ranks[layer]
-        order = sorted({index % len(rank) for index in taken}, key=lambda index: (rank[index], index))
+        order = [at for _, at in sorted((rank[at], at) for at in {int(index) % len(rank) for index in taken})]
         order = order[: len(order) - back.get(layer, 0)]
         gone += [(rank[index], layer) for index in order]
         going = [index for index in taken if index % len(rank) in order]

@@ -1,5 +1,6 @@
 """`autoslim compare`: AutoSlim beside the methods of the field, on the same work."""
 
+import shlex
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -9,12 +10,13 @@ from rich.table import Table
 
 from autoslim.cli._method import FLAT
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison
+from autoslim.compare._page import HEAD, caution, row_cells, say_times
 from autoslim.pipeline import RunConfig
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.train import TrainConfig
 
-_WIDE = 160  # columns of the table where no terminal says how many there are
+_WIDE = 220  # columns of the table where no terminal says how many there are
 _DEFAULT = "autoslim,uniform,l1,netadapt"
 
 
@@ -40,6 +42,8 @@ class CompareArgs:
     """Input shape, e.g. 3,64,64; follows the data unless given."""
     search_images: int = 10_000
     """Images, held out of train, that decide each search step."""
+    runtime: str = "torch"
+    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How supernet and networks are trained."""
     dry_run: bool = False
@@ -48,6 +52,7 @@ class CompareArgs:
 
 def compare_command(args: list[str]) -> int:
     """Compares methods; returns the exit code, 130 when it was interrupted."""
+    command = shlex.join(["autoslim", "compare", *args])
     name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
     recipe = RECIPES[name]()
     given = tyro.cli(
@@ -74,11 +79,12 @@ def compare_command(args: list[str]) -> int:
         )
         return 0
     try:
-        result = compare_methods(config, shown=Shown())
+        result = compare_methods(config, shown=Shown(), command=command)
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print("autoslim: stopped; the same command again goes on")
         return 130
     show_table(console, result)
+    console.print(f"Pictures and all settings: {config.run.out}/compare.html")
     return 0
 
 
@@ -91,29 +97,16 @@ def _run_of(given: CompareArgs, recipe: RunConfig) -> RunConfig:
 
 
 def show_table(console: Console, result: dict[str, Any]) -> None:
-    """The rows, and what can't be compared."""
-    table = Table("method", "budget", box=None)
-    for column in ("accuracy", "std", "MACs", "to uniform", "95% interval", "search image-MACs", "search s"):
-        table.add_column(column, justify="right")
+    """The rows, what each search cost, and what can't be compared."""
+    table = Table(box=None)
+    for column in ("budget", *HEAD, "search image-MACs", "search s", "x AutoSlim's"):
+        table.add_column(column, justify="left" if column in ("budget", "method") else "right")
     for row in result["rows"]:
-        to = row["to_uniform"]
-        table.add_row(
-            row["method"],
-            row["budget"],
-            f"{row['accuracy_mean']:.2%}",
-            "" if row["accuracy_std"] is None else f"{row['accuracy_std']:.2%}",
-            f"{row['macs'] / 1e6:.3f}M",
-            "" if to is None else _points(to["mean"]),
-            "" if to is None or to["low"] is None else f"{_points(to['low'])} to {_points(to['high'])}",
-            f"{row['search_image_macs']:.3g}",
-            f"{row['search_seconds']:.1f}",
-        )
+        spent = f"{row['search_image_macs']:.3g}", f"{row['search_seconds']:.1f}", say_times(row["times_autoslim"])
+        table.add_row(row["budget"], *row_cells(row), *spent)
     if not console.is_terminal:
         console.width = _WIDE
     console.print(table)
+    console.print(caution(result["rows"]))
     for line in result["uneven"]:
         console.print(f"More than 1% from its budget, not to be compared: {line}")
-
-
-def _points(share: float) -> str:
-    return f"{share * 100:+.2f}"

@@ -1,10 +1,7 @@
 """One seed of a comparison: the methods at work on what they share, each counted, and their networks trained alike."""
 
 import math
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoslim.baselines import BASELINES, Baseline, Chosen, Lab, MacCounter
+from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
 from autoslim.baselines._base import fill_atoms
 from autoslim.budget import Budget
 from autoslim.checkpoint import Checkpoints
+from autoslim.compare._spent import Meter, Spent
 from autoslim.data import Encoded, Split
+from autoslim.errors import RunFolderError
 from autoslim.extract import extract_network
 from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
 from autoslim.run_folder import read_json, write_json
@@ -25,6 +24,9 @@ from autoslim.score import evaluate
 from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
 from autoslim.search._shaped import ShapedSearch
 from autoslim.widths import Widths
+
+STAGE = "compare"  # what the time of a method is noted under
+KEPT = " (kept weights)"  # what the rows of networks are called that were trained on from the weights that were kept
 
 
 def list_methods() -> list[str]:
@@ -44,14 +46,6 @@ def make_search(name: str, *, seed: int) -> Method:
     return make_method(name, seed=seed)
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What a search costs: multiply-accumulates of all passes on all images, and seconds."""
-
-    image_macs: float
-    seconds: float
-
-
 class Bench:
     """The methods of one seed at work, on what they share: data, supernet, a trained network."""
 
@@ -59,26 +53,34 @@ class Bench:
         self.job, self.path = job, job.folder.path
 
     def take(self, name: str) -> list[dict[str, Any]]:
-        """One method: its networks for all budgets, trained and tested."""
+        """One method: its networks for all budgets, trained and tested. What is finished is a file, read again."""
+        file = self.path / "methods" / name / "rows.json"
+        settings = repr(make_settings(name, seed=self.job.config.seed))
+        if not file.exists():
+            with self.job.timed(f"{STAGE} {name}"):
+                rows = self._rows(name)
+            write_json(file, {"_type": "Rows", "_version": 1, "settings": settings, "rows": rows})
+        told = read_json(file, kind="Rows")
+        if told["settings"] != settings:
+            raise RunFolderError(
+                f"{file} is of {told['settings']}; expected {settings}, as this version has it. Compare into a new "
+                "--out, or go on with the version that began."
+            )
+        return told["rows"]
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
         job, (chosen, spent) = self.job, self.choose(name)
         rows: list[dict[str, Any]] = []
         for each in chosen:
-            place = f"models/{name}/{each.budget.slug}"
+            text, place = each.budget.text, f"models/{name}/{each.budget.slug}"
             starts = {"scratch": None} if each.network is None else {"scratch": None, "kept": each.network}
             for start, network in starts.items():
                 told = self.train(f"{place}/{start}", each.widths, network)
-                row = {"method": name if start == "scratch" else f"{name} (kept weights)", "seed": job.config.seed}
-                rows.append(
-                    {
-                        **row,
-                        "budget": each.budget.text,
-                        "gap": self._excess(each.budget, each.widths),
-                        **told,
-                        **vars(spent),
-                    }
-                )
+                method = name if start == "scratch" else f"{name}{KEPT}"
+                whose = {"method": method, "seed": job.config.seed, "budget": text}
+                rows.append({**whose, "gap": self._excess(each.budget, each.widths), **told, **vars(spent)})
                 job.shown.line(
-                    f"compare   seed {job.config.seed}, {row['method']}, {each.budget.text}: {told['accuracy']:.2%} at "
+                    f"compare   seed {job.config.seed}, {method}, {text}: {told['accuracy']:.2%} at "
                     f"{told['macs'] / 1e6:.3f}M MACs"
                 )
         return rows
@@ -90,16 +92,16 @@ class Bench:
         place = self.path / "methods" / name
         if not (place / "chosen.json").exists():
             shared, ask = self._baseline(name) if name in BASELINES else self._search(name)
-            with self.job.seeded(), counted() as spent:
+            with self.job.seeded(), Meter() as meter:
                 chosen = [self._filled(each) for each in ask()]
-            self._write(place, chosen, [*shared, spent()])
+            self._write(place, chosen, shared + meter.spent)
         return self._read(place)
 
-    def _search(self, name: str) -> tuple[list[Spent], Callable[[], list[Chosen]]]:
+    def _search(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
         """What a search method starts from cost, and the search. Who looks at no score needs no supernet."""
         job, method = self.job, make_search(name, seed=self.job.config.seed)
         blind = isinstance(method, (Uniform, ShapedSearch))
-        shared = [] if blind else [self._supernet()]
+        shared = Spent() if blind else self._supernet()
         scorer = Blind() if blind else job.fresh_scorer  # one that remembers would hide what a search costs
 
         def ask() -> list[Chosen]:
@@ -108,12 +110,12 @@ class Bench:
 
         return shared, ask
 
-    def _baseline(self, name: str) -> tuple[list[Spent], Callable[[], list[Chosen]]]:
+    def _baseline(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
         """What a baseline starts from cost, and its choice."""
         baseline = BASELINES[name]()
-        trained, spent = self._trained() if baseline.pretrained else (self.job.networks.build(), None)
+        trained, spent = self._trained() if baseline.pretrained else (self.job.networks.build(), Spent())
         lab = self._lab(trained)
-        return [] if spent is None else [spent], lambda: baseline.choose(lab, self.job.config.budgets)
+        return spent, lambda: baseline.choose(lab, self.job.config.budgets)
 
     def _excess(self, budget: Budget, widths: Widths) -> float:
         """How far a network is above its tightest limit, as a share of it."""
@@ -145,35 +147,44 @@ class Bench:
         )
 
     def _supernet(self) -> Spent:
-        told = self.path / "supernet.json"
-        if not told.exists():
-            self.job.supernet_path.unlink(missing_ok=True)  # trained, but what that took is not known
-            with counted() as spent:
-                self.job.train_supernet()
-            write_json(told, {"_type": "Spent", "_version": 1, **vars(spent())})
-        self.job.train_supernet()
-        return _spent(read_json(told, kind="Spent"))
+        """Trains the supernet, once, and tells what that took."""
+        spent = self._metered("supernet", self.job.train_supernet)
+        self.job.train_supernet()  # where it was trained before, it is only loaded
+        return spent
 
     def _trained(self) -> tuple[nn.Module, Spent]:
         """The full-width network, trained as any other but without the search images: where pruning starts."""
-        told, weights, job = self.path / "trained.json", self.path / "trained.safetensors", self.job
-        model = job.networks.build()
-        if told.exists():
-            load_tensors_(weights, model)
-            return self._placed(model), _spent(read_json(told, kind="Spent"))
-        model = self._placed(model)
-        with counted() as spent:
-            self._fit("full width", model, job.train_split)
-        save_tensors(weights, model)
-        write_json(told, {"_type": "Spent", "_version": 1, **vars(spent())})
-        return model, spent()
+        weights, job = self.path / "trained.safetensors", self.job
+        model = self._placed(job.networks.build())
 
-    def _write(self, place: Path, chosen: Sequence[Chosen], parts: Sequence[Spent]) -> None:
+        def train() -> None:
+            if not weights.exists():
+                checkpoints = self._fit("full width", model, job.train_split)
+                save_tensors(weights, model)
+                checkpoints.remove()
+
+        spent = self._metered("trained", train)
+        load_tensors_(weights, model)
+        return model, spent
+
+    def _metered(self, name: str, train: Callable[[], object]) -> Spent:
+        """What a training takes that methods share, over all sessions; it is known once the training has ended."""
+        told = self.path / f"{name}.json"
+        if not told.exists():
+            with Meter(self.path / f"{name}-spent.jsonl") as meter:
+                self.job.on_step = meter.step
+                try:
+                    train()
+                finally:
+                    self.job.on_step = lambda loss, done: None
+            write_json(told, meter.spent.to_json())
+        return Spent.from_json(read_json(told, kind="Spent"))
+
+    def _write(self, place: Path, chosen: Sequence[Chosen], spent: Spent) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for each in chosen:
             if each.network is not None:
                 save_tensors(place / f"{each.budget.slug}.safetensors", each.network)
-        spent = Spent(sum(part.image_macs for part in parts), sum(part.seconds for part in parts))
         networks = [{"widths": dict(each.widths), "kept": each.network is not None} for each in chosen]
         write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, "networks": networks, **vars(spent)})
 
@@ -186,7 +197,7 @@ class Bench:
                 network = extract_network(self.job.networks.build(), self.job.graph, widths)
                 load_tensors_(place / f"{budget.slug}.safetensors", network)
             chosen.append(Chosen(budget, widths, network))
-        return chosen, _spent(data)
+        return chosen, Spent.from_json(data)
 
     # train and test
 
@@ -228,17 +239,3 @@ class Blind:
         self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
     ) -> list[Sample]:
         return [Sample(np.array([math.nan]), np.array([math.nan])) for _ in trials]
-
-
-@contextmanager
-def counted() -> Generator[Callable[[], Spent], None, None]:
-    """Counts all that runs inside; ask what was spent when it is over."""
-    started, counter = time.monotonic(), MacCounter()
-    taken: list[Spent] = []
-    with counter:
-        yield lambda: taken[0]
-    taken.append(Spent(counter.macs, time.monotonic() - started))
-
-
-def _spent(data: Mapping[str, Any]) -> Spent:
-    return Spent(data["image_macs"], data["seconds"])

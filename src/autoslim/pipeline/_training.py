@@ -81,7 +81,12 @@ def train_found(
 def _watched(job: "Job", name: str, steps: int) -> Generator[OnStep, None, None]:
     """A training's progress bar; the caller's random state is left as it was."""
     with job.seeded(), job.shown.bar(name, steps) as bar:
-        yield lambda loss, done: bar.reach(done, steps, f"loss {loss:.3f}")
+
+        def tell(loss: float, done: int) -> None:
+            bar.reach(done, steps, f"loss {loss:.3f}")
+            job.on_step(loss, done)
+
+        yield tell
 
 
 def checkpoints_of(job: "Job", training: str) -> Checkpoints:
