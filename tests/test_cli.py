@@ -15,7 +15,7 @@ from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("run", "trace", "profile", "search", "trust", "report", "doctor", "completion", "export", "pick")
+COMMANDS = ("run", "trace", "profile", "search", "trust", "compare", "report", "doctor", "completion", "export", "pick")
 
 
 def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from autoslim.pipeline import resume as resume
 from autoslim.pipeline import run as run
 from autoslim.rewrite import rewrite_network as rewrite_network
 from autoslim.saved import load as load
+from autoslim.sort import sort_channels_ as sort_channels_
 from autoslim.supernet import Supernet as Supernet
 from autoslim.trace import trace_channels as trace_channels
 from autoslim.widen import widen_network as widen_network

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from autoslim._registry import unknown_name
 from autoslim.cli._stop import hear_terminate, tell_stopped
+from autoslim.cli.compare import compare_command
 from autoslim.cli.completion import completion_command
 from autoslim.cli.doctor import doctor_command
 from autoslim.cli.export import export_command
@@ -29,6 +30,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim profile MODEL [options]  tell what a network costs, layer by layer; --paper: the paper's table recomputed
   autoslim search RUN [options]     search a trained run once more: another method, other budgets; --dry-run: costs only
   autoslim trust RUN [options]      tell how well the supernet of a run ranks: train samples alone, compare the orders
+  autoslim compare [RECIPE] [options]  run AutoSlim and the methods of the field on the same work: one table; --dry-run
   autoslim doctor                   try what is installed: packages, devices, runtimes, and the pipeline in 20 seconds
   autoslim export RUN [options]     write a network as ONNX, OpenVINO, torch.export, state dict or Python, and check it
   autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
@@ -44,6 +46,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "profile": profile_command,
     "search": search_command,
     "trust": trust_command,
+    "compare": compare_command,
     "doctor": doctor_command,
     "export": export_command,
     "report": report_command,

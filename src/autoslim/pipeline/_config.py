@@ -48,6 +48,9 @@ class RunConfig:
     """Layers whose shape must stay: a module's path or a glob, e.g. features.0 or "layer4.*"."""
     limit: tuple[str, ...] = ()
     """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
+    from_weights: str = ""
+    """Start the supernet from this file's trained weights, the channels with the largest filters first: safetensors, or
+    a state dict that torch.save wrote."""
     rewrite: bool = False
     """Search the network rewritten over its layers, where numbers in its own code keep widths from changing."""
     finalists: int = 0
@@ -103,6 +106,11 @@ class RunConfig:
             raise ConfigError(
                 "RunConfig.rewrite and RunConfig.widen were both given; expected one: a rewritten network is not "
                 "widened. Drop one of them."
+            )
+        if self.from_weights and (self.rewrite or self.widen > 1):
+            raise ConfigError(
+                "RunConfig.from_weights was given together with rewrite or widen; expected the network as it was "
+                "trained: a wider one is drawn anew, a rewritten one names its tensors otherwise. Drop one of them."
             )
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
         if self.search_images < 1:

@@ -36,7 +36,7 @@ from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
-from autoslim.train import Trained
+from autoslim.train import OnStep, Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
@@ -56,6 +56,7 @@ class Job:
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
         self.trained = False
+        self.on_step: OnStep = lambda loss, done: None  # told of every training step, beside the bar
 
     def finish(self) -> Path:
         """All stages after `prepare`; a stage whose file is there is not run again."""

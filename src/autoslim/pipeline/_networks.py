@@ -8,7 +8,9 @@ from torch import nn
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._weights import load_weights_
 from autoslim.rewrite import rewrite_network
+from autoslim.sort import filter_norms, sort_channels_
 from autoslim.trace import trace_channels
 from autoslim.widen import widen_network
 
@@ -19,7 +21,8 @@ class Networks:
     What the user keeps or limits is settled on the network as given: a group that is frozen there is not widened.
 
     Attributes:
-        model: The network that is searched: the user's own, the same rewritten, or wider.
+        model: The network that is searched: the user's own, the same rewritten, or wider; with trained weights, where
+            a file of them was given, its channels sorted.
         graph: Its groups, kept and limited as the user asks.
         own: The widths at which `graph` gives the user's own network.
     """
@@ -35,6 +38,9 @@ class Networks:
             frozen = {group.name: group.frozen for group in self.graph.groups if group.frozen is not None}
             self.graph = self._restrict(trace_channels(self.model, x).freeze(frozen))
             self.graph.check(self.own)
+        if config.from_weights:
+            load_weights_(self.model, config.from_weights)
+            sort_channels_(self.model, self.graph, filter_norms(self.model, self.graph))
 
     def _rewritten(self, model: nn.Module) -> nn.Module:
         return rewrite_network(model, self._example) if self._config.rewrite else model

@@ -86,6 +86,7 @@ def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[st
 
         def on_step(loss: float, done: int) -> None:
             bar.reach(done, steps, f"loss {loss:.3f}")
+            job.on_step(loss, done)
 
         mixed = job.config.train.precision == "16-mixed"
         yield {

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-SCRIPT = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("chart.js", "page.js"))
+_CHART, _PAGE, _TABLES = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("chart.js", "page.js", "tables.js")
+)
+SCRIPT = f"{_CHART}\n{_PAGE}\n{_TABLES}"
+TABLES = f"{_CHART}\n{_TABLES}"  # for a page without pictures that move
 
 COLOURS = 6  # that page.css names --c0 to --c5, for light and for dark
 

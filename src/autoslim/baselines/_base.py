@@ -1,0 +1,274 @@
+"""What a baseline takes and gives: a lab in; widths per budget out, often with the weights that are kept."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from autoslim._registry import Registry
+from autoslim.budget import Budget
+from autoslim.errors import BudgetError
+from autoslim.extract import copy_model, extract_network
+from autoslim.graph import ChannelGraph
+from autoslim.score import evaluate
+from autoslim.search import Cost, Score, Space
+from autoslim.sort import sort_channels_
+from autoslim.tasks import Task
+from autoslim.train import Batch, Loader, Runtime, TrainConfig, train_network
+from autoslim.widths import Widths
+
+Importance = Mapping[str, torch.Tensor]  # per group, a number for each atom
+
+
+class MacCounter(TorchDispatchMode):
+    """Counts the multiply-accumulates of everything that runs inside it: forward, backward, training, judging.
+
+    It stands where operators are executed, so what is computed once and shared counts once. Counted are convolutions
+    and matrix products, half of torch's own count of floating-point operations.
+
+    >>> with MacCounter() as counter:
+    ...     y = nn.Linear(4, 2)(torch.ones(3, 4))
+    >>> counter.macs
+    24.0
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None and not args[0].is_meta:  # a trace runs without data: nothing is multiplied
+            self.macs += count(*args, **(kwargs or {}), out_val=out) / 2
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """What a baseline works with. It never sees the test images.
+
+    Attributes:
+        graph: Of the full-width network.
+        space: The widths to choose from.
+        costs: Every metric of the budgets.
+        base: Of which relative limits are a share.
+        trained: The full-width network, trained as every final network is; to be copied, not changed. Its weights are
+            fresh for a baseline that does not start from it.
+        build: A full-width network with fresh weights.
+        loader: Augmented training batches, without the search images.
+        search: Batches of search images, which judge.
+        task: Loss and metric.
+        config: The recipe: learning rate, weight decay, epochs.
+        runtime: Where it runs.
+        seed: Of whatever is drawn.
+    """
+
+    graph: ChannelGraph
+    space: Space
+    costs: Mapping[str, Cost]
+    base: Mapping[str, float]
+    trained: nn.Module
+    build: Callable[[], nn.Module]
+    loader: Loader
+    search: Iterable[Batch]
+    task: Task
+    config: TrainConfig
+    runtime: Runtime
+    seed: int
+
+    def batches(self, count: int, *, epoch: int = 0) -> Iterator[Batch]:
+        """The first `count` training batches from an epoch on, on the device."""
+        for images, labels in _Steps(self.loader, count, epoch).epoch(0):
+            yield images.to(self.runtime.device), labels.to(self.runtime.device)
+
+    def train(
+        self,
+        model: nn.Module,
+        steps: int,
+        *,
+        lr: float | None = None,
+        epoch: int = 0,
+        penalty: Callable[[], torch.Tensor] | None = None,
+    ) -> None:
+        """Trains for some steps, with the recipe's schedule shrunk to them.
+
+        Args:
+            model: Is changed.
+            steps: Batches; one learning-rate schedule over all of them.
+            lr: Its peak; default the recipe's.
+            epoch: The epoch that the batches start from: others, for another training.
+            penalty: Added to the loss at each step, a scalar.
+
+        Raises:
+            TrainingError: The loss is no longer finite.
+        """
+        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=0.0)  # too short for an average
+        task = self.task if penalty is None else _Penalised(self.task, penalty)
+        with torch.random.fork_rng():
+            train_network(
+                model,
+                _Steps(self.loader, steps, epoch),
+                config,
+                task=task,
+                seed=self.seed,
+                runtime=self.runtime,
+                on_step=lambda loss, done: None,
+            )
+
+    @property
+    def epoch_steps(self) -> int:
+        """Batches in an epoch."""
+        return len(self.loader)
+
+    def judge(self, model: nn.Module) -> Score:
+        """Loss and accuracy on the search images."""
+        return evaluate(model, self.search, self.task).score
+
+    def keep(self, model: nn.Module, importance: Importance, widths: Widths) -> nn.Module:
+        """The slim network of the full-width `model`'s most important channels, with their weights."""
+        ordered = copy_model(model)
+        sort_channels_(ordered, self.graph, importance)
+        return extract_network(ordered, self.graph, widths)
+
+    def excess(self, budget: Budget) -> Callable[[Widths], float]:
+        """How far a network is above the tightest limit of a budget, as a share of it; at most 0 for one that holds."""
+        limits = {limit.metric: limit.absolute(self.base) for limit in budget.limits}
+        return lambda widths: max(self.costs[metric](widths) / most - 1 for metric, most in limits.items())
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The answer to one budget: widths that hold it and, where channels were chosen, the slim network as it is kept."""
+
+    budget: Budget
+    widths: Widths
+    network: nn.Module | None = None
+
+
+class Baseline(Protocol):
+    """A baseline: a frozen dataclass of its own settings.
+
+    Attributes:
+        pretrained: Whether it starts from `Lab.trained`; the training of that is then a part of its cost.
+    """
+
+    pretrained: ClassVar[bool]
+
+    def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
+        """Chooses widths, and perhaps channels, for each budget; one `Chosen` per budget, in their order.
+
+        Raises:
+            BudgetError: No network of this kind holds a budget.
+        """
+        ...
+
+
+BASELINES: Registry[type[Baseline]] = Registry("baseline")
+
+
+def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
+    """The widths that are left when the least important atoms go, wherever they are, until a budget just holds.
+
+    Args:
+        lab: For costs and the space; no group goes below its narrowest candidate.
+        importance: Comparable between groups. A group that is not named keeps all its channels.
+        budget: What must hold.
+
+    Raises:
+        BudgetError: The budget does not hold when all that may go is gone.
+    """
+    space, excess = lab.space, lab.excess(budget)
+    may_go: list[tuple[float, str]] = []
+    for group in (group for group in space.free if group in importance):
+        least = space.candidates[group][0] // space.atoms[group]
+        ascending = sorted(importance[group].tolist())
+        may_go += [(value, group) for value in ascending[: len(ascending) - least]]
+    may_go.sort(key=lambda each: each[0])
+
+    def without(count: int) -> Widths:
+        gone = dict.fromkeys(space.free, 0)
+        for _, group in may_go[:count]:
+            gone[group] += space.atoms[group]
+        return space.widest.replace({group: space.widest[group] - gone[group] for group in space.free})
+
+    low, high = 0, len(may_go)  # `high` holds
+    if excess(without(high)) > 0:
+        raise BudgetError(
+            f"Budget {budget.text!r}: {len(may_go)} channels may go, and without them the network still costs "
+            f"{excess(without(high)):+.1%}. Expected a looser budget, or a network more of whose groups can be ranked. "
+            "Leave this method out, or loosen the budget."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if excess(without(middle)) <= 0 else (middle + 1, high)
+    return fill_atoms(space, without(high), excess)
+
+
+def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float], *, tolerance: float = 0.005) -> Widths:
+    """Single atoms back, round after round, where they fit, until a network is within `tolerance` of its budget."""
+    waiting = list(space.free)
+    while waiting and excess(widths) < -tolerance:
+        fitting: list[str] = []
+        for group in waiting:
+            wider = widths.replace({group: min(widths[group] + space.atoms[group], space.widest[group])})
+            if wider != widths and excess(wider) <= 0:
+                widths = wider
+                fitting.append(group)
+            if excess(widths) >= -tolerance:
+                break
+        waiting = fitting
+    return widths
+
+
+def relative(importance: Importance) -> dict[str, torch.Tensor]:
+    """Divided by each group's mean, so that groups of large and of small values can be compared."""
+    return {group: values / max(float(values.mean()), 1e-30) for group, values in importance.items()}
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A loader whose only epoch has exactly `count` batches: those of the inner one, from epoch `first` on."""
+
+    inner: Loader
+    count: int
+    first: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        length = len(self.inner)
+        for epoch in range(start // length, math.ceil(self.count / length)):
+            for at, batch in enumerate(self.inner.epoch(self.first + epoch), start=epoch * length):
+                if at >= self.count:
+                    return
+                if at >= start:
+                    yield batch
+
+
+@dataclass
+class _Penalised:
+    """A task whose loss has a further term."""
+
+    inner: Task
+    penalty: Callable[[], torch.Tensor]
+    name: str = "penalised"
+    metric: str = ""
+
+    def loss(self, output: Any, labels: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+        return self.inner.loss(output, labels, smoothing=smoothing) + self.penalty()
+
+    def teach(self, output: Any) -> Any:
+        return self.inner.teach(output)
+
+    def distill(self, output: Any, taught: Any) -> torch.Tensor:
+        return self.inner.distill(output, taught)
+
+    def judge(self, output: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inner.judge(output, labels)

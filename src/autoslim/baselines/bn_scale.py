@@ -1,0 +1,70 @@
+"""Network Slimming (Liu et al. 2017): BatchNorm scales that training drives to 0, and one threshold for all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least
+from autoslim.budget import Budget
+from autoslim.errors import BudgetError, ConfigError
+from autoslim.sort import sum_atoms
+
+
+@dataclass(frozen=True, kw_only=True)
+class BnScale:
+    """Trains a network with an L1 penalty on its BatchNorm scales, and cuts the channels with the smallest ones.
+
+    "Learning efficient convolutional networks through network slimming", sections 3 and 4.2. As there, the network is
+    trained from the beginning with the penalty, for as long as any other (this is its search cost), and one threshold
+    holds for all layers. The paper repeats training and cutting; here it is one round, for all budgets at once. Where
+    layers share channels their scales are summed; channels without BatchNorm stay.
+    """
+
+    pretrained: ClassVar[bool] = False
+
+    penalty: float = 1e-4
+    """Weight of the sum of all scales' absolute values in the loss (the paper: 1e-4 or 1e-5)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.penalty < 1:
+            raise ConfigError(f"BnScale: penalty={self.penalty}; expected above 0, below 1. Pass for instance 1e-4.")
+
+    def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
+        model = lab.build().to(lab.runtime.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        scales = list(_scales(model).values())
+        if not scales:
+            raise BudgetError(
+                f"bn_scale: {type(model).__name__} has no BatchNorm with scales; expected at least one. Leave this "
+                "method out."
+            )
+        steps = lab.epoch_steps * lab.config.epochs_retrain
+        lab.train(model, steps, penalty=lambda: self.penalty * torch.stack([s.abs().sum() for s in scales]).sum())
+        importance = self.measure(lab, model)
+        chosen = [cut_least(lab, importance, budget) for budget in budgets]
+        return [
+            Chosen(budget, widths, lab.keep(model, importance, widths))
+            for budget, widths in zip(budgets, chosen, strict=True)
+        ]
+
+    def measure(self, lab: Lab, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Per group the summed absolute scales of each atom, float64 [atoms]."""
+        scales, total = _scales(model), dict[str, torch.Tensor]()
+        for axis in (axis for axis in lab.graph.axes if axis.tensor in scales):
+            for group, values in sum_atoms(lab.graph, axis, scales[axis.tensor].detach().abs()).items():
+                total[group] = total.get(group, torch.zeros_like(values)) + values
+        return total
+
+
+def _scales(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine
+    }
+
+
+BASELINES.register("bn-scale", BnScale)

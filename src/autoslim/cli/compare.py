@@ -1,0 +1,112 @@
+"""`autoslim compare`: AutoSlim beside the methods of the field, on the same work."""
+
+import shlex
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from autoslim.cli._method import FLAT
+from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison
+from autoslim.compare._page import HEAD, caution, row_cells, say_times
+from autoslim.pipeline import RunConfig
+from autoslim.progress import Shown
+from autoslim.recipes import RECIPES
+from autoslim.train import TrainConfig
+
+_WIDE = 220  # columns of the table where no terminal says how many there are
+_DEFAULT = "autoslim,uniform,l1,netadapt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArgs:
+    """What `autoslim compare` takes."""
+
+    methods: str = _DEFAULT
+    """Names with commas between them, or all."""
+    seeds: int = 3
+    """How many, from --seed on; each covers split, supernet, search and final training."""
+    model: str = ""
+    """The network; default the recipe's."""
+    data: str = ""
+    """The images; default the recipe's."""
+    budget: tuple[str, ...] = ()
+    """What the networks may cost; default the recipe's."""
+    out: str = ""
+    """Folder for everything; one that holds this comparison is gone on with."""
+    seed: int = 0
+    """The first seed."""
+    input: str = ""
+    """Input shape, e.g. 3,64,64; follows the data unless given."""
+    search_images: int = 10_000
+    """Images, held out of train, that decide each search step."""
+    runtime: str = "torch"
+    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How supernet and networks are trained."""
+    dry_run: bool = False
+    """Tell trainings and hours; write nothing."""
+
+
+def compare_command(args: list[str]) -> int:
+    """Compares methods; returns the exit code, 130 when it was interrupted."""
+    command = shlex.join(["autoslim", "compare", *args])
+    name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
+    recipe = RECIPES[name]()
+    given = tyro.cli(
+        CompareArgs,
+        default=CompareArgs(out=f"{recipe.out}-compare", train=recipe.train, search_images=recipe.search_images),
+        args=args,
+        prog=f"autoslim compare {name}",
+        description=(
+            "Runs methods on the same network, images, budgets and seeds, and ends in one table: test accuracy, costs, "
+            f"and what each search cost. Methods: {', '.join(list_methods())}. The same command again goes on with a "
+            "comparison that was stopped, and takes more methods or seeds."
+        ),
+        config=FLAT,
+    )
+    methods = tuple(list_methods() if given.methods == "all" else given.methods.split(","))
+    config = CompareConfig(run=_run_of(given, recipe), methods=methods, seeds=given.seeds)
+    console = Console(highlight=False, soft_wrap=True)
+    if given.dry_run:
+        plan = plan_comparison(config, shown=Shown())
+        console.print(
+            f"{plan.trainings} final trainings, {plan.final_image_macs:.3g} image-MACs; shared before them "
+            f"{plan.shared_image_macs:.3g}. About {plan.hours:.2g} h at the speed of a few steps, the searches "
+            "themselves not included."
+        )
+        return 0
+    try:
+        result = compare_methods(config, shown=Shown(), command=command)
+    except KeyboardInterrupt:
+        Console(stderr=True, soft_wrap=True).print("autoslim: stopped; the same command again goes on")
+        return 130
+    show_table(console, result)
+    console.print(f"Pictures and all settings: {config.run.out}/compare.html")
+    return 0
+
+
+def _run_of(given: CompareArgs, recipe: RunConfig) -> RunConfig:
+    names = {one.name for one in fields(RunConfig)} & {one.name for one in fields(given)}
+    changes: dict[str, Any] = {each: getattr(given, each) for each in names}
+    for each in ("model", "data", "budget"):
+        changes[each] = changes[each] or getattr(recipe, each)
+    return replace(recipe, **changes)
+
+
+def show_table(console: Console, result: dict[str, Any]) -> None:
+    """The rows, what each search cost, and what can't be compared."""
+    table = Table(box=None)
+    for column in ("budget", *HEAD, "search image-MACs", "search s", "x AutoSlim's"):
+        table.add_column(column, justify="left" if column in ("budget", "method") else "right")
+    for row in result["rows"]:
+        spent = f"{row['search_image_macs']:.3g}", f"{row['search_seconds']:.1f}", say_times(row["times_autoslim"])
+        table.add_row(row["budget"], *row_cells(row), *spent)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
+    console.print(caution(result["rows"]))
+    for line in result["uneven"]:
+        console.print(f"More than 1% from its budget, not to be compared: {line}")

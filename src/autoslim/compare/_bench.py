@@ -1,0 +1,241 @@
+"""One seed of a comparison: the methods at work on what they share, each counted, and their networks trained alike."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
+from autoslim.baselines._base import fill_atoms
+from autoslim.budget import Budget
+from autoslim.checkpoint import Checkpoints
+from autoslim.compare._spent import Meter, Spent
+from autoslim.data import Encoded, Split
+from autoslim.errors import RunFolderError
+from autoslim.extract import extract_network
+from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
+from autoslim.run_folder import read_json, write_json
+from autoslim.saved import load_tensors_, save_tensors
+from autoslim.score import evaluate
+from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
+from autoslim.search._shaped import ShapedSearch
+from autoslim.widths import Widths
+
+STAGE = "compare"  # what the time of a method is noted under
+KEPT = " (kept weights)"  # what the rows of networks are called that were trained on from the weights that were kept
+
+
+def list_methods() -> list[str]:
+    """All that can be compared: "autoslim", its variants, the other searches, then the baselines."""
+    return ["autoslim", "autoslim-plain", *(name for name in METHODS if name != "greedy"), *BASELINES]
+
+
+def make_settings(name: str, *, seed: int) -> Method | Baseline:
+    """What a name stands for: a baseline or a search method, with its default settings."""
+    return BASELINES[name]() if name in BASELINES else make_search(name, seed=seed)
+
+
+def make_search(name: str, *, seed: int) -> Method:
+    """The search method of a name: "autoslim" is `Greedy`, "autoslim-plain" the same without weighing by cost."""
+    if name.startswith("autoslim"):
+        return Greedy(normalize="cost" if name == "autoslim" else "none")
+    return make_method(name, seed=seed)
+
+
+class Bench:
+    """The methods of one seed at work, on what they share: data, supernet, a trained network."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.path = job, job.folder.path
+
+    def take(self, name: str) -> list[dict[str, Any]]:
+        """One method: its networks for all budgets, trained and tested. What is finished is a file, read again."""
+        file = self.path / "methods" / name / "rows.json"
+        settings = repr(make_settings(name, seed=self.job.config.seed))
+        if not file.exists():
+            with self.job.timed(f"{STAGE} {name}"):
+                rows = self._rows(name)
+            write_json(file, {"_type": "Rows", "_version": 1, "settings": settings, "rows": rows})
+        told = read_json(file, kind="Rows")
+        if told["settings"] != settings:
+            raise RunFolderError(
+                f"{file} is of {told['settings']}; expected {settings}, as this version has it. Compare into a new "
+                "--out, or go on with the version that began."
+            )
+        return told["rows"]
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        job, (chosen, spent) = self.job, self.choose(name)
+        rows: list[dict[str, Any]] = []
+        for each in chosen:
+            text, place = each.budget.text, f"models/{name}/{each.budget.slug}"
+            starts = {"scratch": None} if each.network is None else {"scratch": None, "kept": each.network}
+            for start, network in starts.items():
+                told = self.train(f"{place}/{start}", each.widths, network)
+                method = name if start == "scratch" else f"{name}{KEPT}"
+                whose = {"method": method, "seed": job.config.seed, "budget": text}
+                rows.append({**whose, "gap": self._excess(each.budget, each.widths), **told, **vars(spent)})
+                job.shown.line(
+                    f"compare   seed {job.config.seed}, {method}, {text}: {told['accuracy']:.2%} at "
+                    f"{told['macs'] / 1e6:.3f}M MACs"
+                )
+        return rows
+
+    # choose
+
+    def choose(self, name: str) -> tuple[list[Chosen], Spent]:
+        """What a method finds for each budget and what that costs, what it shares with others included."""
+        place = self.path / "methods" / name
+        if not (place / "chosen.json").exists():
+            shared, ask = self._baseline(name) if name in BASELINES else self._search(name)
+            with self.job.seeded(), Meter() as meter:
+                chosen = [self._filled(each) for each in ask()]
+            self._write(place, chosen, shared + meter.spent)
+        return self._read(place)
+
+    def _search(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
+        """What a search method starts from cost, and the search. Who looks at no score needs no supernet."""
+        job, method = self.job, make_search(name, seed=self.job.config.seed)
+        blind = isinstance(method, (Uniform, ShapedSearch))
+        shared = Spent() if blind else self._supernet()
+        scorer = Blind() if blind else job.fresh_scorer  # one that remembers would hide what a search costs
+
+        def ask() -> list[Chosen]:
+            found = method.search(job.space, job.costs, job.config.budgets, scorer, base=job.base)
+            return [Chosen(each.budget, each.widths) for each in found]
+
+        return shared, ask
+
+    def _baseline(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
+        """What a baseline starts from cost, and its choice."""
+        baseline = BASELINES[name]()
+        trained, spent = self._trained() if baseline.pretrained else (self.job.networks.build(), Spent())
+        lab = self._lab(trained)
+        return spent, lambda: baseline.choose(lab, self.job.config.budgets)
+
+    def _excess(self, budget: Budget, widths: Widths) -> float:
+        """How far a network is above its tightest limit, as a share of it."""
+        costs, base = self.job.costs, self.job.base
+        return max(costs[limit.metric](widths) / limit.absolute(base) - 1 for limit in budget.limits)
+
+    def _filled(self, each: Chosen) -> Chosen:
+        """Single atoms more, up to the budget: a search in coarse steps ends below it, and all must cost the same."""
+        if each.network is not None:
+            return each
+        widths = fill_atoms(self.job.space, each.widths, lambda widths: self._excess(each.budget, widths))
+        return Chosen(each.budget, widths)
+
+    def _lab(self, trained: nn.Module) -> Lab:
+        job = self.job
+        return Lab(
+            graph=job.graph,
+            space=job.space,
+            costs=job.costs,
+            base=job.base,
+            trained=trained,
+            build=job.networks.build,
+            loader=job.loader(job.train_split),
+            search=job.batches(job.judges),
+            task=job.task,
+            config=job.config.train,
+            runtime=job.fabric,
+            seed=job.config.seed,
+        )
+
+    def _supernet(self) -> Spent:
+        """Trains the supernet, once, and tells what that took."""
+        spent = self._metered("supernet", self.job.train_supernet)
+        self.job.train_supernet()  # where it was trained before, it is only loaded
+        return spent
+
+    def _trained(self) -> tuple[nn.Module, Spent]:
+        """The full-width network, trained as any other but without the search images: where pruning starts."""
+        weights, job = self.path / "trained.safetensors", self.job
+        model = self._placed(job.networks.build())
+
+        def train() -> None:
+            if not weights.exists():
+                checkpoints = self._fit("full width", model, job.train_split)
+                save_tensors(weights, model)
+                checkpoints.remove()
+
+        spent = self._metered("trained", train)
+        load_tensors_(weights, model)
+        return model, spent
+
+    def _metered(self, name: str, train: Callable[[], object]) -> Spent:
+        """What a training takes that methods share, over all sessions; it is known once the training has ended."""
+        told = self.path / f"{name}.json"
+        if not told.exists():
+            with Meter(self.path / f"{name}-spent.jsonl") as meter:
+                self.job.on_step = meter.step
+                try:
+                    train()
+                finally:
+                    self.job.on_step = lambda loss, done: None
+            write_json(told, meter.spent.to_json())
+        return Spent.from_json(read_json(told, kind="Spent"))
+
+    def _write(self, place: Path, chosen: Sequence[Chosen], spent: Spent) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        for each in chosen:
+            if each.network is not None:
+                save_tensors(place / f"{each.budget.slug}.safetensors", each.network)
+        networks = [{"widths": dict(each.widths), "kept": each.network is not None} for each in chosen]
+        write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, "networks": networks, **vars(spent)})
+
+    def _read(self, place: Path) -> tuple[list[Chosen], Spent]:
+        data = read_json(place / "chosen.json", kind="Chosen")
+        chosen: list[Chosen] = []
+        for budget, each in zip(self.job.config.budgets, data["networks"], strict=True):
+            widths, network = Widths(each["widths"]), None
+            if each["kept"]:
+                network = extract_network(self.job.networks.build(), self.job.graph, widths)
+                load_tensors_(place / f"{budget.slug}.safetensors", network)
+            chosen.append(Chosen(budget, widths, network))
+        return chosen, Spent.from_json(data)
+
+    # train and test
+
+    def train(self, place: str, widths: Widths, network: nn.Module | None) -> dict[str, Any]:
+        """A network trained with the run's recipe on all of train, and its test accuracy: {accuracy, macs, ...}."""
+        told = self.path / place / "trained.json"
+        if not told.exists():
+            job = self.job
+            model = self._placed(job.start(widths) if network is None else network)
+            checkpoints = self._fit(place, model, job.data.train)
+            accuracy = evaluate(model, job.batches(job.data.test), job.task).score.accuracy
+            told.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(told.with_name("model.safetensors"), model)
+            write_json(told, {"_type": "Trained", "_version": 1, "accuracy": accuracy, "widths": dict(widths)})
+            checkpoints.remove()
+        data = read_json(told, kind="Trained")
+        return {"accuracy": data["accuracy"], "widths": data["widths"], **self.job.price(widths)}
+
+    def _fit(self, name: str, model: nn.Module, split: Split | Encoded) -> Checkpoints:
+        """Trains in place, from where it was stopped; the checkpoints go once the result is on the disk."""
+        job, checkpoints = self.job, checkpoints_of(self.job, name)
+        train_found(job, model, job.loader(split), job.config.train, name=name, checkpoints=checkpoints)
+        return checkpoints
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        return model.to(self.job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+class Blind:
+    """A scorer for methods that look at no score: nothing is run."""
+
+    def score(self, widths: Widths) -> Score:
+        return Score(math.nan, math.nan)
+
+    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
+        return [self.score(each) for each in widths]
+
+    def samples(
+        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+    ) -> list[Sample]:
+        return [Sample(np.array([math.nan]), np.array([math.nan])) for _ in trials]

@@ -1,0 +1,82 @@
+"""What a comparison will take, before it is started: trainings, their multiply-accumulates, and hours."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from autoslim.baselines import BASELINES, MacCounter
+from autoslim.pipeline import Job
+from autoslim.progress import Shown
+from autoslim.train import train_network
+
+if TYPE_CHECKING:
+    from autoslim.compare import CompareConfig
+
+_BACKWARD = 3  # a training step costs a forward pass, and a backward pass of about two
+_STEPS = 3  # that are timed
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is known beforehand; what each search itself takes is not, and not included.
+
+    Attributes:
+        trainings: Final trainings, of all seeds.
+        final_image_macs: Of those.
+        shared_image_macs: Of the supernets and the full-width networks that pruning starts from.
+        hours: Of both, at the speed of a few training steps at full width.
+    """
+
+    trainings: int
+    final_image_macs: float
+    shared_image_macs: float
+    hours: float
+
+
+def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> Forecast:
+    """Prepares the first seed and times a few steps; nothing is written.
+
+    Raises:
+        BudgetError: A budget that no network holds.
+    """
+    job = Job(config.run, shown or Shown(), "autoslim compare --dry-run")
+    job.prepare()
+    job.check_budgets()
+    cost, train = job.costs["macs"], job.config.train
+    most = [cost(job.space.widest) * _share(job, text) for text in config.run.budget]
+    kept = sum(name in BASELINES for name in config.methods)
+    trainings = (len(config.methods) + kept) * len(most) * config.seeds
+    loader = job.loader(job.data.train)
+    images = len(loader) * loader.batch_size
+    final = _BACKWARD * images * train.epochs_retrain * sum(most) * (len(config.methods) + kept) * config.seeds
+    half = cost(job.graph.uniform_widths(0.5))
+    subnets = cost(job.space.widest) + cost(job.space.narrowest) + train.random_subnets * half
+    shared = (
+        _BACKWARD
+        * images
+        * config.seeds
+        * (subnets * train.epochs_supernet + (cost(job.space.widest) * train.epochs_retrain if kept else 0))
+    )
+    return Forecast(trainings, final, shared, (final + shared) / _speed(job) / 3600)
+
+
+def _share(job: Job, text: str) -> float:
+    """About how much of the widest network's MACs a budget leaves: that of its limit on MACs, or half."""
+    (budget,) = [budget for budget in job.config.budgets if budget.text == text]
+    limits = [limit.absolute(job.base) for limit in budget.limits if limit.metric == "macs"]
+    return min(min(limits, default=job.base["macs"] / 2) / job.costs["macs"](job.space.widest), 1.0)
+
+
+def _speed(job: Job) -> float:
+    """Multiply-accumulates per second of training at full width."""
+    loader = job.loader(job.train_split.take(range(min(len(job.train_split), _STEPS * job.config.train.batch_size))))
+    model = job.networks.build().to(job.fabric.device)
+    config = replace(job.config.train, epochs_retrain=1)
+    started = time.monotonic()
+    with MacCounter() as counter:
+        train_network(model, loader, config, task=job.task, seed=0, runtime=job.fabric, on_step=_pass_by)
+    return counter.macs / (time.monotonic() - started)
+
+
+def _pass_by(loss: float, done: int) -> None:
+    pass

@@ -1,0 +1,79 @@
+"""From the rows of all seeds to the table: means, spreads, and paired differences with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+_CLOSE = 0.01  # how far below its budget a network may be, as a share of it
+_COSTS = ("macs", "params", "memory", "latency")
+_REFERENCES = ("uniform", "autoslim")
+
+
+def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]:
+    """The content of `compare.json`.
+
+    Args:
+        taken: One per method, budget and seed: method, budget, seed, accuracy, gap, costs, image_macs, seconds, widths.
+        told: What else the file says: the work, the recipe, the methods' settings.
+
+    Returns:
+        Under "rows" one per method and budget: accuracies, one per seed, their mean and standard deviation (of a
+        sample; None for one seed); costs and `search_image_macs`, `search_seconds` as means over the seeds; `gap`, the
+        farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
+        less theirs (`measure_difference`), None for themselves and where no seed has both. The search of a method finds
+        all budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the
+        rows that are further than 1% from their budget: they can't be compared with the others.
+    """
+    rows: list[dict[str, Any]] = []
+    for method, budget in dict.fromkeys((each["method"], each["budget"]) for each in taken):
+        its = [each for each in taken if (each["method"], each["budget"]) == (method, budget)]
+        rows.append({
+            "method": method, "budget": budget, "seeds": [each["seed"] for each in its],
+            **{cost: float(np.mean([each[cost] for each in its])) for cost in _COSTS},
+            "gap": max((each["gap"] for each in its), key=abs), **_spread([each["accuracy"] for each in its]),
+            "search_image_macs": float(np.mean([each["image_macs"] for each in its])),
+            "search_seconds": float(np.mean([each["seconds"] for each in its])),
+            "times_autoslim": _times(taken, method, budget),
+            **{f"to_{name}": _difference(taken, method, budget, name) for name in _REFERENCES},
+            "widths": [each["widths"] for each in its],
+        })  # fmt: skip
+    uneven = [f"{row['method']}, {row['budget']}: {row['gap']:+.1%}" for row in rows if abs(row["gap"]) > _CLOSE]
+    return {"_type": "Compared", "_version": 1, **told, "rows": rows, "uneven": uneven}
+
+
+def measure_difference(paired: Sequence[float]) -> dict[str, Any]:
+    """The mean of paired differences and its 95% interval by Student's t; no interval from a single pair.
+
+    >>> measure_difference([0.01, 0.02, 0.03])["mean"]
+    0.02
+    """
+    mean, low, high = float(np.mean(paired)), None, None
+    if len(paired) > 1:
+        half = float(stats.t.ppf(0.975, len(paired) - 1)) * float(np.std(paired, ddof=1)) / len(paired) ** 0.5
+        low, high = mean - half, mean + half
+    return {"differences": list(paired), "mean": mean, "low": low, "high": high}
+
+
+def _spread(accuracies: Sequence[float]) -> dict[str, Any]:
+    std = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    return {"accuracies": list(accuracies), "accuracy_mean": float(np.mean(accuracies)), "accuracy_std": std}
+
+
+def _by_seed(taken: Sequence[Mapping[str, Any]], method: str, budget: str, field: str) -> dict[int, float]:
+    return {each["seed"]: each[field] for each in taken if (each["method"], each["budget"]) == (method, budget)}
+
+
+def _difference(taken: Sequence[Mapping[str, Any]], method: str, budget: str, reference: str) -> dict[str, Any] | None:
+    """A row's accuracies less those of another method, seed by seed."""
+    own, other = (_by_seed(taken, name, budget, "accuracy") for name in (method, reference))
+    paired = [own[seed] - other[seed] for seed in own if seed in other]
+    return measure_difference(paired) if paired and method != reference else None
+
+
+def _times(taken: Sequence[Mapping[str, Any]], method: str, budget: str) -> float | None:
+    """What its search costs, as a multiple of AutoSlim's on the same seeds."""
+    own, other = (_by_seed(taken, name, budget, "image_macs") for name in (method, "autoslim"))
+    both = [seed for seed in own if seed in other]
+    return sum(own[seed] for seed in both) / sum(other[seed] for seed in both) if both else None

@@ -1,0 +1,64 @@
+"""Trained weights from a file, and their channels in the order of importance: what a supernet may start from."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from autoslim.errors import ModelError
+
+_INSIDE = ("state_dict", "model", "model_state_dict")  # where checkpoints keep the weights
+
+
+def load_weights_(model: nn.Module, path: str) -> None:
+    """Puts trained weights into a network; all of them must fit.
+
+    Args:
+        model: At full width.
+        path: A safetensors file, or one that `torch.save` wrote of a state dict; it may lie under "state_dict" or
+            "model". Files that hold code are refused (`weights_only`).
+
+    Raises:
+        ModelError: The file can't be read, or holds other tensors than the network has.
+    """
+    found = _read(Path(path))
+    wanted = model.state_dict()
+    odd = sorted(set(wanted) ^ set(found))
+    if odd:
+        where = "the network has and the file has not" if odd[0] in wanted else "the file has and the network has not"
+        raise ModelError(
+            f"Weights {path}: {len(odd)} tensors are in only one of file and network; {odd[0]!r} {where}. Expected "
+            "those of this very network. Check --model and its arguments."
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            raise ModelError(
+                f"Weights {path}: {name!r} has the shape {tuple(found[name].shape)}; expected {tuple(tensor.shape)}. "
+                "Check --model, its arguments, and that the weights were trained for as many classes."
+            )
+    model.load_state_dict(found)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        data: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+        raise ModelError(
+            f"Weights {path} can't be read: {error}. Expected a safetensors file, or a state dict that torch.save "
+            "wrote. Give another --from-weights."
+        ) from error
+    for key in _INSIDE:
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            data = data[key]
+    if not isinstance(data, dict) or not all(isinstance(value, torch.Tensor) for value in data.values()):
+        raise ModelError(
+            f"Weights {path} hold {type(data).__name__}; expected a state dict, names to tensors. Save the network's "
+            "`state_dict()`."
+        )
+    return data

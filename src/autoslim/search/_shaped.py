@@ -1,0 +1,119 @@
+"""What the heuristics share: target proportions between the groups, and the scale at which a network costs the budget.
+
+A heuristic says how wide each group should be beside the others, its weight. At a scale s a group of weight w keeps
+about s x w channels, no fewer than its narrowest candidate and no more than it has. So the cost grows with s alone.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from autoslim.budget import Budget
+from autoslim.errors import BudgetError, ConfigError
+from autoslim.search._base import Cost, Found, Scorer, Space, costs_of
+from autoslim.search._pool import WholeSearch
+from autoslim.widths import Widths
+
+_HALVINGS = 60  # of the scale: finer than one atom of any group
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapedSearch(WholeSearch):
+    """Gives all groups the proportions of one shape: for each budget the widest network of it that holds every limit.
+
+    Widths are whole atoms between a group's narrowest and widest candidate; the candidates between do not bind.
+    """
+
+    tolerance: float = 0.01
+    """How far below its tightest limit a network may stay, as a share of it; 0 fills up as far as one atom allows."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance "
+                "0.01."
+            )
+
+    @property
+    def stepless(self) -> str:
+        return "a network of a given shape is found without any"
+
+    @abstractmethod
+    def weights(self, space: Space) -> Mapping[str, float]:
+        """How wide each free group should be beside the others, above 0; only the ratios count."""
+
+    def find(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        base: Mapping[str, float],
+    ) -> list[Found]:
+        weights = self.weights(space)
+        chosen = [self._match(space, weights, costs, budget, base) for budget in budgets]
+        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
+        return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
+
+    def _match(
+        self,
+        space: Space,
+        weights: Mapping[str, float],
+        costs: Mapping[str, Cost],
+        budget: Budget,
+        base: Mapping[str, float],
+    ) -> Widths:
+        def excess(widths: Widths) -> float:
+            return max(costs[each.metric](widths) / each.absolute(base) - 1 for each in budget.limits)
+
+        widths = fit_shape(space, weights, excess, tolerance=self.tolerance)
+        if excess(widths) > 0:
+            raise BudgetError(
+                f"Budget {budget.text!r}: no network of this shape holds it, though the narrowest sub-network does; "
+                "expected a cost that grows with every width. Search this budget with another method."
+            )
+        return widths
+
+
+def fit_shape(
+    space: Space, weights: Mapping[str, float], excess: Callable[[Widths], float], *, tolerance: float
+) -> Widths:
+    """The widest network with these proportions and no excess.
+
+    Args:
+        space: The groups.
+        weights: Per free group, how wide it should be beside the others.
+        excess: How far a network is above its tightest limit, as a share of it; at most 0 for one that holds.
+        tolerance: How far below the limit is close enough. What is missing is filled with single atoms, first where
+            rounding has taken the most, and never above the limit.
+
+    Raises:
+        BudgetError: A weight is not a finite number above 0.
+    """
+    if odd := [group for group in space.free if not 0 < weights[group] < math.inf]:
+        raise BudgetError(
+            f"`{odd[0]}`: weight {weights[odd[0]]}; expected a finite number above 0. Give another shape."
+        )
+
+    def wanted(group: str, scale: float) -> float:
+        candidates = space.candidates[group]
+        return min(max(scale * weights[group], candidates[0]), candidates[-1]) / space.atoms[group]
+
+    def at(scale: float) -> Widths:
+        return space.widest.replace({g: math.floor(wanted(g, scale)) * space.atoms[g] for g in space.free})
+
+    if excess(space.widest) <= 0:
+        return space.widest
+    low, high = 0.0, max(space.widest[group] / weights[group] for group in space.free)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(at(middle)) <= 0 else (low, middle)
+    widths = at(low)
+    lost = {group: wanted(group, high) - widths[group] // space.atoms[group] for group in space.free}
+    for group in sorted((group for group in lost if lost[group] > 0), key=lambda group: -lost[group]):
+        if excess(widths) >= -tolerance:
+            break
+        wider = widths.replace({group: widths[group] + space.atoms[group]})
+        widths = wider if excess(wider) <= 0 else widths
+    return widths

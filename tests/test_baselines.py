@@ -1,0 +1,310 @@
+"""The baselines: budgets hold, the kept channels are the ranked ones, and every pass is counted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoslim import build_model, extract_network, make_cost, trace_channels
+from autoslim.baselines import (
+    BASELINES,
+    L1,
+    Amc,
+    BnScale,
+    Chosen,
+    Lab,
+    Lasso,
+    MacCounter,
+    NetAdapt,
+    PolicySearch,
+    Taylor,
+    TorchPruning,
+)
+from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
+from autoslim.baselines.lasso import _silence_, choose_channels, find_readers
+from autoslim.baselines.torch_pruning import _cut
+from autoslim.budget import Budget
+from autoslim.data import Loader, Split, hold_out, load_data
+from autoslim.errors import BudgetError, ConfigError, ModelError, WidthsError
+from autoslim.extract import copy_model
+from autoslim.search import Space
+from autoslim.sort import filter_norms
+from autoslim.tasks import TASKS
+from autoslim.testing.networks import counted_macs
+from autoslim.train import TrainConfig
+
+SMALL: dict[str, Baseline] = {
+    "l1": L1(),
+    "taylor": Taylor(batches=2),
+    "bn-scale": BnScale(penalty=1e-3),
+    "netadapt": NetAdapt(saving=0.3, steps=2),
+    "amc": Amc(episodes=6, warmup=3),
+    "lasso": Lasso(batches=1),
+    "rl": PolicySearch(samples=3, steps=2),
+    "torch-pruning": TorchPruning(),
+}
+BUDGETS = [Budget.parse(text) for text in ("macs<=60%", "macs<=30%")]
+every_baseline = pytest.mark.parametrize("name", BASELINES)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    data = load_data("digits", seed=0)
+    train, search = hold_out(data.train, seed=0)
+    config = TrainConfig(epochs_retrain=1, batch_size=128, augment="none")
+
+    def build() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return build_model("zoo:resnet_digits?width=8", num_classes=10, in_channels=1)
+
+    def loader(split: Split, size: int) -> Loader:
+        return Loader(split, size, data.mean, data.std, shuffle=True, drop_last=True)
+
+    from lightning_fabric import Fabric
+
+    graph = trace_channels(build(), torch.zeros(1, 1, 8, 8))
+    costs = {name: make_cost(name, graph) for name in ("macs", "params")}
+    made = Lab(
+        graph=graph,
+        space=Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups}),
+        costs=costs,
+        base={name: cost(graph.max_widths()) for name, cost in costs.items()},
+        trained=build(),
+        build=build,
+        loader=loader(train, 128),
+        search=list(loader(search, 100).epoch(0)),
+        task=TASKS["classification"],
+        config=config,
+        runtime=Fabric(accelerator="cpu", devices=1),
+        seed=0,
+    )
+    made.train(made.trained, 40)
+    return made
+
+
+@pytest.fixture(scope="module")
+def choose(lab: Lab) -> Callable[[str], list[Chosen]]:
+    """What a baseline chooses for both budgets; asked once."""
+    return cache(lambda name: SMALL[name].choose(lab, BUDGETS))
+
+
+@every_baseline
+def test_budgets_hold_closely_and_networks_have_these_widths(
+    lab: Lab, name: str, choose: Callable[[str], list[Chosen]]
+):
+    before = {key: value.clone() for key, value in lab.trained.state_dict().items()}
+    chosen = choose(name)
+    assert [each.budget for each in chosen] == BUDGETS
+    for each in chosen:
+        gap = lab.excess(each.budget)(each.widths)
+        assert -0.03 < gap <= 0  # eight channels are coarse
+        if name == "rl":  # chooses widths, no channels
+            assert each.network is None
+            continue
+        assert each.network is not None
+        assert counted_macs(each.network, (torch.zeros(1, 1, 8, 8),)) == lab.costs["macs"](each.widths)
+        assert set(each.network.state_dict()) == set(before)
+    for key, value in lab.trained.state_dict().items():
+        torch.testing.assert_close(value, before[key])
+
+
+@every_baseline
+def test_the_same_twice_with_and_without_another_budget(lab: Lab, name: str, choose: Callable[[str], list[Chosen]]):
+    first, (second,) = choose(name)[0], SMALL[name].choose(lab, BUDGETS[:1])
+    assert first.widths == second.widths
+    if first.network is None or second.network is None:
+        assert first.network is second.network
+        return
+    for ours, theirs in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_l1_keeps_the_largest_filters(lab: Lab, choose: Callable[[str], list[Chosen]]):
+    each = choose("l1")[1]
+    assert each.network is not None
+    norms = filter_norms(lab.trained, lab.graph)
+    kept = filter_norms(each.network, trace_channels(each.network, torch.zeros(1, 1, 8, 8)))
+    for group, width in each.widths.items():
+        if group in kept and group.endswith("conv1"):  # its filters lost inputs: compare which, not how large
+            assert len(kept[group]) == width
+    # what went is the least of all groups, relative to their means, but for the few that were filled up
+    values = relative(norms)
+    cut = {group: len(values[group]) - each.widths[group] for group in values}
+    gone = [v for group, count in cut.items() for v in sorted(values[group].tolist())[:count]]
+    stays = [
+        v
+        for group, count in cut.items()
+        if each.widths[group] > lab.space.candidates[group][0]
+        for v in sorted(values[group].tolist())[count:]
+    ]
+    assert max(gone) < sorted(stays)[len(stays) // 4]
+
+
+def test_taylor_is_the_change_of_the_loss(lab: Lab):
+    """By a finite difference: one filter scaled by (1 - e), in a layer that is alone in its group."""
+    importance = Taylor(batches=1).measure(lab)["stage2.conv1"]
+    ((images, labels),) = lab.batches(1)
+    model = copy_model(lab.trained).double().eval()
+
+    def loss() -> float:
+        return float(lab.task.loss(model(images.double()), labels).detach().double())
+
+    start, step = loss(), 1e-3
+    for channel in (0, 3, 7):
+        weight = model.get_parameter("stage2.conv1.weight")
+        old = weight[channel].detach().clone()
+        with torch.no_grad():
+            weight[channel] *= 1 - step
+        change = (loss() - start) / step
+        with torch.no_grad():
+            weight[channel] = old
+        assert float(importance[channel]) == pytest.approx(change**2, rel=0.05, abs=1e-8)
+
+
+def test_bn_scale_drives_scales_down(lab: Lab):
+    free, steps = lab.build(), 2 * lab.epoch_steps
+    lab.train(free, steps)
+    strong = BnScale(penalty=0.05)
+    plain = {group: float(v.sum()) for group, v in strong.measure(lab, free).items()}
+    pressed = lab.build()
+    scales = [p for name, p in pressed.named_parameters() if "norm" in name and name.endswith("weight")]
+    lab.train(pressed, steps, penalty=lambda: 0.05 * torch.stack([s.abs().sum() for s in scales]).sum())
+    assert sum(v.sum() for v in strong.measure(lab, pressed).values()) < 0.9 * sum(plain.values())
+
+
+def test_torch_pruning_gives_back_the_most_important_that_fit(lab: Lab):
+    """Of what the package takes at a ratio, so many come back; the rest is its own choice."""
+    plain = _cut(lab, 0.5)
+    layer = plain.gone[0][1]
+    more = _cut(lab, 0.5, {layer: 2})
+    assert [each for each in plain.gone if each not in more.gone] == [e for e in plain.gone if e[1] == layer][:2]
+    grown = [group for group in plain.widths if more.widths[group] != plain.widths[group]]
+    assert [more.widths[group] - plain.widths[group] for group in grown] == [2]
+
+
+def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
+    """Grouped convolutions of many groups lose channels of each group there, and whole groups here."""
+
+    def build() -> nn.Module:
+        grouped = (nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=8), nn.ReLU())
+        return nn.Sequential(*grouped, nn.Flatten(), nn.Linear(32 * 16, 10))
+
+    model, shape = build(), (1, 1, 8, 8)
+    graph = trace_channels(model, torch.zeros(shape))
+    costs = {"macs": make_cost("macs", graph)}
+    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    base = {"macs": costs["macs"](graph.max_widths())}
+    other = replace(lab, graph=graph, space=space, costs=costs, base=base, trained=model, build=build)
+    with pytest.raises((ModelError, WidthsError)):
+        TorchPruning().choose(other, BUDGETS[:1])
+
+
+def test_netadapt_is_one_path(choose: Callable[[str], list[Chosen]]):
+    wide, slim = choose("netadapt")
+    assert all(slim.widths[group] <= width for group, width in wide.widths.items())
+
+
+def test_a_network_without_batchnorm_can_not_be_ranked_by_it(lab: Lab):
+    plain = replace(lab, build=lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10)))
+    with pytest.raises(BudgetError, match="bn_scale: Sequential has no BatchNorm with scales"):
+        BnScale().choose(plain, BUDGETS)
+
+
+def test_a_budget_that_the_ranked_groups_can_not_hold_is_told(lab: Lab):
+    norms = {"stem": filter_norms(lab.trained, lab.graph)["stem"]}
+    with pytest.raises(BudgetError, match=r"Budget 'macs<=30%': \d channels may go"):
+        cut_least(lab, norms, BUDGETS[1])
+
+
+def test_atoms_are_filled_up_to_the_budget(lab: Lab):
+    excess = lab.excess(BUDGETS[0])
+    widths = fill_atoms(lab.space, lab.space.narrowest, excess)
+    assert -0.02 < excess(widths) <= 0
+
+
+@pytest.mark.parametrize("settings", [{"saving": 0.0}, {"decay": 0.1}, {"steps": 0}, {"lr": 0.0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, float]):
+    with pytest.raises(ConfigError, match="NetAdapt: saving="):
+        NetAdapt(**settings)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="Taylor: batches=0"):
+        Taylor(batches=0)
+    with pytest.raises(ConfigError, match="BnScale: penalty=0"):
+        BnScale(penalty=0)
+
+
+def test_lasso_finds_the_channels_that_count():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(200, 6, 9)), rng.normal(size=(4, 6, 9))
+    weight[:, [0, 2, 5]] *= 0.01
+    y = np.einsum("nct,oct->no", x, weight)
+    assert choose_channels(x, y, weight, 3).tolist() == [1, 3, 4]
+
+
+def test_what_is_silenced_computes_as_what_is_extracted(lab: Lab):
+    widths = lab.graph.random_widths(3)
+    silent, x = copy_model(lab.trained).eval(), torch.randn(4, 1, 8, 8)
+    stays = _silence_(silent, lab.graph, widths)
+    torch.testing.assert_close(silent(x), extract_network(lab.trained, lab.graph, widths).eval()(x))
+    assert len(stays["stem.weight"]) == widths["stem"]
+
+
+def test_lasso_rebuilds_outputs_better_than_norms_do(lab: Lab):
+    """Before any training after it: the loss on the search images."""
+    readers = find_readers(lab.trained, lab.graph)
+    assert {"stage1.conv1", "stage2.conv1", "stage3.conv1"} <= set(readers)
+    (rebuilt,) = Lasso(batches=4).choose(lab, BUDGETS[:1])
+    assert rebuilt.network is not None
+    kept = lab.keep(lab.trained, filter_norms(lab.trained, lab.graph), rebuilt.widths)
+    assert lab.judge(rebuilt.network).loss < lab.judge(kept).loss
+
+
+# The counter -------------------------------------------------------------------------------------------------------
+
+
+def test_the_counter_counts_forward_and_backward(lab: Lab):
+    macs = lab.costs["macs"](lab.space.widest)
+    model = copy_model(lab.trained).eval()
+    with MacCounter() as counter, torch.no_grad():
+        model(torch.zeros(5, 1, 8, 8))
+    assert counter.macs == 5 * macs
+    with MacCounter() as counter:
+        model(torch.zeros(5, 1, 8, 8)).sum().backward()
+    first = counted_macs(model.get_submodule("stem"), (torch.zeros(1, 1, 8, 8),))
+    assert counter.macs == 3 * 5 * macs - 5 * first  # no gradient to the images
+
+
+def test_the_counter_sees_training_and_judging_and_no_trace(lab: Lab):
+    macs, model = lab.costs["macs"](lab.space.widest), copy_model(lab.trained)
+    with MacCounter() as counter:
+        lab.train(model, 2)
+    trained = counter.macs
+    assert 2.5 * 2 * 128 * macs < trained < 3 * 2 * 128 * macs
+    with MacCounter() as counter:
+        lab.judge(model)
+    assert counter.macs == macs * sum(len(labels) for _, labels in lab.search)
+    with MacCounter() as counter:
+        trace_channels(model, torch.zeros(1, 1, 8, 8))
+    assert counter.macs < 3 * macs  # what the probe runs, if anything
+
+
+def test_steps_are_so_many_batches_whatever_an_epoch_has(lab: Lab):
+    length = lab.epoch_steps
+    many = list(_Steps(lab.loader, length + 2).epoch(0))
+    assert len(many) == length + 2
+    torch.testing.assert_close(many[length][0], next(iter(lab.loader.epoch(1)))[0])
+    assert len(list(_Steps(lab.loader, 5).epoch(0, 3))) == 2
+    torch.testing.assert_close(next(_Steps(lab.loader, 1, 4).epoch(0))[0], next(iter(lab.loader.epoch(4)))[0])
+
+
+def test_keep_equals_the_masked_choice(lab: Lab):
+    """The kept network at full width is the trained one with its channels in another order."""
+    norms = filter_norms(lab.trained, lab.graph)
+    whole = lab.keep(lab.trained, norms, lab.space.widest)
+    x = torch.randn(4, 1, 8, 8)
+    torch.testing.assert_close(whole.eval()(x), copy_model(lab.trained).eval()(x), rtol=1e-4, atol=1e-4)
+    assert extract_network(lab.trained, lab.graph, lab.space.narrowest) is not None

@@ -1,0 +1,316 @@
+"""The comparison at its smallest, on real digits: every method on the same work, its table whole, resumable."""
+
+import html
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from autoslim.cli import main
+from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison, summarise
+from autoslim.compare._bench import Bench, make_settings
+from autoslim.compare._page import render_page
+from autoslim.compare._result import measure_difference
+from autoslim.compare._spent import Meter, Spent
+from autoslim.errors import ConfigError, RunFolderError, UnknownNameError
+from autoslim.pipeline import RunConfig
+from autoslim.progress import Shown
+from autoslim.search import Uniform
+from autoslim.train import TrainConfig
+
+Rows = dict[str, dict[str, Any]]
+
+QUIET = Shown(quiet=True)
+RUN = RunConfig(
+    model="zoo:resnet_digits?width=8",
+    data="digits",
+    budget=("macs<=50%",),
+    search_images=60,
+    train=TrainConfig(epochs_supernet=1, epochs_retrain=2, batch_size=512, augment="none"),
+)
+METHODS = ("autoslim", "uniform", "l1")
+
+
+def configure(out: Path, methods: tuple[str, ...] = METHODS, seeds: int = 2) -> CompareConfig:
+    return CompareConfig(run=replace(RUN, out=str(out)), methods=methods, seeds=seeds)
+
+
+def rows_of(result: dict[str, Any]) -> Rows:
+    return {row["method"]: row for row in result["rows"]}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compare") / "done"
+    compare_methods(configure(out), shown=QUIET, command="autoslim compare digits")
+    return out
+
+
+@pytest.fixture(scope="module")
+def result(done: Path) -> dict[str, Any]:
+    return json.loads((done / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rows(result: dict[str, Any]) -> Rows:
+    return rows_of(result)
+
+
+# The table ----------------------------------------------------------------------------------------------------------
+
+
+def check_table(result: dict[str, Any], methods: tuple[str, ...], seeds: list[int]) -> None:
+    """A row for each method, and for each that kept weights another; every number is there."""
+    rows = rows_of(result)
+    assert {name.removesuffix(" (kept weights)") for name in rows} == set(methods)
+    assert set(result["methods"]) == set(methods)
+    for name, row in rows.items():
+        assert row["seeds"] == seeds
+        assert len(row["accuracies"]) == len(row["widths"]) == len(seeds)
+        assert row["accuracy_mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["accuracy_std"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        assert all(0 <= accuracy <= 1 for accuracy in row["accuracies"])
+        assert all(row[cost] > 0 for cost in ("macs", "params", "memory", "latency"))
+        assert row["search_seconds"] > 0
+        assert (row["to_uniform"] is None) == (name == "uniform")
+        assert (row["to_autoslim"] is None) == (name == "autoslim")
+    assert rows["autoslim"]["times_autoslim"] == 1
+
+
+def test_the_table_is_whole(result: dict[str, Any], rows: Rows):
+    check_table(result, METHODS, [0, 1])
+    assert "l1 (kept weights)" in rows
+    assert result["recipe"]["epochs_retrain"] == 2
+    assert result["methods"]["autoslim"] == repr(make_settings("autoslim", seed=0))
+    assert 0 < result["hours"] < 1
+
+
+def test_all_networks_of_a_budget_cost_the_same(result: dict[str, Any], rows: Rows):
+    costs = [row["macs"] for row in rows.values()]
+    assert max(costs) / min(costs) < 1.01
+    assert result["uneven"] == []
+
+
+def test_search_costs_are_what_was_run(rows: Rows):
+    assert rows["uniform"]["search_image_macs"] == 0
+    assert rows["autoslim"]["search_image_macs"] > rows["l1"]["search_image_macs"] > 1e8
+    assert rows["l1"]["search_image_macs"] == rows["l1 (kept weights)"]["search_image_macs"]
+    share = rows["l1"]["search_image_macs"] / rows["autoslim"]["search_image_macs"]
+    assert rows["l1"]["times_autoslim"] == pytest.approx(share)
+
+
+def test_the_page_tells_all_of_it_and_fetches_nothing(done: Path, result: dict[str, Any]):
+    page = (done / "compare.html").read_text(encoding="utf-8")
+    own = render_page(result)
+    assert page == own
+    for row in result["rows"]:
+        assert f">{row['method']}</th>" in own
+        assert f"{row['accuracy_mean']:.2%}" in own
+    for settings in result["methods"].values():
+        assert settings.split("(")[0] in own
+    assert not re.findall(r"(?:src|href)=", own)
+    pictures = re.findall(r"<svg.*?</svg>", own, re.S)
+    assert len(pictures) == 2
+    for picture in pictures:  # each row is a point in each, with its mean and spread
+        told = [html.unescape(title) for title in re.findall(r"<title>(.*?)</title>", picture)]
+        assert len(told) == picture.count("<circle") == len(result["rows"])
+        for row in result["rows"]:
+            spread = f" (deviation {100 * row['accuracy_std']:.2f})" if row["accuracy_std"] else ""
+            assert (
+                sum(text.startswith(f"{row['method']}: {100 * row['accuracy_mean']:.2f}%{spread},") for text in told)
+                == 1
+            )
+
+
+# Going on -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_goes_on_where_it_stopped(done: Path, monkeypatch: pytest.MonkeyPatch):
+    before = (done / "compare.json").read_text()
+    (done / "compare.json").unlink()
+    monkeypatch.setattr(Bench, "_fit", lambda *args: pytest.fail("trained again"))
+    compare_methods(configure(done), shown=QUIET, command="autoslim compare digits")
+    assert (done / "compare.json").read_text() == before
+
+
+def test_a_lost_network_is_trained_again_to_the_same_and_the_table_keeps_the_rest(done: Path, rows: Rows):
+    place = done / "seed-0"
+    for file in (*(place / "models" / "l1" / "macs-50" / "kept").iterdir(), place / "methods" / "l1" / "rows.json"):
+        file.unlink()
+    again = rows_of(compare_methods(configure(done, ("l1",), 1), shown=QUIET))
+    assert {name: row["accuracies"] for name, row in again.items()} == {n: r["accuracies"] for n, r in rows.items()}
+
+
+def test_stopped_in_a_training_it_goes_on_and_counts_each_step_once(
+    tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+):
+    """Stopped after the first step of the full-width network's training, which counts, and of a final training."""
+    step, stops = Meter.step, [1]
+
+    def stopping(meter: Meter, loss: float, done: int) -> None:
+        step(meter, loss, done)
+        if done in stops:
+            stops.remove(done)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Meter, "step", stopping)
+    config = configure(tmp_path / "out", ("l1",), 1)
+    with pytest.raises(KeyboardInterrupt):
+        compare_methods(config, shown=QUIET)
+    assert list((tmp_path / "out" / "seed-0" / "checkpoints").glob("*/step-*"))
+    told: list[str] = []
+    shown = Shown(quiet=True)
+    monkeypatch.setattr(shown, "line", told.append)
+    again = rows_of(compare_methods(config, shown=shown))
+    assert any("goes on after step 1" in line for line in told)
+    for name, row in again.items():
+        assert row["accuracies"] == rows[name]["accuracies"][:1]
+        assert row["accuracy_std"] is None
+        assert row["search_image_macs"] == rows[name]["search_image_macs"]
+    assert not list((tmp_path / "out" / "seed-0" / "checkpoints").glob("*/step-*"))
+
+
+def test_a_meter_that_lost_its_lines_says_so(tmp_path: Path):
+    file = tmp_path / "spent.jsonl"
+    with Meter(file) as meter:
+        for done in (1, 2, 3):
+            torch.ones(2, 3) @ torch.ones(3, 4)
+            meter.step(0.0, done)
+    assert meter.spent.image_macs == 72
+    with Meter(file) as meter:  # the third step was not kept
+        torch.ones(2, 3) @ torch.ones(3, 4)
+        meter.step(0.0, 3)
+    assert meter.spent.image_macs == 72
+    with Meter(file) as meter:  # nothing was left to do
+        pass
+    assert meter.spent.image_macs == 72
+    assert Spent.from_json(meter.spent.to_json()) == meter.spent
+    with pytest.raises(RunFolderError, match="what 3 steps cost, and the training goes on after step 7"), Meter(file):
+        Meter(file).step(0.0, 8)
+    with pytest.raises(RunFolderError, match="what 0 steps cost"), Meter(tmp_path / "none"):
+        pass
+
+
+def test_other_work_in_the_folder_is_refused(done: Path):
+    config = CompareConfig(run=replace(RUN, out=str(done), budget=("macs<=40%",)), methods=("uniform",), seeds=1)
+    with pytest.raises(RunFolderError, match="holds a comparison with budget"):
+        compare_methods(config, shown=QUIET)
+
+
+def test_rows_of_other_settings_are_refused(done: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoslim.compare._bench.make_settings", lambda name, seed: Uniform(tolerance=0.5))
+    with pytest.raises(RunFolderError, match=r"expected Uniform\(tolerance=0.5\), as this version has it"):
+        compare_methods(configure(done, ("uniform",), 1), shown=QUIET)
+
+
+@pytest.mark.faults
+def test_killed_anywhere_it_ends_in_the_same(tmp_path: Path):
+    options = ["--methods", "autoslim,l1", "--seeds", "1", "--model", "zoo:resnet_digits?width=8"]
+    options += ["--budget", "macs<=50%", "--search-images", "60", "--epochs-supernet", "4", "--epochs-retrain", "4"]
+
+    def start(out: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "autoslim", "compare", "digits", *options, "--out", str(out)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(600) == 0
+    kills, marks = 0, ("supernet-spent.jsonl", "supernet.json", "trained-spent.jsonl", "methods/l1/chosen.json")
+    for mark in marks:  # killed when each of these has appeared
+        running = start(tmp_path / "killed")
+        while not (tmp_path / "killed" / "seed-0" / mark).exists() and running.poll() is None:
+            time.sleep(0.02)
+        if running.poll() is None:
+            os.kill(running.pid, signal.SIGKILL)
+            kills += 1
+        running.wait()
+    assert kills == len(marks)
+    assert start(tmp_path / "killed").wait(600) == 0
+    whole, killed = (rows_of(json.loads((tmp_path / n / "compare.json").read_text())) for n in ("whole", "killed"))
+    for name, row in whole.items():
+        for field in ("accuracies", "widths", "search_image_macs"):
+            assert killed[name][field] == row[field], (name, field)
+
+
+# What it is made of -------------------------------------------------------------------------------------------------
+
+
+def test_paired_differences_have_students_interval():
+    told = measure_difference([0.01, 0.03, -0.01, 0.02])
+    low, high = stats.t.interval(0.95, 3, loc=0.0125, scale=stats.sem([0.01, 0.03, -0.01, 0.02]))
+    assert (told["mean"], told["low"], told["high"]) == pytest.approx((0.0125, low, high))
+    assert measure_difference([0.5]) == {"differences": [0.5], "mean": 0.5, "low": None, "high": None}
+
+
+def test_pairs_are_of_one_seed_and_uneven_rows_are_named():
+    def row(method: str, seed: int, accuracy: float, gap: float = -0.001) -> dict[str, Any]:
+        costs = dict.fromkeys(("macs", "params", "memory", "latency", "image_macs", "seconds"), 1.0) | {"widths": {}}
+        return {"method": method, "seed": seed, "budget": "b", "accuracy": accuracy, "gap": gap, **costs}
+
+    taken = [row("uniform", 0, 0.5), row("x", 0, 0.6), row("uniform", 1, 0.8), row("x", 1, 0.7, gap=-0.05)]
+    told = summarise(taken, model="m")
+    assert told["rows"][1]["to_uniform"]["differences"] == pytest.approx([0.1, -0.1])
+    assert told["rows"][1]["to_autoslim"] is told["rows"][1]["times_autoslim"] is None  # it was not run
+    assert told["uneven"] == ["x, b: -5.0%"]
+
+
+def test_what_can_not_be_compared_is_refused():
+    with pytest.raises(UnknownNameError, match="netadapt"):
+        CompareConfig(run=RUN, methods=("netadopt",))
+    with pytest.raises(ConfigError, match="0 seeds"):
+        CompareConfig(run=RUN, methods=("uniform",), seeds=0)
+    with pytest.raises(ConfigError, match="retrain is 'inherit'"):
+        CompareConfig(run=replace(RUN, retrain="inherit"), methods=("uniform",))
+    with pytest.raises(ConfigError, match="latency"):
+        CompareConfig(run=replace(RUN, budget=("latency<=5ms",)), methods=("uniform",))
+    with pytest.raises(ConfigError, match="compile is True"):
+        CompareConfig(run=replace(RUN, train=replace(RUN.train, compile=True)), methods=("uniform",))
+
+
+def test_the_plan_counts_trainings_and_writes_nothing(tmp_path: Path):
+    run = replace(RUN, out=str(tmp_path / "out"))
+    plan = plan_comparison(CompareConfig(run=run, methods=("uniform", "l1"), seeds=2), shown=QUIET)
+    assert plan.trainings == 6  # l1 also from the weights it kept
+    assert plan.hours > 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_tells_its_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert (
+        main(["compare", "digits", "--methods", "uniform", "--seeds", "1", "--dry-run", "--out", str(tmp_path / "x")])
+        == 0
+    )
+    assert "2 final trainings" in capsys.readouterr().out
+    assert main(["compare", "digits", "--methods", "unifrom", "--dry-run"]) == 2
+    assert "Closest: uniform" in capsys.readouterr().err
+
+
+def test_every_method_has_one_name():
+    names = list_methods()
+    assert len(names) == len(set(names))
+    assert {"autoslim", "uniform", "l1", "netadapt", "bn-scale"} <= set(names)
+
+
+@pytest.mark.slow
+def test_all_methods_on_digits(tmp_path: Path):
+    names = tuple(list_methods())
+    result = compare_methods(configure(tmp_path / "all", names), shown=QUIET)
+    check_table(result, names, [0, 1])
+    assert result["uneven"] == []
+    rows = rows_of(result)
+    costs = [row["macs"] for row in rows.values()]
+    assert max(costs) / min(costs) < 1.01
+    assert {name for name, row in rows.items() if row["search_image_macs"] == 0} == {
+        "uniform", "flat", "ramp-up", "ramp-down", "hourglass", "bottleneck", "wide-inside", "equal"
+    }  # fmt: skip
+    # both trained one full-width network for as long; l1 from the one that is shared, bn-scale its own
+    assert rows["bn-scale"]["search_image_macs"] == pytest.approx(rows["l1"]["search_image_macs"], rel=1e-6)

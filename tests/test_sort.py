@@ -1,0 +1,190 @@
+"""Sorted channels: the same function, the best first; what can't be sorted is left alone and named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from autoslim import build_model, extract_network, trace_channels
+from autoslim.errors import ConfigError, ModelError, UnknownNameError, WidthsError
+from autoslim.extract import copy_model
+from autoslim.graph import ChannelGraph
+from autoslim.pipeline import RunConfig
+from autoslim.pipeline._networks import Networks
+from autoslim.pipeline._weights import load_weights_
+from autoslim.sort import Sorted, filter_norms, sort_channels_
+from autoslim.testing.networks import check_subnetwork, outputs, randomise_
+from autoslim.testing.random_cnn import BLOCKS, RandomCNN
+
+
+def draw_importance(graph: ChannelGraph, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {group.name: torch.rand(group.atoms, generator=generator) for group in graph.groups}
+
+
+def sort_and_check(model: nn.Module, shape: tuple[int, ...], *, seed: int = 0) -> Sorted:
+    """Sorts by random numbers and holds the outputs against those before, in float64."""
+    randomise_(model).eval()
+    x = torch.randn(2, *shape[1:], dtype=torch.float64)
+    graph = trace_channels(model, torch.zeros(shape, dtype=torch.float64))
+    before = outputs(model, (x,))
+    done = sort_channels_(model, graph, draw_importance(graph, seed))
+    for ours, theirs in zip(outputs(model, (x,)), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10 * float(theirs.abs().max()))
+    assert set(done.order) | set(done.left) == {group.name for group in graph.groups}
+    assert not set(done.order) & set(done.left)
+    check_subnetwork(model, graph, graph.random_widths(seed), (x[:1],), masked=False)
+    return done
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(4, 9)), min_size=1, max_size=4),
+    flatten=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_random_networks_compute_the_same(blocks: list[tuple[str, int]], flatten: bool, seed: int):
+    sort_and_check(RandomCNN(blocks, flatten=flatten, seed=seed), (1, 3, 6, 6), seed=seed)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_can_be_sorted(block: str):
+    done = sort_and_check(RandomCNN([(block, 8), ("conv", 7)]), (1, 3, 6, 6))
+    assert all(why.startswith("frozen") for why in done.left.values()), done.left
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "timm:mobilenetv3_small_050",
+        *(
+            pytest.param(f"torchvision:{name}", marks=pytest.mark.slow)
+            for name in ("mobilenet_v2", "resnet18", "shufflenet_v2_x0_5")
+        ),
+    ],
+)
+def test_real_networks_compute_the_same(spec: str):
+    done = sort_and_check(build_model(spec, num_classes=10), (1, 3, 32, 32))
+    assert len(done.order) > len(done.left)
+
+
+def test_the_most_important_come_first_and_atoms_stay_whole():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4, 2))
+    graph = trace_channels(model, torch.ones(1, 3, 2, 2))
+    old = copy_model(model)
+    done = sort_channels_(model, graph, {"0": [1.0, 3.0, 2.0, 3.0]})
+    assert done.order == {"0": (1, 3, 2, 0)}
+    assert done.left == {"3": "frozen: the network's output"}
+    torch.testing.assert_close(model[0].weight, old[0].weight[[1, 3, 2, 0]])
+    columns = old[3].weight.reshape(2, 4, 4)[:, [1, 3, 2, 0]].reshape(2, 16)
+    torch.testing.assert_close(model[3].weight, columns)
+
+
+def test_sorted_by_norm_the_narrow_network_keeps_the_largest_filters():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    sort_channels_(model, graph, norms := filter_norms(model, graph))
+    again = filter_norms(model, graph)
+    for name, values in again.items():
+        assert values.tolist() == pytest.approx(sorted(norms[name].tolist(), reverse=True))
+    small = extract_network(model, graph, graph.uniform_widths(0.5))
+    kept = filter_norms(small, trace_channels(small, torch.zeros(1, 1, 8, 8)))["stage3.conv1"]
+    assert len(kept) == 32
+
+
+def test_norms_sum_over_all_layers_that_make_a_channel():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    both = [model.get_submodule(name).weight for name in ("stem", "stage1.conv2")]
+    wanted = sum(weight.detach().abs().sum((1, 2, 3)) for weight in both)
+    torch.testing.assert_close(filter_norms(model, graph)["stem"], wanted.double(), rtol=1e-5, atol=1e-5)
+
+
+class Placed(nn.Module):
+    """Weighs channels by their place, with numbers that the trace sees as constants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(y * torch.linspace(1, 2, y.shape[1], dtype=y.dtype).view(1, -1, 1, 1))
+
+
+def test_channels_that_are_told_apart_by_their_place_are_left_and_named():
+    model = Placed()
+    graph = trace_channels(model, torch.ones(1, 3, 4, 4))
+    if graph.group("first").frozen is not None:
+        pytest.skip("the trace freezes it already")
+    old = copy_model(model)
+    done = sort_channels_(model, graph, {"first": [1, 2, 3, 4, 5, 6]})
+    assert done.order == {}
+    assert done.left["first"] == "the network tells its channels apart by their place"
+    torch.testing.assert_close(model.first.weight, old.first.weight)
+
+
+def test_what_has_no_importance_stays():
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    done = sort_channels_(model, graph, {"stem": list(range(16))})
+    assert list(done.order) == ["stem"]
+    assert done.left["stage1.conv1"] == "no importance was given"
+
+
+@pytest.mark.parametrize("values", [[1.0], [float("nan")] * 16])
+def test_an_importance_that_does_not_fit_is_refused(values: list[float]):
+    model = build_model("zoo:resnet_digits")
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(WidthsError, match=r"`stem` has an importance of shape .*; expected 16 finite numbers"):
+        sort_channels_(model, graph, {"stem": values})
+    with pytest.raises(UnknownNameError, match="stem"):
+        sort_channels_(model, graph, {"stam": values})
+
+
+# A supernet from trained weights --------------------------------------------------------------------------------------
+
+
+def networks_from(path: Path, **more: Any) -> Networks:
+    config = RunConfig(model="zoo:resnet_digits", data="digits", from_weights=str(path), **more)
+    return Networks(config, num_classes=10, input_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested"])
+def test_a_supernet_starts_from_trained_weights_the_largest_filters_first(tmp_path: Path, suffix: str):
+    trained = randomise_(build_model("zoo:resnet_digits", num_classes=10, in_channels=1), seed=5).float().eval()
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(trained.state_dict(), path)
+    else:
+        torch.save(trained.state_dict() if suffix == "pt" else {"model": trained.state_dict(), "epoch": 3}, path)
+    networks = networks_from(path)
+    x = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(networks.model.eval()(x), trained(x), rtol=1e-4, atol=1e-4)
+    for values in filter_norms(networks.model, networks.graph).values():
+        assert (values.diff() <= 0).all()
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path):
+    path, model = tmp_path / "weights.pt", nn.Linear(3, 2)
+    torch.save(nn.Linear(3, 4).state_dict(), path)
+    with pytest.raises(ModelError, match=r"'weight' has the shape \(4, 3\); expected \(2, 3\)"):
+        load_weights_(model, str(path))
+    torch.save({"weight": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match="1 tensors are in only one of file and network"):
+        load_weights_(model, str(path))
+    torch.save([1, 2], path)
+    with pytest.raises(ModelError, match="hold list; expected a state dict"):
+        load_weights_(model, str(path))
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="can't be read"):
+        load_weights_(model, str(path))
+    with pytest.raises(ModelError, match="can't be read"):
+        networks_from(tmp_path / "missing.safetensors")
+    with pytest.raises(ConfigError, match="together with rewrite or widen"):
+        networks_from(path, widen=1.5)
