@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autoslim.baselines import BASELINES
-from autoslim.compare._bench import KEPT
+from autoslim.compare._result import KEPT
 from autoslim.report.page import script_json
 from autoslim.report.picture import COLOURS, layout_of, safe
 from autoslim.report.style import CSS, SCRIPT
@@ -35,7 +35,8 @@ def render_page(result: Mapping[str, Any], *, plotly_js: str) -> str:
             f"At {budget}",
             _table(budget, rows) + _figure(f"cost{at}", figures, f"Test accuracy against search cost at {budget}")
             + "<figcaption>Points are means, bars the standard deviation over the seeds. Hollow: trained on from the "
-            "weights that pruning kept. Left: methods that run nothing to choose widths.</figcaption>",
+            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths."
+            "</figcaption>",
         )
         for at, budget in enumerate(budgets)
     ]  # fmt: skip
