@@ -84,13 +84,13 @@ def check_table(result: dict[str, Any], methods: tuple[str, ...], seeds: list[in
         assert all(row[cost] > 0 for cost in ("macs", "params", "memory", "latency"))
         assert row["search_seconds"] > 0
         assert (row["to_uniform"] is None) == (name == "uniform")
-        assert (row["to_autoslim"] is None) == (name == "autoslim")
+        assert (row["to_autoslim"] is None) == (name in ("autoslim", "autoslim (kept weights)"))
     assert rows["autoslim"]["times_autoslim"] == 1
 
 
 def test_the_table_is_whole(result: dict[str, Any], rows: Rows):
     check_table(result, METHODS, [0, 1])
-    assert "l1 (kept weights)" in rows
+    assert set(rows) - set(METHODS) == {"autoslim (kept weights)", "l1 (kept weights)"}
     assert result["recipe"]["epochs_retrain"] == 2
     assert result["methods"]["autoslim"] == repr(make_settings("autoslim", seed=0))
     assert 0 < result["hours"] < 1
@@ -108,6 +108,13 @@ def test_search_costs_are_what_was_run(rows: Rows):
     assert rows["l1"]["search_image_macs"] == rows["l1 (kept weights)"]["search_image_macs"]
     share = rows["l1"]["search_image_macs"] / rows["autoslim"]["search_image_macs"]
     assert rows["l1"]["times_autoslim"] == pytest.approx(share)
+
+
+def test_networks_of_kept_weights_are_held_against_those_of_autoslim(rows: Rows):
+    own, other = rows["l1 (kept weights)"], rows["autoslim (kept weights)"]
+    assert own["to_autoslim"]["differences"] == pytest.approx(np.subtract(own["accuracies"], other["accuracies"]))
+    other = rows["uniform"]
+    assert own["to_uniform"]["differences"] == pytest.approx(np.subtract(own["accuracies"], other["accuracies"]))
 
 
 def test_the_page_tells_all_of_it_and_fetches_nothing(done: Path, result: dict[str, Any]):
@@ -249,6 +256,7 @@ def test_paired_differences_have_students_interval():
     low, high = stats.t.interval(0.95, 3, loc=0.0125, scale=stats.sem([0.01, 0.03, -0.01, 0.02]))
     assert (told["mean"], told["low"], told["high"]) == pytest.approx((0.0125, low, high))
     assert measure_difference([0.5]) == {"differences": [0.5], "mean": 0.5, "low": None, "high": None}
+    assert measure_difference([0.9 - 0.8, 0.8 - 0.7])["low"] is None  # the same but for rounding
 
 
 def test_pairs_are_of_one_seed_and_uneven_rows_are_named():

@@ -156,9 +156,11 @@ class Baseline(Protocol):
 
     Attributes:
         pretrained: Whether it starts from `Lab.trained`; the training of that is then a part of its cost.
+        keeps: Whether it chooses channels, and so keeps weights.
     """
 
     pretrained: ClassVar[bool]
+    keeps: ClassVar[bool]
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         """Chooses widths, and perhaps channels, for each budget; one `Chosen` per budget, in their order.

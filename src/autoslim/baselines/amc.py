@@ -36,6 +36,7 @@ class Amc:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     episodes: int = 120
     """Networks that are judged for each budget (the paper: 400)."""

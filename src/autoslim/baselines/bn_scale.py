@@ -25,6 +25,7 @@ class BnScale:
     """
 
     pretrained: ClassVar[bool] = False
+    keeps: ClassVar[bool] = True
 
     penalty: float = 1e-4
     """Weight of the sum of all scales' absolute values in the loss (the paper: 1e-4 or 1e-5)."""

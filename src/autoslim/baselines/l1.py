@@ -18,6 +18,7 @@ class L1:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         norms = filter_norms(lab.trained, lab.graph)

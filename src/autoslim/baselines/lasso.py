@@ -38,6 +38,7 @@ class Lasso:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     batches: int = 4
     """Training batches that outputs are sampled from."""

@@ -41,6 +41,7 @@ class NetAdapt:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     saving: float = 0.08
     """What the first iteration saves, as a share of the cost of the network it starts from."""

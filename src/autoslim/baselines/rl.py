@@ -27,6 +27,7 @@ class PolicySearch:
     """
 
     pretrained: ClassVar[bool] = False
+    keeps: ClassVar[bool] = False
 
     samples: int = 40
     """Networks that are trained for each budget."""

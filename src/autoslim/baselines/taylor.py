@@ -23,6 +23,7 @@ class Taylor:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     batches: int = 16
     """Training batches that gradients are averaged over."""

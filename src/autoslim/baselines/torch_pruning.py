@@ -32,6 +32,7 @@ class TorchPruning:
     """
 
     pretrained: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         return [self._choose(lab, budget) for budget in budgets]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
 from autoslim.baselines._base import fill_atoms
 from autoslim.budget import Budget
 from autoslim.checkpoint import Checkpoints
+from autoslim.compare._result import KEPT
 from autoslim.compare._spent import Meter, Spent
 from autoslim.data import Encoded, Split
 from autoslim.errors import RunFolderError
-from autoslim.extract import extract_network
+from autoslim.extract import extract_network, replace_tensors_
 from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
@@ -26,7 +28,6 @@ from autoslim.search._shaped import ShapedSearch
 from autoslim.widths import Widths
 
 STAGE = "compare"  # what the time of a method is noted under
-KEPT = " (kept weights)"  # what the rows of networks are called that were trained on from the weights that were kept
 
 
 def list_methods() -> list[str]:
@@ -44,6 +45,13 @@ def make_search(name: str, *, seed: int) -> Method:
     if name.startswith("autoslim"):
         return Greedy(normalize="cost" if name == "autoslim" else "none")
     return make_method(name, seed=seed)
+
+
+def keeps_weights(name: str) -> bool:
+    """Whether a method leaves networks with weights: from the supernet, or of the channels that pruning kept."""
+    if name in BASELINES:
+        return BASELINES[name].keeps
+    return not isinstance(make_search(name, seed=0), (Uniform, ShapedSearch))  # those look at no score
 
 
 class Bench:
@@ -100,13 +108,14 @@ class Bench:
     def _search(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
         """What a search method starts from cost, and the search. Who looks at no score needs no supernet."""
         job, method = self.job, make_search(name, seed=self.job.config.seed)
-        blind = isinstance(method, (Uniform, ShapedSearch))
-        shared = Spent() if blind else self._supernet()
-        scorer = Blind() if blind else job.fresh_scorer  # one that remembers would hide what a search costs
+        keeps = keeps_weights(name)
+        shared = self._supernet() if keeps else Spent()
+        scorer = job.fresh_scorer if keeps else Blind()  # one that remembers would hide what a search costs
 
         def ask() -> list[Chosen]:
             found = method.search(job.space, job.costs, job.config.budgets, scorer, base=job.base)
-            return [Chosen(each.budget, each.widths) for each in found]
+            chosen = [self._filled(Chosen(each.budget, each.widths)) for each in found]
+            return [replace(each, network=self._inherited(each.widths)) for each in chosen] if keeps else chosen
 
         return shared, ask
 
@@ -116,6 +125,12 @@ class Bench:
         trained, spent = self._trained() if baseline.pretrained else (self.job.networks.build(), Spent())
         lab = self._lab(trained)
         return spent, lambda: baseline.choose(lab, self.job.config.budgets)
+
+    def _inherited(self, widths: Widths) -> nn.Module:
+        """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
+        small = extract_network(self.job.model, self.job.graph, widths)
+        replace_tensors_(small, self.job.fresh_scorer.buffers(widths))
+        return small
 
     def _excess(self, budget: Budget, widths: Widths) -> float:
         """How far a network is above its tightest limit, as a share of it."""

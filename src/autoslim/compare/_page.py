@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from autoslim.baselines import BASELINES
-from autoslim.compare._bench import KEPT
 from autoslim.compare._picture import Point, draw_points
+from autoslim.compare._result import KEPT
 from autoslim.report.style import CSS, TABLES, colour
 from autoslim.report.table import simple_table
 from autoslim.report.text import say_count, say_seconds
@@ -36,7 +36,8 @@ def render_page(result: Mapping[str, Any]) -> str:
                 f"Test accuracy against search cost at {budget}",
             )
             + "<figcaption>Points are means, bars the standard deviation over the seeds. Hollow: trained on from the "
-            "weights that pruning kept. Left: methods that run nothing to choose widths.</figcaption>",
+            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths."
+            "</figcaption>",
         )
         for budget in budgets
     ]

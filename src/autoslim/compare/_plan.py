@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoslim.baselines import BASELINES, MacCounter
+from autoslim.compare._bench import keeps_weights
 from autoslim.pipeline import Job
 from autoslim.progress import Shown
 from autoslim.train import train_network
@@ -44,7 +45,8 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
     job.check_budgets()
     cost, train = job.costs["macs"], job.config.train
     most = [cost(job.space.widest) * _share(job, text) for text in config.run.budget]
-    kept = sum(name in BASELINES for name in config.methods)
+    kept = sum(keeps_weights(name) for name in config.methods)
+    prunes = any(name in BASELINES for name in config.methods)
     trainings = (len(config.methods) + kept) * len(most) * config.seeds
     loader = job.loader(job.data.train)
     images = len(loader) * loader.batch_size
@@ -55,7 +57,7 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
         _BACKWARD
         * images
         * config.seeds
-        * (subnets * train.epochs_supernet + (cost(job.space.widest) * train.epochs_retrain if kept else 0))
+        * (subnets * train.epochs_supernet + (cost(job.space.widest) * train.epochs_retrain if prunes else 0))
     )
     return Forecast(trainings, final, shared, (final + shared) / _speed(job) / 3600)
 

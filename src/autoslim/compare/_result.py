@@ -8,7 +8,7 @@ from scipy import stats
 
 _CLOSE = 0.01  # how far below its budget a network may be, as a share of it
 _COSTS = ("macs", "params", "memory", "latency")
-_REFERENCES = ("uniform", "autoslim")
+KEPT = " (kept weights)"  # what the rows of networks are called that were trained on from weights they had
 
 
 def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]:
@@ -22,9 +22,10 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
         Under "rows" one per method and budget: accuracies, one per seed, their mean and standard deviation (of a
         sample; None for one seed); costs and `search_image_macs`, `search_seconds` as means over the seeds; `gap`, the
         farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
-        less theirs (`measure_difference`), None for themselves and where no seed has both. The search of a method finds
-        all budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the
-        rows that are further than 1% from their budget: they can't be compared with the others.
+        less theirs (`measure_difference`), None for themselves and where no seed has both. A row of networks trained on
+        from kept weights is held against AutoSlim's of that kind; uniform has none. The search of a method finds all
+        budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the rows
+        that are further than 1% from their budget: they can't be compared with the others.
     """
     rows: list[dict[str, Any]] = []
     for method, budget in dict.fromkeys((each["method"], each["budget"]) for each in taken):
@@ -36,7 +37,8 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
             "search_image_macs": float(np.mean([each["image_macs"] for each in its])),
             "search_seconds": float(np.mean([each["seconds"] for each in its])),
             "times_autoslim": _times(taken, method, budget),
-            **{f"to_{name}": _difference(taken, method, budget, name) for name in _REFERENCES},
+            "to_uniform": _difference(taken, method, budget, "uniform"),
+            "to_autoslim": _difference(taken, method, budget, f"autoslim{KEPT if method.endswith(KEPT) else ''}"),
             "widths": [each["widths"] for each in its],
         })  # fmt: skip
     uneven = [f"{row['method']}, {row['budget']}: {row['gap']:+.1%}" for row in rows if abs(row["gap"]) > _CLOSE]
@@ -44,13 +46,16 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
 
 
 def measure_difference(paired: Sequence[float]) -> dict[str, Any]:
-    """The mean of paired differences and its 95% interval by Student's t; no interval from a single pair.
+    """The mean of paired differences and its 95% interval by Student's t.
+
+    There is no interval from a single pair, nor from differences that are all the same: a few hundred test images give
+    few different accuracies, and two seeds that happen to agree would make an interval of no width.
 
     >>> measure_difference([0.01, 0.02, 0.03])["mean"]
     0.02
     """
     mean, low, high = float(np.mean(paired)), None, None
-    if len(paired) > 1:
+    if len({round(each, 9) for each in paired}) > 1:
         half = float(stats.t.ppf(0.975, len(paired) - 1)) * float(np.std(paired, ddof=1)) / len(paired) ** 0.5
         low, high = mean - half, mean + half
     return {"differences": list(paired), "mean": mean, "low": low, "high": high}
