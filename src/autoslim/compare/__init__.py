@@ -114,6 +114,7 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
         recipe=asdict(config.run.train),
         methods={file.parent.name: told[file]["settings"] for file in reversed(files)},  # those of the first seed
     )
+    result = json.loads(json.dumps(result))  # as it is read back
     write_json(path / _RESULT, result)
     page = render_page(result)
     write_whole(path / _PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
