@@ -41,7 +41,7 @@ SMALL: dict[str, Baseline] = {
     "l1": L1(),
     "taylor": Taylor(batches=2),
     "bn-scale": BnScale(penalty=1e-3),
-    "netadapt": NetAdapt(saving=0.3, steps=2),
+    "netadapt": NetAdapt(saving=0.4, steps=2),
     "amc": Amc(episodes=6, warmup=3),
     "lasso": Lasso(batches=1),
     "rl": PolicySearch(samples=3, steps=2),
@@ -257,7 +257,7 @@ def test_lasso_rebuilds_outputs_better_than_norms_do(lab: Lab):
     """Before any training after it: the loss on the search images."""
     readers = find_readers(lab.trained, lab.graph)
     assert {"stage1.conv1", "stage2.conv1", "stage3.conv1"} <= set(readers)
-    (rebuilt,) = Lasso(batches=4).choose(lab, BUDGETS[:1])
+    (rebuilt,) = Lasso(batches=2).choose(lab, BUDGETS[:1])
     assert rebuilt.network is not None
     kept = lab.keep(lab.trained, filter_norms(lab.trained, lab.graph), rebuilt.widths)
     assert lab.judge(rebuilt.network).loss < lab.judge(kept).loss

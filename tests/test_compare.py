@@ -34,9 +34,9 @@ QUIET = Shown(quiet=True)
 RUN = RunConfig(
     model="zoo:resnet_digits?width=8",
     data="digits",
-    budget=("macs<=50%",),
+    budget=("macs<=75%",),
     search_images=60,
-    train=TrainConfig(epochs_supernet=1, epochs_retrain=2, batch_size=512, augment="none"),
+    train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=640, augment="none"),
 )
 METHODS = ("autoslim", "uniform", "l1")
 
@@ -90,7 +90,7 @@ def check_table(result: dict[str, Any], methods: tuple[str, ...], seeds: list[in
 def test_the_table_is_whole(result: dict[str, Any], rows: Rows):
     check_table(result, METHODS, [0, 1])
     assert set(rows) - set(METHODS) == {"autoslim (kept weights)", "l1 (kept weights)"}
-    assert result["recipe"]["epochs_retrain"] == 2
+    assert result["recipe"]["epochs_retrain"] == 1
     assert result["methods"]["autoslim"] == repr(make_settings("autoslim", seed=0))
     assert 0 < result["hours"] < 1
 
@@ -148,7 +148,7 @@ def test_a_comparison_goes_on_where_it_stopped(done: Path, monkeypatch: pytest.M
 
 def test_a_lost_network_is_trained_again_to_the_same_and_the_table_keeps_the_rest(done: Path, rows: Rows):
     place = done / "seed-0"
-    for file in (*(place / "models" / "l1" / "macs-50" / "kept").iterdir(), place / "methods" / "l1" / "rows.json"):
+    for file in (*(place / "models" / "l1" / "macs-75" / "kept").iterdir(), place / "methods" / "l1" / "rows.json"):
         file.unlink()
     again = rows_of(compare_methods(configure(done, ("l1",), 1), shown=QUIET))
     assert {name: row["accuracies"] for name, row in again.items()} == {n: r["accuracies"] for n, r in rows.items()}

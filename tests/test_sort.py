@@ -61,10 +61,15 @@ def test_every_block_can_be_sorted(block: str):
 @pytest.mark.parametrize(
     "spec",
     [
-        "timm:mobilenetv3_small_050",
+        "zoo:mobilenet_small",
         *(
-            pytest.param(f"torchvision:{name}", marks=pytest.mark.slow)
-            for name in ("mobilenet_v2", "resnet18", "shufflenet_v2_x0_5")
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "torchvision:mobilenet_v2",
+                "torchvision:resnet18",
+                "torchvision:shufflenet_v2_x0_5",
+                "timm:mobilenetv3_small_050",
+            )
         ),
     ],
 )

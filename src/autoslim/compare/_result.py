@@ -24,7 +24,7 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
         farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
         less theirs (`measure_difference`), None for themselves and where no seed has both. A row of networks trained on
         from kept weights is held against AutoSlim's of that kind; uniform has none. The search of a method finds all
-        budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the rows
+        budgets, so its rows tell one search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the rows
         that are further than 1% from their budget: they can't be compared with the others.
     """
     rows: list[dict[str, Any]] = []
