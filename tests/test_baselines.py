@@ -113,7 +113,9 @@ def test_budgets_hold_closely_and_networks_have_these_widths(
         torch.testing.assert_close(value, before[key])
 
 
-@every_baseline
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("lasso", "netadapt") else n for n in BASELINES]
+)
 def test_the_same_twice_with_and_without_another_budget(lab: Lab, name: str, choose: Callable[[str], list[Chosen]]):
     first, (second,) = choose(name)[0], SMALL[name].choose(lab, BUDGETS[:1])
     assert first.widths == second.widths
@@ -166,6 +168,7 @@ def test_taylor_is_the_change_of_the_loss(lab: Lab):
         assert float(importance[channel]) == pytest.approx(change**2, rel=0.05, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_bn_scale_drives_scales_down(lab: Lab):
     free, steps = lab.build(), 2 * lab.epoch_steps
     lab.train(free, steps)

@@ -42,7 +42,7 @@ def sort_and_check(model: nn.Module, shape: tuple[int, ...], *, seed: int = 0) -
     return done
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(4, 9)), min_size=1, max_size=4),
     flatten=st.booleans(),
