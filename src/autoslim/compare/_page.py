@@ -29,19 +29,28 @@ def render_page(result: Mapping[str, Any], *, plotly_js: str) -> str:
     rows: list[Row] = result["rows"]
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     figures = {f"cost{at}": cost_figure([r for r in rows if r["budget"] == b]) for at, b in enumerate(budgets)}
-    figures["macs"] = macs_figure(rows)
+    if len(budgets) > 1:
+        figures["macs"] = macs_figure(rows)
     parts = [
         _section(
             f"At {budget}",
             _table(budget, rows) + _figure(f"cost{at}", figures, f"Test accuracy against search cost at {budget}")
             + "<figcaption>Points are means, bars the standard deviation over the seeds. Hollow: trained on from the "
-            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths."
-            "</figcaption>",
+            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths. A "
+            "point tells its name when pointed at.</figcaption>",
         )
         for at, budget in enumerate(budgets)
     ]  # fmt: skip
     parts += [
-        _section("Accuracy against MACs", _figure("macs", figures, "Test accuracy against MACs, a line per method")),
+        *(
+            [
+                _section(
+                    "Accuracy against MACs", _figure("macs", figures, "Test accuracy against MACs, a line per method")
+                )
+            ]
+            if "macs" in figures
+            else []
+        ),
         _section("What each search costs", _costs(rows)),
         _section("Settings", _settings(result)),
     ]
@@ -98,20 +107,22 @@ def family(method: str) -> int:
 
 def cost_figure(rows: Sequence[Row]) -> dict[str, Any]:
     """Accuracy against search cost, a trace per family; who spends nothing stands in a row at the left."""
-    costs = [row["search_image_macs"] for row in rows if row["search_image_macs"] > 0]
-    first, last = (math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)))) if costs else (0, 1)
+    exponents = [math.log10(row["search_image_macs"]) for row in rows if row["search_image_macs"] > 0] or [0.0]
+    low, span = min(exponents), max(max(exponents) - min(exponents), 0.5)
     free = [row["method"] for row in rows if row["search_image_macs"] == 0]
 
     def place(row: Row) -> float:
-        """The exponent of ten; those at no cost stand beside each other, a decade to the left."""
+        """The exponent of ten; those at no cost stand beside each other, to the left of the others."""
         if row["search_image_macs"] > 0:
             return math.log10(row["search_image_macs"])
-        return first - 1.4 + 0.8 * (free.index(row["method"]) + 0.5) / len(free)
+        return low - span * (0.55 - 0.4 * (free.index(row["method"]) + 0.5) / len(free))
 
-    marks = range(first, last + 1)
-    names = [f"1e{at}" for at in marks]
-    axis = {"tickmode": "array", "tickvals": [first - 1, *marks], "ticktext": ["none", *names], "zeroline": False}
-    labelled = {row["method"] for row in rows if row["search_image_macs"] > 0} | {"uniform"}
+    numbers = [(lead, power) for power in range(math.floor(low), math.ceil(low + span) + 1) for lead in (1, 2, 5)]
+    marks = {math.log10(lead * 10.0**power): f"{lead}e{power}" for lead, power in numbers}
+    marks = {at: name for at, name in marks.items() if low - 0.1 * span <= at <= low + 1.05 * span}
+    marks[low - 0.35 * span] = "none"
+    axis = {"tickmode": "array", "tickvals": list(marks), "ticktext": list(marks.values()), "zeroline": False}
+    labelled = {name for row in rows if not (name := row["method"]).endswith(KEPT)} - {*free} | {"uniform"}
     return {
         "data": [_points(rows, kind, [place(row) for row in rows], labelled) for kind in range(len(_FAMILIES))],
         "layout": layout_of(
@@ -150,7 +161,7 @@ def _points(rows: Sequence[Row], kind: int, places: Sequence[float], labelled: s
     return {
         "type": "scatter", "mode": "markers+text", "name": _FAMILIES[kind],
         "x": [places[index] for index in at], **_heights(its),
-        "text": [safe(row["method"].removesuffix(KEPT)) if row["method"] in labelled else "" for row in its],
+        "text": [safe(row["method"]) if row["method"] in labelled else "" for row in its],
         "textposition": ["top center" if number % 2 else "bottom center" for number in range(len(its))],
         "marker": {"size": 10, "color": COLOURS[kind], "symbol": [_symbol(row["method"]) for row in its]},
         "customdata": [f"{safe(row['method'])}, {row['search_image_macs']:.3g} image-MACs" for row in its],
