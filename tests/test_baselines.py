@@ -41,7 +41,7 @@ SMALL: dict[str, Baseline] = {
     "l1": L1(),
     "taylor": Taylor(batches=2),
     "bn-scale": BnScale(penalty=1e-3),
-    "netadapt": NetAdapt(saving=0.3, steps=2),
+    "netadapt": NetAdapt(saving=0.4, steps=2),
     "amc": Amc(episodes=6, warmup=3),
     "lasso": Lasso(batches=1),
     "rl": PolicySearch(samples=3, steps=2),
@@ -113,7 +113,9 @@ def test_budgets_hold_closely_and_networks_have_these_widths(
         torch.testing.assert_close(value, before[key])
 
 
-@every_baseline
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("lasso", "netadapt") else n for n in BASELINES]
+)
 def test_the_same_twice_with_and_without_another_budget(lab: Lab, name: str, choose: Callable[[str], list[Chosen]]):
     first, (second,) = choose(name)[0], SMALL[name].choose(lab, BUDGETS[:1])
     assert first.widths == second.widths
@@ -166,6 +168,7 @@ def test_taylor_is_the_change_of_the_loss(lab: Lab):
         assert float(importance[channel]) == pytest.approx(change**2, rel=0.05, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_bn_scale_drives_scales_down(lab: Lab):
     free, steps = lab.build(), 2 * lab.epoch_steps
     lab.train(free, steps)
@@ -257,7 +260,7 @@ def test_lasso_rebuilds_outputs_better_than_norms_do(lab: Lab):
     """Before any training after it: the loss on the search images."""
     readers = find_readers(lab.trained, lab.graph)
     assert {"stage1.conv1", "stage2.conv1", "stage3.conv1"} <= set(readers)
-    (rebuilt,) = Lasso(batches=4).choose(lab, BUDGETS[:1])
+    (rebuilt,) = Lasso(batches=2).choose(lab, BUDGETS[:1])
     assert rebuilt.network is not None
     kept = lab.keep(lab.trained, filter_norms(lab.trained, lab.graph), rebuilt.widths)
     assert lab.judge(rebuilt.network).loss < lab.judge(kept).loss

@@ -6,6 +6,7 @@ its own. All networks of a budget cost within a percent of each other. Each trai
 goes on there. The test images are read after a network's last training. The table holds all that the folder does.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any

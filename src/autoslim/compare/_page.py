@@ -36,13 +36,16 @@ def render_page(result: Mapping[str, Any]) -> str:
                 f"Test accuracy against search cost at {budget}",
             )
             + "<figcaption>Points are means, bars the standard deviation over the seeds. Hollow: trained on from the "
-            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths."
-            "</figcaption>",
+            "weights that pruning kept, or from the supernet's. Left: methods that run nothing to choose widths. A "
+            "point tells its name when pointed at.</figcaption>",
         )
         for budget in budgets
     ]
     parts += [
-        _section("Accuracy against MACs", _figure(macs_picture(rows), "Test accuracy against MACs, a line per method")),
+        *(
+            _section("Accuracy against MACs", _figure(macs_picture(rows), "Test accuracy against MACs, line by method"))
+            for _ in budgets[1:2]  # a single budget is a single place
+        ),
         _section("What each search costs", _costs(rows)),
         _section("Settings", _settings(result)),
     ]
@@ -98,19 +101,22 @@ def family(method: str) -> int:
 
 def cost_picture(rows: Sequence[Row]) -> str:
     """Accuracy against search cost; who spends nothing stands in a row at the left."""
-    costs = [row["search_image_macs"] for row in rows if row["search_image_macs"] > 0]
-    first, last = (math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)))) if costs else (0, 1)
+    exponents = [math.log10(row["search_image_macs"]) for row in rows if row["search_image_macs"] > 0] or [0.0]
+    low, span = min(exponents), max(max(exponents) - min(exponents), 0.5)
     free = [row["method"] for row in rows if row["search_image_macs"] == 0]
 
     def place(row: Row) -> float:
-        """The exponent of ten; those at no cost stand beside each other, a decade to the left."""
+        """The exponent of ten; those at no cost stand beside each other, to the left of the others."""
         if row["search_image_macs"] > 0:
             return math.log10(row["search_image_macs"])
-        return first - 1.4 + 0.8 * (free.index(row["method"]) + 0.5) / len(free)
+        return low - span * (0.55 - 0.4 * (free.index(row["method"]) + 0.5) / len(free))
 
-    labelled = {row["method"] for row in rows if row["search_image_macs"] > 0} | {"uniform"}
+    numbers = [(lead, power) for power in range(math.floor(low), math.ceil(low + span) + 1) for lead in (1, 2, 5)]
+    marks = {math.log10(lead * 10.0**power): f"{lead}e{power}" for lead, power in numbers}
+    ticks = [(low - 0.35 * span, "none")]
+    ticks += [(at, name) for at, name in marks.items() if low - 0.1 * span <= at <= low + 1.05 * span]
+    labelled = {name for row in rows if not (name := row["method"]).endswith(KEPT)} - {*free} | {"uniform"}
     points = [_point(row, place(row), f"{row['search_image_macs']:.3g} image-MACs", labelled) for row in rows]
-    ticks = [(first - 1, "none"), *((at, f"1e{at}") for at in range(first, last + 1))]
     title = "search cost, multiply-accumulates of all passes on all images"
     return draw_points(points, ticks=ticks, title=title)
 
