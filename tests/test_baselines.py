@@ -209,7 +209,19 @@ def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
 
 def test_netadapt_is_one_path(choose: Callable[[str], list[Chosen]]):
     wide, slim = choose("netadapt")
-    assert all(slim.widths[group] <= width for group, width in wide.widths.items())
+    assert all(slim.widths[group] <= width + 1 for group, width in wide.widths.items())  # an atom more by filling up
+
+
+def test_netadapt_fills_up_from_the_last_network_that_had_the_channels(lab: Lab):
+    baseline, excess = NetAdapt(steps=1), lab.excess(BUDGETS[0])
+    half, least = lab.graph.uniform_widths(0.75), lab.space.narrowest
+    networks = [baseline._propose(lab, lab.trained, lab.space.widest, [each], 0)[0].network for each in (half, least)]
+    path = [(lab.space.widest, lab.trained), (half, networks[0]), (least, networks[1])]
+    assert excess(least) < -0.5
+    chosen = baseline._filled(lab, BUDGETS[0], path)
+    assert -0.03 < excess(chosen.widths) <= 0
+    assert chosen.network is not None
+    assert counted_macs(chosen.network, (torch.zeros(1, 1, 8, 8),)) == lab.costs["macs"](chosen.widths)
 
 
 def test_a_network_without_batchnorm_can_not_be_ranked_by_it(lab: Lab):

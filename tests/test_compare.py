@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,12 +144,15 @@ def test_the_page_tells_all_of_it_and_fetches_nothing(done: Path, result: dict[s
 # Going on -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_goes_on_where_it_stopped(done: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_comparison_goes_on_where_it_stopped_wherever_its_folder_is(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     before = (done / "compare.json").read_text()
-    (done / "compare.json").unlink()
+    moved = tmp_path / "moved"
+    shutil.copytree(done, moved, ignore=shutil.ignore_patterns("compare.*"))
     monkeypatch.setattr(Bench, "_fit", lambda *args: pytest.fail("trained again"))
-    compare_methods(configure(done), shown=QUIET, command="autoslim compare digits")
-    assert (done / "compare.json").read_text() == before
+    compare_methods(configure(moved), shown=QUIET, command="autoslim compare digits")
+    assert (moved / "compare.json").read_text() == before
 
 
 def test_a_lost_network_is_trained_again_to_the_same_and_the_table_keeps_the_rest(done: Path, rows: Rows):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
 from autoslim.extract import copy_model, extract_network
@@ -37,7 +37,8 @@ class NetAdapt:
     (section 3.3); each proposal is trained for a short while, and the most accurate one on the search images goes on.
     What is asked for decays by a factor from one iteration to the next. Ours counts any metric of the budgets by its
     closed form, where the paper looks latency up in tables; filters stay by their L1 norm, not L2; groups are narrowed
-    by whole atoms, and layers that share their channels together. All budgets lie on one path.
+    by whole atoms, and layers that share their channels together. All budgets lie on one path. Where its last step goes
+    far below a budget, single channels come back, so that all methods' networks cost the same.
     """
 
     pretrained: ClassVar[bool] = True
@@ -64,12 +65,12 @@ class NetAdapt:
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         widths, network = lab.space.widest, lab.trained
-        found: dict[int, Chosen] = {}
+        path, found = [(widths, network)], dict[int, Chosen]()
         saving, number = self.saving, 0
         while True:
             for at, budget in enumerate(budgets):
                 if at not in found and lab.excess(budget)(widths) <= 0:
-                    found[at] = Chosen(budget, widths, network)
+                    found[at] = self._filled(lab, budget, path)
             unmet = [budget for at, budget in enumerate(budgets) if at not in found]
             if not unmet:
                 return [found[at] for at in range(len(budgets))]
@@ -78,6 +79,7 @@ class NetAdapt:
             aim = max(excess(widths) - saving * (1 + excess(lab.space.widest)), 0.0)
             best = self._best(lab, network, widths, excess, aim, number)
             widths, network = best.widths, best.network
+            path.append((widths, network))
             saving, number = max(saving * self.decay, _CLOSE), number + 1  # no iteration without a saving
 
     def _best(
@@ -98,6 +100,25 @@ class NetAdapt:
         if aim <= 0:
             close = [trial for trial in trials if excess(trial) >= -_CLOSE]
             trials = close or [max(trials, key=excess)]
+        proposals = self._propose(lab, network, widths, trials, number)
+        return max(proposals, key=lambda each: (each.score.accuracy, -each.score.loss))
+
+    def _filled(self, lab: Lab, budget: Budget, path: Sequence[tuple[Widths, nn.Module]]) -> Chosen:
+        """The end of a path, with single channels more where a step went far below the budget.
+
+        They are those of the last network on the path that had them; what is cut from it is trained as any proposal.
+        """
+        widths, network = path[-1]
+        wanted = fill_atoms(lab.space, widths, lab.excess(budget))
+        if wanted != widths:
+            before, larger = next(each for each in reversed(path) if all(each[0][g] >= wanted[g] for g in wanted))
+            network = self._propose(lab, larger, before, [wanted], len(path))[0].network
+        return Chosen(budget, wanted, network)
+
+    def _propose(
+        self, lab: Lab, network: nn.Module, widths: Widths, trials: Sequence[Widths], number: int
+    ) -> list[Proposal]:
+        """Each of the narrower networks, the filters of the largest norm kept, trained briefly and judged."""
         here = copy_model(network).cpu()
         graph = trace_channels(here, torch.zeros(lab.graph.inputs[0]))
         norms = filter_norms(here, graph)
@@ -109,7 +130,7 @@ class NetAdapt:
             small = extract_network(small, graph, trial).to(lab.runtime.device)
             lab.train(small, self.steps, lr=self.lr, epoch=number)
             proposals.append(Proposal(widths=trial, network=small, score=lab.judge(small)))
-        return max(proposals, key=lambda each: (each.score.accuracy, -each.score.loss))
+        return proposals
 
 
 def _narrowed(lab: Lab, widths: Widths, group: str, excess: Callable[[Widths], float], aim: float) -> Widths | None:

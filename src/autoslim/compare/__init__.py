@@ -125,13 +125,12 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
 def _claim(path: Path, config: CompareConfig) -> None:
     """Makes the folder, or goes on in it; more methods and seeds may be asked for later."""
     if (path / _ASKED).exists():
-        before = RunConfig.from_json(read_json(path / _ASKED, kind="Comparison")["run"])
+        before = replace(RunConfig.from_json(read_json(path / _ASKED, kind="Comparison")["run"]), out=config.run.out)
         if before != config.run:
             odd = next(name for name, value in vars(config.run).items() if value != getattr(before, name))
             raise RunFolderError(
                 f"{path} holds a comparison with {odd} {getattr(before, odd)!r}; expected "
-                f"{getattr(config.run, odd)!r}, "
-                "as all else must be. Give another --out."
+                f"{getattr(config.run, odd)!r}, as all else must be. Give another --out."
             )
         return
     RunFolder.check(path)
