@@ -84,7 +84,14 @@ def test_the_link_check_can_fail(tmp_path):
 
 
 def test_pages_that_come_are_in_the_menu(tmp_path):
-    for page in [*PAGES, "6-deploy.md", "5-evidence.md", "data.md", "methods/thinet.md", "methods/amc.md"]:
+    for page in [
+        *(page for page in PAGES if "methods" not in page),
+        "6-deploy.md",
+        "5-evidence.md",
+        "data.md",
+        "methods/thinet.md",
+        "methods/amc.md",
+    ]:
         (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / page).touch()
     menu = load_hooks("_hooks").menu(tmp_path)

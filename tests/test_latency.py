@@ -235,6 +235,15 @@ def test_a_corrected_cost_agrees_where_it_was_measured(network):
         cost.corrected({small: 0.0})
 
 
+@pytest.mark.usefixtures("fake")
+def test_networks_that_are_predicted_alike_keep_what_was_measured_for_each(network, monkeypatch):
+    graph, cost = network[1], make_fake(network)
+    monkeypatch.setattr(type(cost.fit), "predict", lambda _, atoms: np.full(len(atoms), 2.0))
+    one, other = graph.uniform_widths(0.4), graph.uniform_widths(0.9)
+    cost = cost.corrected({one: 1.0, other: 4.0})
+    assert cost.many([one, graph.max_widths(), other]).tolist() == pytest.approx([1.0, 2.0, 4.0])
+
+
 def test_latency_is_a_metric_but_not_a_closed_form(network):
     assert not set(MEASURED) & set(COSTS)
     for name in (*COSTS, *MEASURED):

@@ -94,7 +94,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
     """Some five round numbers in between.
 
     >>> _round_numbers(91.3, 98.9)
-    [92.0, 94.0, 96.0, 98.0]
+    [92, 94, 96, 98]
     """
     size = 10 ** math.floor(math.log10((high - low) / 4))
     step = next(size * times for times in (1, 2, 5, 10) if size * times >= (high - low) / 5)
