@@ -51,6 +51,7 @@ def whole(tmp_path):
 def test_a_search_that_scores_whole_networks_is_killed_and_finds_the_same(method, whole, tmp_path):
     asked = ["search", str(whole), "--method", method, "--budget", "macs<=40%"]
     scores, place = whole / "scores.jsonl", whole / "searches"
+    scores.touch()  # a greedy search scores image by image, and may leave none
     scored = scores.read_bytes()
     with (tmp_path / "log").open("a") as log:
         assert start(*asked, "--name", "alone", log=log).wait() == 0
@@ -82,12 +83,12 @@ def test_twenty_kills_leave_the_same_search(whole, tmp_path):
     most, rng, at = steps_in(whole), random.Random(0), list[int]()
     with (tmp_path / "log").open("a") as log:
         for _ in range(KILLS):
-            before, wait = steps_in(killed), rng.randint(1, 2)
+            before, wait = steps_in(killed), 1
             process = start("run", "--resume", str(killed), log=log)
             try:
                 while process.poll() is None and steps_in(killed) < min(before + wait, most - 1):
                     time.sleep(0.001)
-                time.sleep(rng.uniform(0, 0.1))  # somewhere in the middle of what comes next
+                time.sleep(rng.uniform(0, 0.02))  # somewhere in the middle of what comes next
             finally:
                 process.send_signal(signal.SIGKILL)
             if process.wait() == -signal.SIGKILL and steps_in(killed) < most:
