@@ -129,7 +129,7 @@ def test_a_run_with_workers_that_decode_images_goes_on_bit_for_bit(tmp_path):
                 Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / part / name / f"{number}.jpg")
     options = ["--data", f"folder:{tmp_path}/images", "--model", "zoo:resnet_digits?width=8", "--input", "3,24,24"]
     options += ["--augment", "randaugment", "--workers", "2", "--batch-size", "8", "--checkpoint-minutes", "0.001"]
-    options += ["--epochs-supernet", "3", "--epochs-retrain", "2", "--budget", "macs<=60%", "--baselines", "none"]
+    options += ["--epochs-supernet", "6", "--epochs-retrain", "2", "--budget", "macs<=60%", "--baselines", "none"]
     whole, killed, kills = tmp_path / "whole", tmp_path / "killed", 0
     with (tmp_path / "log").open("w") as log:
         assert start("run", "digits", *options, "--out", str(whole), log=log).wait() == 0
@@ -143,7 +143,7 @@ def test_a_run_with_workers_that_decode_images_goes_on_bit_for_bit(tmp_path):
             process = start("run", "--resume", str(killed), log=log)
         assert process.wait() == 0
     assert kills == 6
-    assert (tmp_path / "log").read_text().count("goes on after step") >= 3
+    assert (tmp_path / "log").read_text().count("goes on after step") >= 2
     ours, theirs = results(killed), results(whole)
     assert [name for name in theirs if ours[name] != theirs[name]] == []
 
