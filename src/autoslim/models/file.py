@@ -1,29 +1,20 @@
 """`path/to/file.py:FACTORY`: a network of the user's own.
 
 The file's bytes are hashed and those same bytes are run, so a network is rebuilt from the code it came from or not at
-all. The module stays in `sys.modules` under a name of its own, made from path and hash: pickle, `inspect` and
-`torch.compile` look there. Files that it imports from its folder stay too, until a file of another folder is loaded:
-that one's `import blocks` has to find its own.
+all.
 """
 
 import hashlib
-import importlib
-import re
-import sys
 from collections.abc import Mapping
-from importlib.machinery import PathFinder, SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
+from autoslim._code import run_code
 from autoslim.errors import ModelError
 from autoslim.models._base import BUILDERS, Builder, Factory, drop_none, read_parameters
-
-_PREFIX = "autoslim_file_"
-_HELPERS = "__helpers__"  # on a loaded module: what its folder added to sys.modules
 
 
 def _names() -> list[str]:
@@ -48,7 +39,7 @@ def _factory(config: Mapping[str, Any]) -> Factory:
             f"Model file `{path}`: its sha256 is {found}; expected {expected}, the file that the network was built "
             f"from. Bring that version back, {where}; to build from the new code, start anew with `build_model`."
         )
-    make = _pick(_load(path, data, found), path, name)
+    make = _pick(_load(path, data), path, name)
     return Factory(label=f"{path.name}:{name}", make=make, source=make)
 
 
@@ -84,58 +75,14 @@ def _pick(module: ModuleType, path: Path, name: str) -> Any:
     )
 
 
-def _load(path: Path, data: bytes, sha256: str) -> ModuleType:
-    """Runs `data`, the bytes of `path`, as a module; a file that was loaded before is not run again."""
-    tag = hashlib.sha256(f"{path}:{sha256}".encode()).hexdigest()[:12]
-    name = f"{_PREFIX}{re.sub(r'[^0-9a-zA-Z]', '_', path.stem)}_{tag}"
-    if name in sys.modules:
-        return sys.modules[name]
-    _forget_helpers(path.parent)
-    loader = SourceFileLoader(name, str(path))
-    spec = spec_from_loader(name, loader)
-    assert spec is not None, "a source file's loader always has one"
-    module = module_from_spec(spec)
-    before, folders = set(sys.modules), list(sys.path)
-    sys.modules[name] = module
-    importlib.invalidate_caches()  # a folder written to a moment ago
-    sys.path.insert(0, str(path.parent))
+def _load(path: Path, data: bytes) -> ModuleType:
     try:
-        exec(loader.source_to_code(data, str(path)), vars(module))
-    except BaseException as error:
-        for half_run in [name, *_helpers(path.parent, before, folders)]:
-            sys.modules.pop(half_run, None)
-        if not isinstance(error, (Exception, SystemExit)):
-            raise  # Ctrl-C
+        return run_code(path, data)
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"Model file `{path}`: importing it raised {type(error).__name__}: {error}; expected a file that only "
             'defines networks. Correct it; what should run as a script goes under `if __name__ == "__main__":`.'
         ) from error
-    finally:
-        sys.path[:] = folders
-    setattr(module, _HELPERS, _helpers(path.parent, before, folders))
-    return module
-
-
-def _helpers(folder: Path, before: set[str], folders: list[str]) -> list[str]:
-    """The modules that came from `folder` since `before`; none if it is among the folders searched anyway."""
-    if any(Path(item).resolve() == folder for item in folders):
-        return []
-
-    def came_from_folder(name: str) -> bool:
-        top = name.partition(".")[0]
-        found = PathFinder.find_spec(top, [str(folder)])
-        known = getattr(sys.modules.get(top), "__spec__", None)
-        return found is not None and known is not None and found.origin == known.origin
-
-    return [name for name in list(sys.modules) if name not in before and came_from_folder(name)]
-
-
-def _forget_helpers(folder: Path) -> None:
-    """Drops what files of other folders imported from there."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith(_PREFIX) and Path(str(module.__file__)).parent != folder:
-            for helper in vars(module).pop(_HELPERS, ()):
-                sys.modules.pop(helper, None)
 
 
 BUILDERS.register(
