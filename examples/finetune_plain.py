@@ -31,12 +31,16 @@ def measure(model: torch.nn.Module, dataset: TensorDataset) -> float:
     return (model.eval()(images).argmax(1) == labels).double().mean().item()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("finetuned.pt"))
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse(__doc__)
     torch.manual_seed(0)
     model = autoslim.load(args.folder)
     train, test = prepare(args.folder, "train"), prepare(args.folder, "test")

@@ -5,40 +5,18 @@
 The slim network is an `nn.Module` like any other; only `autoslim.load` knows where it came from.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import torch
 from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import autoslim
-from autoslim.data import load_data
-
-
-def prepare(folder: Path, split: str) -> TensorDataset:
-    """The digits as the network was trained on them. Put your own images here, prepared as config.json says."""
-    config = json.loads((folder / "config.json").read_text())["normalisation"]
-    mean, std = (torch.tensor(config[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
-    images = getattr(load_data("digits"), split)
-    return TensorDataset((images.images / 255 - mean) / std, images.labels)
-
-
-@torch.no_grad()
-def measure(model: torch.nn.Module, dataset: TensorDataset) -> float:
-    images, labels = dataset.tensors
-    return (model.eval()(images).argmax(1) == labels).double().mean().item()
+from finetune_plain import measure, parse, prepare  # beside this file
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("finetuned.pt"))
-    args = parser.parse_args()
+    args = parse(__doc__)
     torch.manual_seed(0)
     model = autoslim.load(args.folder)
     train, test = prepare(args.folder, "train"), prepare(args.folder, "test")

@@ -1,8 +1,29 @@
 """What all tests start from."""
 
 import signal
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch on digits, with two budgets and nothing retrained; to be read, and written beside."""
+    from autoslim.pipeline import RunConfig, run
+    from autoslim.progress import Shown
+    from autoslim.train import TrainConfig
+
+    config = RunConfig(
+        model="zoo:resnet_digits?width=8",
+        data="digits",
+        budget=("macs<=60%", "macs<=30%"),
+        search_images=64,
+        baselines="none",
+        retrain="none",
+        out=str(tmp_path_factory.mktemp("finished") / "digits"),
+        train=TrainConfig(epochs_supernet=1),
+    )
+    return run(config, shown=Shown(quiet=True))
 
 
 @pytest.fixture(autouse=True)

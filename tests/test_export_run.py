@@ -10,27 +10,6 @@ import torch
 from autoslim import load
 from autoslim.cli import main
 from autoslim.data import load_data
-from autoslim.pipeline import RunConfig, run
-from autoslim.train import TrainConfig
-
-CONFIG = RunConfig(
-    model="zoo:resnet_digits?width=8",
-    data="digits",
-    budget=("macs<=60%", "macs<=30%"),
-    search_images=64,
-    baselines="none",
-    retrain="none",
-    train=TrainConfig(epochs_supernet=1),
-)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    from dataclasses import replace
-
-    from autoslim.progress import Shown
-
-    return run(replace(CONFIG, out=str(tmp_path_factory.mktemp("export") / "digits")), shown=Shown(quiet=True))
 
 
 def accuracy(model, mean: float, std: float) -> float:

@@ -1,7 +1,6 @@
 """A network for any budget from a finished search's path: the search's own where it was asked for it, and no search."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,8 @@ from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.extract import extract_network
 from autoslim.pick import extract_picked, pick_network
-from autoslim.pipeline import RunConfig, reopen_job, run
+from autoslim.pipeline import reopen_job
 from autoslim.progress import Shown
-from autoslim.train import TrainConfig
-
-CONFIG = RunConfig(
-    model="zoo:resnet_digits?width=8",
-    data="digits",
-    budget=("macs<=60%", "macs<=30%"),
-    search_images=64,
-    baselines="none",
-    retrain="none",
-    train=TrainConfig(epochs_supernet=1),
-)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    return run(replace(CONFIG, out=str(tmp_path_factory.mktemp("pick") / "digits")), shown=Shown(quiet=True))
 
 
 @pytest.fixture

@@ -109,6 +109,8 @@ class Checkpoints:
         """Once the training has ended and its result is on the disk."""
         if Ranks.here().first:
             remove_folder(self._folder)
+            with contextlib.suppress(OSError):  # others are still in it, or it never was
+                self._folder.parent.rmdir()
 
     def _read(self) -> bytes | None:
         for path, step, digest in self._files():

@@ -13,7 +13,6 @@ from autoslim.budget import Budget
 from autoslim.costs import COSTS, make_cost
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.extract import extract_network, replace_tensors_
 from autoslim.graph import ChannelGraph
 from autoslim.pipeline import reopen_job
 from autoslim.pipeline._search import LATENCY, STEPS, obtain_latency
@@ -99,13 +98,11 @@ def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown
             "taken. Restore it."
         )
     job.train_supernet()  # reads it
-    small = extract_network(job.model, job.graph, picked.widths)
-    replace_tensors_(small, job.scorer.buffers(picked.widths))
     score = picked.score or job.scorer.score(picked.widths)
     facts = {"budget": picked.budget.text, "retrained": False, "search_loss": score.loss}
     save_network(
         out,
-        small.eval(),
+        job.inherit(picked.widths).eval(),
         builder=job.builder,
         attributes=job.graph.attributes(picked.widths),
         widths=picked.widths,

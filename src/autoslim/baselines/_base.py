@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from autoslim._registry import Registry
 from autoslim.budget import Budget
@@ -17,6 +16,7 @@ from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.score import evaluate
 from autoslim.search import Cost, Score, Space
+from autoslim.search._base import excess_of
 from autoslim.sort import sort_channels_
 from autoslim.tasks import Task
 from autoslim.train import Batch, Loader, Runtime, TrainConfig, train_network
@@ -38,12 +38,14 @@ class MacCounter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # imports triton: only who counts pays for it
+
         super().__init__()
-        self.macs = 0.0
+        self.macs, self._counts = 0.0, flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
+        count = self._counts.get(func._overloadpacket)
         if count is not None and not args[0].is_meta:  # a trace runs without data: nothing is multiplied
             self.macs += count(*args, **(kwargs or {}), out_val=out) / 2
         return out
@@ -138,8 +140,7 @@ class Lab:
 
     def excess(self, budget: Budget) -> Callable[[Widths], float]:
         """How far a network is above the tightest limit of a budget, as a share of it; at most 0 for one that holds."""
-        limits = {limit.metric: limit.absolute(self.base) for limit in budget.limits}
-        return lambda widths: max(self.costs[metric](widths) / most - 1 for metric, most in limits.items())
+        return lambda widths: float(excess_of(self.costs, budget, self.base, [widths])[0])
 
 
 @dataclass(frozen=True)

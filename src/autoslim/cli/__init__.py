@@ -59,8 +59,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (docs/reference/commands.md): 0, or 2 for an error that was told."""
-    """Runs one command; returns the exit code: 0; 2 for an error that was told; 130 or 143 if it was interrupted."""
+    """Runs one command; returns the exit code (docs/reference/commands.md): 0; 2 for an error that was told; 130 or 143
+    if it was interrupted."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)

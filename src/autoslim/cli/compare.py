@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim.cli._method import FLAT
+from autoslim.cli._stop import tell_stopped
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison
 from autoslim.compare._page import HEAD, caution, row_cells, say_times
 from autoslim.pipeline import RunConfig
@@ -51,7 +52,7 @@ class CompareArgs:
 
 
 def compare_command(args: list[str]) -> int:
-    """Compares methods; returns the exit code, 130 when it was interrupted."""
+    """Compares methods; returns the exit code, 130 or 143 if interrupted."""
     command = shlex.join(["autoslim", "compare", *args])
     name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
     recipe = RECIPES[name]()
@@ -80,9 +81,8 @@ def compare_command(args: list[str]) -> int:
         return 0
     try:
         result = compare_methods(config, shown=Shown(), command=command)
-    except KeyboardInterrupt:
-        Console(stderr=True, soft_wrap=True).print("autoslim: stopped; the same command again goes on")
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return tell_stopped("the same command again goes on", interrupt)
     show_table(console, result)
     console.print(f"Pictures and all settings: {config.run.out}/compare.html")
     return 0

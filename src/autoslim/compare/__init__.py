@@ -21,7 +21,7 @@ from autoslim.compare._page import render_page
 from autoslim.compare._plan import plan_comparison as plan_comparison
 from autoslim.compare._result import summarise as summarise
 from autoslim.errors import ConfigError, RunFolderError
-from autoslim.pipeline import Job, RunConfig, reopen_job
+from autoslim.pipeline import Job, RunConfig, check_training, reopen_job
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json, write_whole
 from autoslim.runtimes import describe_machine
@@ -83,6 +83,7 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
     """
     shown = shown or Shown()
     path = Path(config.run.out)
+    check_training(config.run)
     _claim(path, config)
     job: Job | None = None
     for seed in range(config.run.seed, config.run.seed + config.seeds):

@@ -18,12 +18,13 @@ from autoslim.compare._result import KEPT
 from autoslim.compare._spent import Meter, Spent
 from autoslim.data import Encoded, Split
 from autoslim.errors import RunFolderError
-from autoslim.extract import extract_network, replace_tensors_
+from autoslim.extract import extract_network
 from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
 from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
+from autoslim.search._base import excess_of
 from autoslim.search._shaped import ShapedSearch
 from autoslim.widths import Widths
 
@@ -115,7 +116,7 @@ class Bench:
         def ask() -> list[Chosen]:
             found = method.search(job.space, job.costs, job.config.budgets, scorer, base=job.base)
             chosen = [self._filled(Chosen(each.budget, each.widths)) for each in found]
-            return [replace(each, network=self._inherited(each.widths)) for each in chosen] if keeps else chosen
+            return [replace(each, network=job.inherit(each.widths)) for each in chosen] if keeps else chosen
 
         return shared, ask
 
@@ -126,16 +127,9 @@ class Bench:
         lab = self._lab(trained)
         return spent, lambda: baseline.choose(lab, self.job.config.budgets)
 
-    def _inherited(self, widths: Widths) -> nn.Module:
-        """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
-        small = extract_network(self.job.model, self.job.graph, widths)
-        replace_tensors_(small, self.job.fresh_scorer.buffers(widths))
-        return small
-
     def _excess(self, budget: Budget, widths: Widths) -> float:
         """How far a network is above its tightest limit, as a share of it."""
-        costs, base = self.job.costs, self.job.base
-        return max(costs[limit.metric](widths) / limit.absolute(base) - 1 for limit in budget.limits)
+        return float(excess_of(self.job.costs, budget, self.job.base, [widths])[0])
 
     def _filled(self, each: Chosen) -> Chosen:
         """Single atoms more, up to the budget: a search in coarse steps ends below it, and all must cost the same."""

@@ -8,13 +8,12 @@ from typing import Any
 from autoslim.baselines import BASELINES
 from autoslim.compare._picture import Point, draw_points
 from autoslim.compare._result import KEPT
-from autoslim.report.style import CSS, TABLES, colour
+from autoslim.report.style import TABLES, colour, whole_page
 from autoslim.report.table import simple_table
 from autoslim.report.text import say_count, say_seconds
 from autoslim.search import METHODS, Uniform
 from autoslim.search._shaped import ShapedSearch
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 _FAMILIES = ("searched on the supernet", "set by hand", "pruned", "training in the loop")
 _LOOP = ("netadapt", "amc", "rl")
 HEAD = ("method", "accuracy", "deviation", "to uniform", "95% interval", "to AutoSlim", "95% interval", "MACs",
@@ -52,28 +51,12 @@ def render_page(result: Mapping[str, Any]) -> str:
     uneven = "".join(f"<li>More than 1% from its budget, not to be compared: {_text(x)}</li>" for x in result["uneven"])
     facts = {"network": result["model"], "data": result["data"], "seeds": _seeds(rows), "machine": result["machine"]}
     pairs = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>AutoSlim compared: {_text(result["model"])}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<header><p class="eyebrow">AutoSlim comparison</p><h1>{_text(result["model"])}</h1>
-<dl class="facts">{pairs}</dl></header>
-<main>
-<noscript><p class="note">The pictures need JavaScript; what they show is also told in the tables.</p></noscript>
-<p class="note">{_text(caution(rows))}</p><ul>{uneven}</ul>
-{"".join(parts)}
-</main>
-<p id="live" class="unseen" role="status" aria-live="polite"></p>
-<script>{TABLES}</script>
-</body>
-</html>
-"""
+    header = f"""<header><p class="eyebrow">AutoSlim comparison</p><h1>{_text(result["model"])}</h1>
+<dl class="facts">{pairs}</dl></header>"""
+    main = f"""<p class="note">{_text(caution(rows))}</p><ul>{uneven}</ul>
+{"".join(parts)}"""
+    title = f"AutoSlim compared: {_text(result['model'])}"
+    return whole_page(title, header, main, scripts=f"<script>{TABLES}</script>")
 
 
 def caution(rows: Sequence[Row]) -> str:

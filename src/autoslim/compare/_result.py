@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 _CLOSE = 0.01  # how far below its budget a network may be, as a share of it
 _COSTS = ("macs", "params", "memory", "latency")
@@ -56,6 +55,8 @@ def measure_difference(paired: Sequence[float]) -> dict[str, Any]:
     """
     mean, low, high = float(np.mean(paired)), None, None
     if len({round(each, 9) for each in paired}) > 1:
+        from scipy import stats  # a second to import
+
         half = float(stats.t.ppf(0.975, len(paired) - 1)) * float(np.std(paired, ddof=1)) / len(paired) ** 0.5
         low, high = mean - half, mean + half
     return {"differences": list(paired), "mean": mean, "low": low, "high": high}

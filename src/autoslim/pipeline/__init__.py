@@ -26,7 +26,7 @@ from autoslim.pipeline._plan import say as say
 from autoslim.pipeline._plan import say_effort as say_effort
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
-from autoslim.pipeline._training import check_training
+from autoslim.pipeline._training import check_training as check_training
 from autoslim.pipeline._training import checkpoints_of as checkpoints_of
 from autoslim.pipeline._training import train_found as train_found
 from autoslim.progress import Shown

@@ -1,5 +1,6 @@
 """One sub-network trained alone for a short while, and judged on the search images: what finalists and trust share."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     config = replace(job.config.train, epochs_retrain=epochs)
     small = job.start(widths).to(job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loader = job.loader(job.train_split)
-    kept = checkpoints_of(job, f"alone/{name}/{epochs}", widths=dict(widths))
+    digest = hashlib.sha256(repr(sorted(widths.items())).encode()).hexdigest()[:8]
+    kept = checkpoints_of(job, f"alone/{epochs}/{digest}")
     train_found(job, small, loader, config, name=name, checkpoints=kept)
     judged = evaluate(small, job.batches(job.search_split), job.task)
     kept.remove()

@@ -265,8 +265,12 @@ class Job:
         if self.config.retrain == "scratch":
             fresh = self.networks.build()
             return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
+        return self.inherit(widths)
+
+    def inherit(self, widths: Widths) -> nn.Module:
+        """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
         small = extract_network(self.model, self.graph, widths)
-        replace_tensors_(small, self.scorer.buffers(widths))
+        replace_tensors_(small, self.fresh_scorer.buffers(widths))
         return small
 
     @property

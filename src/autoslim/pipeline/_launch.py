@@ -3,6 +3,9 @@
 import os
 from typing import Any
 
+import torch
+
+from autoslim.errors import ConfigError
 from autoslim.ranks import Ranks
 
 
@@ -13,12 +16,22 @@ def join_ranks() -> Ranks:
     return Ranks.here()
 
 
+def check_precision(precision: str) -> None:
+    """Raises ConfigError for a precision that this machine has not: Fabric would take another one."""
+    if precision == "16-mixed" and not torch.accelerator.is_available():
+        raise ConfigError(
+            'TrainConfig.precision is "16-mixed", but there is no GPU here; expected one: float16 is not for CPUs. '
+            "Write --precision bf16-mixed or 32-true."
+        )
+
+
 def make_fabric(precision: str = "32-true") -> Any:
     """Lightning Fabric on the devices that this run has: gloo on CPUs, NCCL on NVIDIA GPUs.
 
     Its strategy only starts the processes: no module is wrapped, gradients are averaged once a step
     (`Ranks.average_`), since its hooks would never see the leaf copies of a sandwich step.
     """
+    check_precision(precision)
     from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
 
     size = int(os.environ.get("WORLD_SIZE", "1"))

@@ -14,20 +14,15 @@ from typing import Any, Literal, Protocol
 
 from autoslim.errors import ConfigError
 from autoslim.run_folder import write_whole
+from autoslim.train import Tracker
 
 TrackerName = Literal["tensorboard", "csv", "wandb", "mlflow", "none"]
 _NEEDS = {"wandb": ("wandb", "pytorch_lightning"), "mlflow": ("mlflow", "pytorch_lightning")}
 _EVERY = 2.0  # seconds between two flushes
 
 
-class Tracker(Protocol):
-    """Takes the figures of one training."""
-
-    def restart(self, step: int) -> None:
-        """The training goes on from a checkpoint: what came at `step` and later will come again."""
-        ...
-
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+class Place(Tracker, Protocol):
+    """Where figures go."""
 
     def close(self) -> None: ...
 
@@ -164,8 +159,8 @@ def open_tracker(
 class _Guarded:
     """A tracker that is given up, told once, when its files can't be written."""
 
-    def __init__(self, tracker: Tracker, tell: Callable[[str], None]) -> None:
-        self._tracker: Tracker | None = tracker
+    def __init__(self, tracker: Place, tell: Callable[[str], None]) -> None:
+        self._tracker: Place | None = tracker
         self._tell = tell
 
     def restart(self, step: int) -> None:
@@ -177,7 +172,7 @@ class _Guarded:
     def close(self) -> None:
         self._do(lambda tracker: tracker.close())
 
-    def _do(self, action: Callable[[Tracker], None]) -> None:
+    def _do(self, action: Callable[[Place], None]) -> None:
         if self._tracker is None:
             return
         try:

@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from autoslim.checkpoint import Checkpoints
-from autoslim.errors import ConfigError
+from autoslim.pipeline._launch import check_precision
 from autoslim.pipeline._track import check_tracker, open_tracker
 from autoslim.run_folder import write_json
 from autoslim.saved import save_tensors
@@ -67,11 +66,7 @@ def train_found(
 def check_training(config: "RunConfig") -> None:
     """Raises ConfigError for a precision that this machine has not, or a tracker that is not installed."""
     check_tracker(config.tracker)
-    if config.train.precision == "16-mixed" and not torch.accelerator.is_available():
-        raise ConfigError(
-            'TrainConfig.precision is "16-mixed", but there is no GPU here; expected one: float16 is not for CPUs. '
-            "Write --precision bf16-mixed or 32-true."
-        )
+    check_precision(config.train.precision)
 
 
 @contextmanager
@@ -99,10 +94,10 @@ def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[st
         }
 
 
-def checkpoints_of(job: "Job", training: str, **more: Any) -> Checkpoints:
-    """Where a training of the run keeps its state, and what this belongs to."""
+def checkpoints_of(job: "Job", training: str) -> Checkpoints:
+    """Where a training of the run keeps its state."""
     settings = {name: value for name, value in asdict(job.config.train).items() if name not in _NO_MATTER}
-    identity = {"training": training, **job.identity, "seed": job.config.seed, "settings": settings, **more}
+    identity = {"training": training, **job.identity, "seed": job.config.seed, "settings": settings}
     return Checkpoints(
         job.folder.path / FOLDER / training.replace("/", "-"),
         identity,

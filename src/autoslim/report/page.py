@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from autoslim.graph import ChannelGraph
 from autoslim.report.read import Summary
 from autoslim.report.run import Run, drawn_data
-from autoslim.report.style import CSS, SCRIPT, colour
+from autoslim.report.style import SCRIPT, colour, whole_page
 from autoslim.report.table import (
     frozen_table,
     latency_table,
@@ -21,8 +21,6 @@ from autoslim.report.table import (
 from autoslim.report.text import METRIC_WORDS, outcome, say_accuracy, say_count, say_share
 from autoslim.report.trust import explain_ranking
 
-# The browser itself holds the page to its promise: nothing is fetched, whatever the data ask for.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 _CAUTION = (
     "Each run has one seed. Differences of this kind are within the noise of training unless they are repeated with "
     "other seeds."
@@ -34,19 +32,9 @@ def render_page(runs: Sequence[Run]) -> str:
     (title, header), many = _header(runs), len(runs) > 1
     parts = "\n".join(_several(index, run) if many else _parts(index, run) for index, run in enumerate(runs))
     data = {"words": METRIC_WORDS, "runs": [drawn_data(run) for run in runs]}
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>AutoSlim: {_text(title)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-{header}
-<main>
-<noscript><p class="note">The pictures need JavaScript; what they show is also told in the tables.</p></noscript>
+    main = f"""<noscript>
+<p class="note">The pictures need JavaScript; what they show is also told in the tables.</p>
+</noscript>
 <section><h2>Widths at every budget</h2>
 <div class="sides">{"".join(_slim(index, run, many=many) for index, run in enumerate(runs))}</div></section>
 <section><h2>{_text(_metric_of(runs))} against cost</h2>
@@ -57,14 +45,10 @@ def render_page(runs: Sequence[Run]) -> str:
 <p class="soft">Memory is parameters + activations, in elements. Differences of accuracy are percentage points, those of
 cost are in the first metric that the budget limits.</p>
 <p class="note">{_CAUTION}</p></section>
-{parts}
-</main>
-<p id="live" class="unseen" role="status" aria-live="polite"></p>
-<script type="application/json" id="data">{script_json(data)}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+{parts}"""
+    scripts = f"""<script type="application/json" id="data">{script_json(data)}</script>
+<script>{SCRIPT}</script>"""
+    return whole_page(f"AutoSlim: {_text(title)}", header, main, scripts=scripts)
 
 
 def script_json(data: object) -> str:

@@ -9,6 +9,9 @@ _CHART, _PAGE, _TABLES = (
 SCRIPT = f"{_CHART}\n{_PAGE}\n{_TABLES}"
 TABLES = f"{_CHART}\n{_TABLES}"  # for a page without pictures that move
 
+# The browser itself holds a page to its promise: nothing is fetched, whatever the data ask for.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+
 COLOURS = 6  # that page.css names --c0 to --c5, for light and for dark
 
 
@@ -19,3 +22,26 @@ def colour(index: int) -> str:
     ('var(--c0)', 'var(--c1)')
     """
     return f"var(--c{index % COLOURS})"
+
+
+def whole_page(title: str, header: str, main: str, *, scripts: str) -> str:
+    """One HTML text that needs nothing else, from parts that are HTML themselves; `scripts` with their own elements."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<title>{title}</title>
+<style>{CSS}</style>
+</head>
+<body>
+{header}
+<main>
+{main}
+</main>
+<p id="live" class="unseen" role="status" aria-live="polite"></p>
+{scripts}
+</body>
+</html>
+"""

@@ -240,6 +240,14 @@ def costs_of(costs: Mapping[str, Cost], widths: Sequence[Widths]) -> list[dict[s
     return [{metric: float(column[at]) for metric, column in columns.items()} for at in range(len(widths))]
 
 
+def excess_of(
+    costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float], widths: Sequence[Widths]
+) -> NDArray[np.float64]:
+    """How far each of N sub-networks is above the tightest limit of a budget, as a share of it; at most 0: it holds."""
+    limits = {limit.metric: limit.absolute(base) for limit in budget.limits}
+    return np.stack([(costs[metric].many(widths) - most) / most for metric, most in limits.items()]).max(axis=0)
+
+
 def check_budgets(
     space: Space, costs: Mapping[str, Cost], budgets: Sequence[Budget], base: Mapping[str, float]
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
-from autoslim.search._base import Cost, Found, Scorer, Space, costs_of
+from autoslim.search._base import Cost, Found, Scorer, Space, costs_of, excess_of
 from autoslim.search._pool import WholeSearch
 from autoslim.widths import Widths
 
@@ -65,7 +65,7 @@ class ShapedSearch(WholeSearch):
         base: Mapping[str, float],
     ) -> Widths:
         def excess(widths: Widths) -> float:
-            return max(costs[each.metric](widths) / each.absolute(base) - 1 for each in budget.limits)
+            return float(excess_of(costs, budget, base, [widths])[0])
 
         widths = fit_shape(space, weights, excess, tolerance=self.tolerance)
         if excess(widths) > 0:

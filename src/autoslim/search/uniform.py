@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, costs_of
+from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, costs_of, excess_of
 from autoslim.search._pool import WholeSearch
 from autoslim.widths import Widths
 
@@ -46,10 +46,8 @@ class Uniform(WholeSearch):
         return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
 
     def _match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
-        limits = {limit.metric: limit.absolute(base) for limit in budget.limits}
-
         def excess(widths: Sequence[Widths]) -> NDArray[np.float64]:
-            return np.stack([(costs[metric].many(widths) - most) / most for metric, most in limits.items()]).max(axis=0)
+            return excess_of(costs, budget, base, widths)
 
         widths = _fit(space, excess, self.tolerance, over=False)[1]
         if excess([widths])[0] > 0:
