@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train=TrainConfig(epochs_supernet=1),
     )
     return run(config, shown=Shown(quiet=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU are left out, and counted as such, where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="there is no NVIDIA GPU here"))
 
 
 @pytest.fixture(autouse=True)

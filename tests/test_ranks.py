@@ -91,11 +91,11 @@ kept = []
 for net in nets:
     part = ranks.share(40)
     with SharedBatchNorm():
-        loss = sandwich_step(net, (images[part], labels[part]), task=task, seed=3, smoothing=0.1)
+        losses = sandwich_step(net, (images[part], labels[part]), task=task, seed=3, smoothing=0.1)
     gradients = {name: p.grad for name, p in net.named_parameters()}
     ranks.average_(gradients.values())
     buffers = {name: b for name, b in net.named_buffers()}
-    kept.append((sum(ranks.gather(loss)) / ranks.size, gradients, buffers))
+    kept.append((sum(ranks.gather(float(losses.sum()))) / ranks.size, gradients, buffers))
 keep(kept)
 """
 

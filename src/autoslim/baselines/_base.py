@@ -110,7 +110,8 @@ class Lab:
         Raises:
             TrainingError: The loss is no longer finite.
         """
-        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=0.0)  # too short for an average
+        # too short for an average; passes are counted where operators run, and a replay runs none
+        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=0.0, cuda_graph=False)
         task = self.task if penalty is None else _Penalised(self.task, penalty)
         with torch.random.fork_rng():
             train_network(

@@ -26,6 +26,7 @@ from autoslim.score import evaluate
 from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
 from autoslim.search._base import excess_of
 from autoslim.search._shaped import ShapedSearch
+from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
 STAGE = "compare"  # what the time of a method is noted under
@@ -168,7 +169,8 @@ class Bench:
 
         def train() -> None:
             if not weights.exists():
-                checkpoints = self._fit("full width", model, job.train_split)
+                uncounted = replace(job.config.train, cuda_graph=False)  # passes are counted where operators run
+                checkpoints = self._fit("full width", model, job.train_split, uncounted)
                 save_tensors(weights, model)
                 checkpoints.remove()
 
@@ -216,7 +218,7 @@ class Bench:
         if not told.exists():
             job = self.job
             model = self._placed(job.start(widths) if network is None else network)
-            checkpoints = self._fit(place, model, job.data.train)
+            checkpoints = self._fit(place, model, job.data.train, job.config.train)
             accuracy = evaluate(model, job.batches(job.data.test), job.task).score.accuracy
             told.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(told.with_name("model.safetensors"), model)
@@ -225,10 +227,10 @@ class Bench:
         data = read_json(told, kind="Trained")
         return {"accuracy": data["accuracy"], "widths": data["widths"], **self.job.price(widths)}
 
-    def _fit(self, name: str, model: nn.Module, split: Split | Encoded) -> Checkpoints:
+    def _fit(self, name: str, model: nn.Module, split: Split | Encoded, config: TrainConfig) -> Checkpoints:
         """Trains in place, from where it was stopped; the checkpoints go once the result is on the disk."""
         job, checkpoints = self.job, checkpoints_of(self.job, name)
-        train_found(job, model, job.loader(split), job.config.train, name=name, checkpoints=checkpoints)
+        train_found(job, model, job.loader(split), config, name=name, checkpoints=checkpoints)
         return checkpoints
 
     def _placed(self, model: nn.Module) -> nn.Module:

@@ -18,6 +18,8 @@ from autoslim.data._random import make_generator
 from autoslim.errors import DataError
 from autoslim.ranks import Ranks
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, eq=False)
 class Loader:
@@ -40,6 +42,7 @@ class Loader:
         seed: Of order, crops and flips.
         ranks: The processes that share each batch; each gets its part of it.
         mix: Mixup and cutmix; labels are float32 [B, classes] then.
+        device: Where batches are made: the split is copied there, once. The numbers are the same everywhere.
     """
 
     split: Split
@@ -52,6 +55,7 @@ class Loader:
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     mix: Mix | None = None
+    device: torch.device = _CPU
 
     def __post_init__(self) -> None:
         channels = self.split.images.shape[1]
@@ -81,24 +85,27 @@ class Loader:
 
         Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
         """
-        # numpy, not torch: its indexing stays on one core and leaves torch's threads to the network
-        images, labels = self.split.images.numpy(), self.split.labels.numpy()
-        mean, std = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         down, right, mirrored = self._draw(number)
+        height, width = self.split.images.shape[2:]
         steps = range(number * len(self) + start, (number + 1) * len(self), stride)
         for step, (places, chosen) in zip(steps, self.order.batches(number, start, stride), strict=True):
-            if self.augment == "none":
-                x_NHWC = images[chosen].transpose(0, 2, 3, 1)
-            else:
-                rows, columns = _shift(images.shape[2], down[places]), _shift(images.shape[3], right[places])
+            pixels = None
+            if self.augment != "none":
+                rows, columns = _shift(height, down[places]), _shift(width, right[places])
                 columns = np.where(mirrored[places, None], columns[:, ::-1], columns)
                 # three index arrays around the channels: their dimensions come first, the channels last
-                x_NHWC = images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-            x_NHWC = x_NHWC.astype(np.float32, order="C")
-            x_NHWC -= mean
-            x_NHWC /= std
-            batch = torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels[chosen])
+                pixels = chosen[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
+            batch = self._pixels.batch(chosen, pixels)
             yield batch if self.mix is None else self.mix.apply(*batch, self.seed, step)
+
+    @cached_property
+    def _pixels(self) -> "_Here | _There":
+        """The images where batches are made of them."""
+        scale = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        if self.device == _CPU:
+            return _Here(self.split.images.numpy(), self.split.labels.numpy(), *scale)
+        tensors = self.split.images, self.split.labels, *(torch.from_numpy(each) for each in scale)
+        return _There(*(each.to(self.device) for each in tensors))
 
     def _draw(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """How far each of the epoch's images is shifted down and right, and whether it is mirrored: shape [N] each."""
@@ -110,6 +117,52 @@ class Loader:
         if self.augment != "crop+flip":
             return down, right, np.zeros(count, dtype=np.bool_)
         return down, right, (torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5).numpy()
+
+
+_Pixels = tuple[NDArray[np.int64], slice, NDArray[np.int64], NDArray[np.int64]]  # of each image, channel, row, column
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Images uint8 [N, C, H, W] in the processor's memory, labels [N], and 255 times mean and std, [C] each.
+
+    In numpy, not torch: its indexing stays on one core and leaves torch's threads to the network.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def batch(self, chosen: NDArray[np.int64], pixels: _Pixels | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The chosen images, whole or pixel by pixel, normalised: [B, C, H, W] in channels-last memory; labels [B]."""
+        x_NHWC = self.images[chosen].transpose(0, 2, 3, 1) if pixels is None else self.images[pixels]
+        x_NHWC = x_NHWC.astype(np.float32, order="C")
+        x_NHWC -= self.mean
+        x_NHWC /= self.std
+        return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class _There:
+    """The same on a device, where only the numbers of images, rows and columns are sent for each batch."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def batch(self, chosen: NDArray[np.int64], pixels: _Pixels | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_Here.batch`, to the bit."""
+        at = self._sent(chosen)
+        if pixels is None:
+            x_NHWC = self.images[at].permute(0, 2, 3, 1).contiguous()
+        else:
+            x_NHWC = self.images[tuple(each if isinstance(each, slice) else self._sent(each) for each in pixels)]
+        return x_NHWC.float().sub_(self.mean).div_(self.std).permute(0, 3, 1, 2), self.labels[at]
+
+    def _sent(self, index: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(index)).to(self.images.device, non_blocking=True)
 
 
 def make_loader(
@@ -126,6 +179,7 @@ def make_loader(
     workers: int = 0,
     mix: Mix | None = None,
     erase: float = 0.0,
+    device: torch.device | None = None,
 ) -> Loader | DecodingLoader:
     """The batches of a split: made in this process where it is in memory and shifts and flips are all that is asked.
 
@@ -142,11 +196,14 @@ def make_loader(
         workers: Processes that decode and augment, where there is need of any.
         mix: As in `Loader`.
         erase: Share of the images in which a rectangle is replaced by noise, after all else.
+        device: Where the network runs: a GPU makes the batches itself where the images fit into half of what is free
+            there. Default the processor.
     """
     check_augment(augment)
     ranks = ranks or Ranks()
     if isinstance(split, Split) and augment in get_args(Simple) and not erase:
-        return Loader(split, batch_size, mean, std, augment, shuffle, drop_last, seed, ranks, mix)  # pyright: ignore[reportArgumentType]
+        place = _place(split, device or _CPU)
+        return Loader(split, batch_size, mean, std, augment, shuffle, drop_last, seed, ranks, mix, place)  # pyright: ignore[reportArgumentType]
     encoded = split.encoded() if isinstance(split, Split) else split
     order = Order(
         count=len(split), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, ranks=ranks,
@@ -154,6 +211,13 @@ def make_loader(
     )  # fmt: skip
     transform = make_transform(augment, encoded.shape)
     return DecodingLoader(encoded, order, mean, std, transform, workers, mix, make_eraser(erase) if erase else None)
+
+
+def _place(split: Split, device: torch.device) -> torch.device:
+    """Where batches of a split are made: on a GPU with room for it, else in the processor's memory."""
+    if device.type != "cuda" or 2 * split.images.numel() > torch.cuda.mem_get_info(device)[0]:
+        return _CPU
+    return device
 
 
 def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -55,7 +55,14 @@ def open_data(config: RunConfig, given: Any = None) -> Data:
 
 
 def training_batches(
-    data: Data, split: Split | Encoded, config: TrainConfig, *, seed: int, ranks: Ranks, workers: int
+    data: Data,
+    split: Split | Encoded,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    seed: int,
+    ranks: Ranks,
+    workers: int,
 ) -> Loader | DecodingLoader:
     """Shuffled, augmented training batches; of each, this process's part."""
     mix = Mix(config.mixup, config.cutmix, data.num_classes) if config.mixup or config.cutmix else None
@@ -72,6 +79,7 @@ def training_batches(
         workers=workers,
         mix=mix,
         erase=config.erase,
+        device=device,
     )
 
 
@@ -111,5 +119,6 @@ def ordered_batches(
         drop_last=whole and len(split) >= _EVAL_BATCH,
         seed=0,
         workers=workers,
+        device=device,
     )
     return Prepared(loader, device, ranks)

@@ -354,7 +354,8 @@ class Job:
         return {"ranks": self.ranks, "workers": self.config.num_workers}
 
     def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
-        return training_batches(self.data, split, self.config.train, seed=self.config.seed, **self.sharing)
+        device, seed = self.fabric.device, self.config.seed
+        return training_batches(self.data, split, self.config.train, device, seed=seed, **self.sharing)
 
     def batches(self, split: Split | Encoded, *, whole: bool = False, kept: bool = False) -> Prepared:
         return ordered_batches(self.data, split, self.fabric.device, whole=whole, kept=kept, **self.sharing)

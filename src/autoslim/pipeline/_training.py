@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
 
 FOLDER = "checkpoints"
-_NO_MATTER = ("checkpoint_minutes",)  # settings that a training may go on with another value of
+_NO_MATTER = ("checkpoint_minutes", "cuda_graph")  # settings that a training may go on with another value of
 
 
 def train_whole_supernet(job: "Job") -> None:

@@ -17,6 +17,7 @@ from autoslim.train._loop import Trained as Trained
 from autoslim.train._loop import learning_rate as learning_rate
 from autoslim.train._loop import parameter_groups as parameter_groups
 from autoslim.train._loop import train
+from autoslim.train._recorded import Recorded
 from autoslim.train._sandwich import sandwich_step as sandwich_step
 
 
@@ -36,7 +37,7 @@ def train_supernet(
     """Trains all sub-networks at once, in place; see `train` for what resumes and what is raised."""
     own = Ranks.here().rank if config.different_subnets else 0
 
-    def step(batch: Batch, number: int, share: float) -> float:
+    def step(batch: Batch, number: int, share: float) -> torch.Tensor:
         return sandwich_step(
             net,
             batch,
@@ -70,11 +71,16 @@ def train_network(
     """Plain training from labels with the same recipe, in place: the weights of the last step, or their average."""
     forward: nn.Module = torch.compile(model) if config.compile else model  # pyright: ignore[reportAssignmentType]
 
-    def step(batch: Batch, number: int, share: float) -> float:
+    def passes(batch: Batch, share: float) -> torch.Tensor:
         with runtime.autocast():
             loss = task.loss(forward(batch[0]), batch[1], smoothing=config.label_smoothing) * share
         runtime.backward(loss)
-        return float(loss.detach())
+        return loss.detach().reshape(1)
+
+    recorded = Recorded(model, passes) if config.cuda_graph and runtime.device.type == "cuda" else passes
+
+    def step(batch: Batch, number: int, share: float) -> torch.Tensor:
+        return recorded(batch, share)
 
     return train(
         model, loader, config, config.epochs_retrain, step, runtime=runtime, on_step=on_step, seed=seed,

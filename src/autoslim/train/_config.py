@@ -51,6 +51,9 @@ class TrainConfig:
     """Retrained networks become the average of their weights over the steps, fading by this factor; 0: the last."""
     compile: bool = False
     """The networks that are retrained are compiled (torch.compile)."""
+    cuda_graph: bool = False
+    """On an NVIDIA GPU, the passes of networks that are retrained are recorded once and replayed, which saves the time
+    between small kernels. The numbers are the same."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """What training calculates in: the mixed ones keep weights in 32 bits; 16-mixed, float16, needs a GPU."""
     checkpoint_minutes: float = 5.0
@@ -64,6 +67,13 @@ class TrainConfig:
         ranges = {"lr": (0, None), "warmup": (0, 1), "momentum": (0, 1), "label_smoothing": (0, 1)}
         ranges |= {"mixup": (0, None), "cutmix": (0, None), "erase": (0, 1)}
         ranges |= {"weight_decay": (0, None), "clip": (0, None), "ema": (0, 1), "checkpoint_minutes": (0, None)}
+        others = [name for name in ("compile", "sync_batchnorm") if getattr(self, name)]
+        others += ["accumulate"] if self.accumulate > 1 else []
+        if self.cuda_graph and others:
+            raise ConfigError(
+                f"TrainConfig.cuda_graph was given together with {others[0]}; expected one of the two: a step's passes "
+                "are recorded whole, as they are. Drop one."
+            )
         for name, (least, below) in ranges.items():
             value = getattr(self, name)
             fits = math.isfinite(value) and value >= least and (below is None or value < below)

@@ -20,7 +20,7 @@ from autoslim.train._config import TrainConfig
 from autoslim.train._signals import hold_signals
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Step = Callable[[Batch, int, float], float]  # batch, number of the step, the batch's share in the step -> loss
+Step = Callable[[Batch, int, float], torch.Tensor]  # batch, the step's number, the batch's share in it -> losses [P]
 
 OnStep = Callable[[float, int], None]
 
@@ -117,7 +117,7 @@ def train(
         loader: Its batches are this process's part of each batch.
         config: Optimizer, schedule, accumulation and clipping.
         epochs: Of the whole training.
-        step: Leaves a batch's gradients in `.grad`.
+        step: Leaves a batch's gradients in `.grad`; returns the losses of its passes, which are summed, once for all.
         runtime: Lightning Fabric.
         on_step: Called after each step with its loss and the number of steps taken.
         seed: Of dropout and the like.
@@ -182,6 +182,7 @@ class _Course:
         self.asked: list[int] = []  # the signals that ask for an end after this step
         self._model = model.train()
         self._parameters, self._buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        self._before = [buffer.clone() for buffer in self._buffers.values()]  # the step, for one that is not taken
         self._average = {name: tensor.detach().clone() for name, tensor in self._floats().items()} if ema else {}
         self._optimizer = torch.optim.SGD(
             parameter_groups(model, config.weight_decay),
@@ -193,11 +194,12 @@ class _Course:
     def take(self, parts: Sequence[Batch], step: Step) -> float:
         """One step on a batch that comes in parts; returns its loss, 0 if it was skipped."""
         self.whole, started = False, time.monotonic()
-        before = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        loss = self._gradients(parts, step)
+        _copy_all_(self._before, list(self._buffers.values()))
+        losses = self._gradients(parts, step)
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters.values() if p.grad is not None])
+        loss = self._agree(losses)
         if math.isfinite(loss) and bool(norm.isfinite()):
             if self.config.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
@@ -206,7 +208,7 @@ class _Course:
                 self._average[name].lerp_(tensor.detach(), 1 - self._decay)
             self.skipped_in_row = 0
         else:
-            self._put_(self._buffers, before)
+            _copy_all_(list(self._buffers.values()), self._before)
             scale = self._scaler.get_scale() if self._scaler is not None else 1.0
             overflow = math.isfinite(loss) and scale > 1  # of float16: the scaler tries again with half the scale
             self.skipped, self.skipped_in_row = self.skipped + 1, 0 if overflow else self.skipped_in_row + 1
@@ -223,8 +225,8 @@ class _Course:
             self._tracker.write(self.done - 1, {"loss": loss, "learning_rate": rate, "images_per_second": speed})
         return loss
 
-    def _gradients(self, parts: Sequence[Batch], step: Step) -> float:
-        """Leaves the mean gradient over all parts and processes; returns the mean loss."""
+    def _gradients(self, parts: Sequence[Batch], step: Step) -> list[torch.Tensor]:
+        """Leaves the mean gradient over all parts and processes; returns the losses of each part's passes."""
         rate = learning_rate(self.config, self.done, self.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -234,7 +236,11 @@ class _Course:
         with SharedBatchNorm() if self.config.sync_batchnorm else nullcontext():
             losses = [step(part, self.done, len(part[1]) / images) for part in parts]
         self._ranks.average_(p.grad for p in self._parameters.values() if p.grad is not None)
-        told = self._ranks.gather((sum(losses), self.asked[:1]))
+        return losses
+
+    def _agree(self, losses: Sequence[torch.Tensor]) -> float:
+        """The mean loss of all processes, and whether any of them is asked to end."""
+        told = self._ranks.gather((sum(sum(each.tolist()) for each in losses), self.asked[:1]))
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
 
@@ -292,6 +298,17 @@ class _Course:
         with torch.no_grad():
             for name, value in values.items():
                 tensors[name].copy_(value)
+
+
+@torch.no_grad()
+def _copy_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+    """Copies many small tensors, those of a kind in one call."""
+    kinds: dict[torch.dtype, list[int]] = {}
+    for at, target in enumerate(targets):
+        kinds.setdefault(target.dtype, []).append(at)
+    for places in kinds.values():
+        many = [targets[at] for at in places], [sources[at] for at in places]
+        torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _seed_of(seed: int, step: int) -> int:

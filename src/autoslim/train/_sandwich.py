@@ -19,7 +19,7 @@ def sandwich_step(
     smoothing: float = 0.0,
     share: float = 1.0,
     runtime: Runtime | None = None,
-) -> float:
+) -> torch.Tensor:
     """Gradients of one training step of the supernet, left in `.grad` (AutoSlim, section 3.2).
 
     The widest learns from the labels, the narrowest and `subnets` random ones from its detached output; their losses
@@ -36,13 +36,13 @@ def sandwich_step(
         runtime: Lightning Fabric, or None for plain float32.
 
     Returns:
-        The summed loss.
+        The losses of the passes, detached: shape [2 + subnets], on the device. Their sum is what is learnt.
     """
     images, labels = batch
     graph = net.graph
     drawn = [graph.random_widths(seed * 64 + index) for index in range(subnets)]
     taught: Any = None
-    total = 0.0
+    losses: list[torch.Tensor] = []
     for widths in (graph.max_widths(), graph.min_widths(), *drawn):
         with net.leaves_at(widths):
             with runtime.autocast() if runtime is not None else torch.autocast("cpu", enabled=False):
@@ -53,5 +53,5 @@ def sandwich_step(
                     loss = task.distill(output, taught)
             loss = loss * share
             runtime.backward(loss) if runtime is not None else loss.backward()
-        total += float(loss.detach())
-    return total
+        losses.append(loss.detach())
+    return torch.stack(losses)
