@@ -213,6 +213,15 @@ def test_a_meter_that_lost_its_lines_says_so(tmp_path: Path):
         pass
 
 
+def test_seeds_can_be_done_by_commands_of_their_own_in_one_folder(tmp_path: Path, rows: Rows):
+    out, methods = tmp_path / "side", ("uniform",)
+    for seed in (1, 0):
+        config = configure(out, methods, 1)
+        compare_methods(replace(config, run=replace(config.run, seed=seed)), shown=QUIET)
+    whole = rows_of(compare_methods(configure(out, methods, 2), shown=QUIET))
+    assert whole["uniform"]["accuracies"] == rows["uniform"]["accuracies"]
+
+
 def test_other_work_in_the_folder_is_refused(done: Path):
     config = CompareConfig(run=replace(RUN, out=str(done), budget=("macs<=40%",)), methods=("uniform",), seeds=1)
     with pytest.raises(RunFolderError, match="holds a comparison with budget"):

@@ -124,9 +124,10 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
 
 
 def _claim(path: Path, config: CompareConfig) -> None:
-    """Makes the folder, or goes on in it; more methods and seeds may be asked for later."""
+    """Makes the folder, or goes on in it; more methods and seeds may be asked for later, or by others meanwhile."""
     if (path / _ASKED).exists():
-        before = replace(RunConfig.from_json(read_json(path / _ASKED, kind="Comparison")["run"]), out=config.run.out)
+        kept = RunConfig.from_json(read_json(path / _ASKED, kind="Comparison")["run"])
+        before = replace(kept, out=config.run.out, seed=config.run.seed, search=config.run.search)
         if before != config.run:
             odd = next(name for name, value in vars(config.run).items() if value != getattr(before, name))
             raise RunFolderError(
