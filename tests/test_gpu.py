@@ -14,7 +14,7 @@ from autoslim.pipeline._launch import make_fabric
 from autoslim.progress import Shown
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
-from autoslim.train import TrainConfig, train_network
+from autoslim.train import TrainConfig, sandwich_step, train_network
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -92,6 +92,20 @@ def test_in_place_equals_extracted():
         small = extract_network(model, graph, widths)
         with net.at(widths):
             torch.testing.assert_close(net(x), small(x), rtol=1e-10, atol=1e-12)
+
+
+def test_a_sandwich_step_is_that_of_the_processor(exact):
+    """Of random widths, in float64."""
+    model = RandomCNN([("inverted", 8), ("concat", 9), ("grouped", 6)], seed=1).double()
+    graph = trace_channels(model, torch.zeros(1, 3, 6, 6, dtype=torch.float64))
+    x, y = torch.randn(8, 3, 6, 6, dtype=torch.float64), torch.randint(0, 5, (8,))
+    gradients = []
+    for device in (torch.device("cpu"), CUDA):
+        net = Supernet(copy.deepcopy(model).to(device), graph).train()
+        sandwich_step(net, (x.to(device), y.to(device)), task=TASKS["classification"], seed=3)
+        gradients.append({name: p.grad.cpu() for name, p in net.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
