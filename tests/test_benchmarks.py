@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SMALL = "torchvision:squeezenet1_1"
@@ -187,3 +188,24 @@ def test_the_cost_benchmark_finds_all_counters_equal():
     if importlib.util.find_spec("fvcore") is None:
         pytest.skip("the rest is about fvcore, which is not installed")
     assert values["equal_to_fvcore"] is True
+
+
+# A training's steps ---------------------------------------------------------------------------------------------------
+
+
+def test_the_gpu_benchmark_times_each_kind_of_step():
+    """On a processor there is nothing to record."""
+    options = (
+        "--model",
+        "zoo:mobilenet_small?width_mult=0.3",
+        "--batch",
+        "4",
+        "--precision",
+        "32-true",
+        "--seconds",
+        "0.1",
+    )
+    found = json.loads(run_script("gpu", *options))
+    kinds = ["plain", "recorded", "supernet"] if torch.cuda.is_available() else ["plain", "supernet"]
+    assert [row["kind"] for row in found["rows"]] == kinds
+    assert all(row["steps"] >= 3 and row["milliseconds"] > 0 for row in found["rows"])
