@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from autoslim.data._parquet import Place
+from autoslim.data._parquet import Place, describe_error
 from autoslim.errors import DataError
 
 _CARD, _SUFFIX = "README.md", ".parquet"
@@ -30,7 +30,7 @@ def find_splits(place: Place) -> tuple[Mapping[str, Sequence[str]], Mapping[str,
         found, features = {}, None
     except Exception as error:  # each file system raises its own
         raise DataError(
-            f"{place.where}: can't be listed: {type(error).__name__}: {error}. Expected a folder with parquet files. "
+            f"{place.where}: can't be listed: {describe_error(error)}. Expected a folder with parquet files. "
             "Check the name, the network and your rights."
         ) from error
     finally:

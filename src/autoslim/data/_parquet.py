@@ -6,9 +6,10 @@ an image with its row group alone. Nothing is kept here but footers; row groups 
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -36,19 +37,24 @@ class Place:
 
     url: str
     where: str
+    _systems: dict[int, Any] = field(default_factory=dict[int, Any], repr=False, compare=False)
 
-    @cached_property
+    @property
     def system(self) -> Any:
-        """The file system. `fsspec` makes one for each process, also where processes are forked."""
-        return import_module("fsspec").core.url_to_fs(self.url)[0]  # heavy: only who reads such files pays for it
+        """The file system, with connections of this process's own: those of its parent are dead where it was forked."""
+        process = os.getpid()
+        if process not in self._systems:
+            fsspec: Any = import_module("fsspec")  # heavy: only who reads such files pays for it
+            self._systems[process] = fsspec.core.url_to_fs(self.url)[0]
+        return self._systems[process]
 
     @property
     def root(self) -> str:
         """The folder, as its file system writes it."""
         return self.system._strip_protocol(self.url).rstrip("/")
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"url": self.url, "where": self.where}  # connections are each process's own
+    def __reduce__(self) -> Any:
+        return Place, (self.url, self.where)  # without connections
 
     def has(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -90,7 +96,7 @@ class Place:
                 if not further or isinstance(error, _NEVER):
                     tried = f", tried {_TRIES - further} times" if further < _TRIES - 1 else ""
                     raise DataError(
-                        f"{self.where}: {path} can't {what}{tried}: {type(error).__name__}: {error}. Expected the file "
+                        f"{self.where}: {path} can't {what}{tried}: {describe_error(error)}. Expected the file "
                         "to stay within reach, and as it is, for the whole run. Check the network and your rights, "
                         "then go on with --resume."
                     ) from error
@@ -140,10 +146,14 @@ class Table:
         return [self.footer.row_group(number).num_rows for number in range(self.footer.num_row_groups)]
 
     def sizes(self, column: str) -> list[int]:
-        """Bytes that a column takes in each row group."""
+        """Bytes that a column takes in each row group, unpacked."""
         groups = (self.footer.row_group(number) for number in range(self.footer.num_row_groups))
         return [
-            sum(leaf.total_compressed_size for leaf in _leaves(group) if leaf.path_in_schema.split(".")[0] == column)
+            sum(
+                leaf.total_uncompressed_size
+                for leaf in (group.column(number) for number in range(group.num_columns))
+                if f"{leaf.path_in_schema}.".startswith(f"{column}.")
+            )
             for group in groups
         ]
 
@@ -262,12 +272,14 @@ class _Bytes(io.RawIOBase):
         return content
 
 
-def _leaves(group: Any) -> list[Any]:
-    return [group.column(number) for number in range(group.num_columns)]
+def describe_error(error: Exception) -> str:
+    """Its kind and the first line of what it says; the hub's errors say more than one."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'no reason was given'}"
 
 
 def _odd(place: Place, path: str, error: Exception) -> DataError:
     return DataError(
-        f"{place.where}: {path} can't be read: {type(error).__name__}: {error}. Expected an intact parquet file. "
+        f"{place.where}: {path} can't be read: {describe_error(error)}. Expected an intact parquet file. "
         "Replace it, or leave it out."
     )

@@ -6,6 +6,7 @@ Footers and labels are read first; images come by row group when they are asked 
 import hashlib
 import math
 import re
+import socket
 import tempfile
 from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +24,10 @@ from autoslim.data._cache import FolderCache
 from autoslim.data._columns import TESTS, choose_columns, describe_columns, find_train
 from autoslim.data._files import find_splits
 from autoslim.data._listing import Found, Listing, locate
-from autoslim.data._parquet import Place, RowGroups, Table
+from autoslim.data._parquet import Place, RowGroups, Table, describe_error
 from autoslim.data._pieces import Pieces
 from autoslim.errors import DataError
+from autoslim.ranks import Ranks
 
 _NAME = "hf-stream"
 _WINDOW = 2**30  # bytes of encoded images that are mixed with each other
@@ -60,7 +62,8 @@ def list_stream(place: str) -> Generator[Found, None, None]:
         chosen = choose_columns(where, train, columns, _Streamed(opened, pool))
         used = [table for name in (train, chosen.test) if name is not None for table in opened[name]]
         files = tuple(zip((table.path for table in used), pool.map(_mark, used), strict=True))
-    with tempfile.TemporaryDirectory(prefix="autoslim-", ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(prefix="autoslim-", ignore_cleanup_errors=True) as own:
+        scratch = _share_folder(own)
 
         def list_split(name: str) -> Listing:
             sizes = [size for table in opened[name] for size in table.sizes(chosen.image)]
@@ -93,6 +96,13 @@ class _Streamed:
 
     def distinct(self, split: str, column: str) -> Collection[Any]:
         return set(self.values(split, column))
+
+
+def _share_folder(own: str) -> str:
+    """One folder for all processes of a run that are on this machine: the first one's."""
+    host = socket.gethostname()
+    folder = next(folder for name, folder in Ranks.here().gather((host, own)) if name == host)
+    return folder if Path(folder).is_dir() else own  # two containers may have one name
 
 
 def _mix(groups: Any, sizes: Sequence[int], limit: int) -> Pieces:
@@ -147,7 +157,7 @@ def _find_commit(place: str, name: str, revision: str | None) -> str:
     except Exception as error:  # the hub's own errors, those of its HTTP library, the network's
         raise DataError(
             f"{_NAME}:{place}: can't be found; tried a folder of this name (there is none), then the hub. "
-            f"{type(error).__name__}: {error}. Expected a data set that your token is good for. Check the name, the "
+            f"{describe_error(error)}. Expected a data set that your token is good for. Check the name, the "
             "network and `hf auth whoami`, or give a folder."
         ) from error
 
