@@ -9,6 +9,7 @@ import io
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -23,6 +24,7 @@ from autoslim.data._listing import File
 from autoslim.errors import DataError
 
 _TRIES, _PAUSE = 5, 1.0  # reads of the same bytes, and seconds before the second; twice as long before each further one
+_AT_ONCE = 4  # row groups of one batch that are fetched
 _NEVER = (FileNotFoundError, PermissionError, IsADirectoryError)  # no patience helps
 
 
@@ -221,7 +223,9 @@ class RowGroups:
 
     def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
         numbers = self.group_of(rows).tolist()
-        columns = {number: self._column(number) for number in dict.fromkeys(numbers)}
+        groups = list(dict.fromkeys(numbers))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            columns = dict(zip(groups, pool.map(self._column, groups), strict=True))
         return [self._cell(columns[number], number, row) for number, row in zip(numbers, rows, strict=True)]
 
     def _column(self, number: int) -> Any:
