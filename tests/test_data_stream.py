@@ -224,6 +224,16 @@ def test_what_is_kept_is_bounded(streamed: None, tmp_path: Path, monkeypatch: py
     )
 
 
+def test_files_in_the_order_of_their_classes_are_told(streamed: None):
+    write("counting://set", {"train-0.parquet": make_table(120, labels=[0] * 60 + [1] * 60)})
+    data = load_data("hf-stream:counting://set", input_shape=(3, SIDE, SIDE))
+    note = next(note for note in data.notes if "row group" in note)
+    assert note.endswith(
+        " They seem to be sorted: a row group has images of 1.0 classes, and would have 2.0 by chance. So a window "
+        "shows few classes at a time, which may cost accuracy: shuffle them before they are written."
+    )
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_give_the_same_batches_and_share_what_is_fetched(tmp_path: Path, streamed: None, workers: int):
     data = load_data(f"hf-stream:{two_files(str(tmp_path))}", input_shape=(3, SIDE, SIDE))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
 from autoslim.data._cache import FolderCache
@@ -70,7 +71,7 @@ def list_stream(place: str) -> Generator[Found, None, None]:
             cache = FolderCache(Path(scratch) / name, max(_KEPT, 3 * max(sizes, default=0)))
             read = RowGroups(opened[name], chosen.image, cache, name)
             rows = np.arange(len(chosen.labels[name]))
-            pieces = _mix(read.group_of(rows), sizes, cache.limit)
+            pieces = _mix(read.group_of(rows), chosen.labels[name], sizes, cache.limit)
             return Listing(rows, chosen.labels[name], read, pieces)
 
         test = None if chosen.test is None else list_split(chosen.test)
@@ -105,17 +106,31 @@ def _share_folder(own: str) -> str:
     return folder if Path(folder).is_dir() else own  # two containers may have one name
 
 
-def _mix(groups: Any, sizes: Sequence[int], limit: int) -> Pieces:
-    """The row groups of the images, and how many of them are mixed."""
+def _mix(groups: NDArray[np.int64], labels: NDArray[np.int64], sizes: Sequence[int], limit: int) -> Pieces:
+    """The row groups of the images, how many of them are mixed, and what to tell of it."""
     count, total = max(len(sizes), 1), max(sum(sizes), 1)
     window = max(math.floor(_WINDOW * count / total), 1)
-    images = len(groups) * window // count
-    told = f"about {images} images ({window} row groups of {count}) are mixed at a time" if window < count else ""
-    return Pieces(
-        groups,
-        window,
-        f"Images are fetched by row group when their turn comes{', and ' + told if told else ''}; at most "
-        f"{limit / 2**20:.0f} MiB of them are kept, in {tempfile.gettempdir()}.",
+    told = "Images are fetched by row group when their turn comes"
+    if window < count:
+        told += (
+            f", and about {len(groups) * window // count} images ({window} row groups of {count}) are mixed at a time"
+        )
+    told += f"; at most {limit / 2**20:.0f} MiB of them are kept, in {tempfile.gettempdir()}."
+    return Pieces(groups, window, told + (_describe_sorted(groups, labels) if window < count else ""))
+
+
+def _describe_sorted(groups: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
+    """What to tell where row groups hold far fewer classes than by chance: no window can make up for that."""
+
+    def classes(each: NDArray[np.int64]) -> float:
+        return len(np.unique(np.stack([groups, each]), axis=1).T) / len(np.unique(groups))
+
+    here, by_chance = classes(labels), classes(np.random.default_rng(0).permutation(labels))
+    if here > by_chance / 2:
+        return ""
+    return (
+        f" They seem to be sorted: a row group has images of {here:.1f} classes, and would have {by_chance:.1f} by "
+        "chance. So a window shows few classes at a time, which may cost accuracy: shuffle them before they are written."
     )
 
 
