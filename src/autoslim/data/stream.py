@@ -130,7 +130,8 @@ def _describe_sorted(groups: NDArray[np.int64], labels: NDArray[np.int64]) -> st
         return ""
     return (
         f" They seem to be sorted: a row group has images of {here:.1f} classes, and would have {by_chance:.1f} by "
-        "chance. So a window shows few classes at a time, which may cost accuracy: shuffle them before they are written."
+        "chance. So a window shows few classes at a time, which may cost accuracy: shuffle them before they are "
+        "written."
     )
 
 
