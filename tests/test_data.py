@@ -274,17 +274,20 @@ def test_a_limit_draws_each_class_in_proportion():
 
 
 def test_the_sources():
-    assert sorted(SOURCES) == ["digits", "file", "folder", "hf", "python", "webdataset"]
+    assert sorted(SOURCES) == ["digits", "file", "folder", "hf", "hf-stream", "python", "webdataset"]
 
 
-FORMS = "Write digits, folder:PATH, hf:NAME_OR_FOLDER, webdataset:PATTERN or path/to/file.py:FACTORY."
+FORMS = (
+    "Write digits, folder:PATH, hf:NAME_OR_FOLDER, hf-stream:NAME_OR_URL, webdataset:PATTERN or "
+    "path/to/file.py:FACTORY."
+)
 
 
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
         ("digit", f"Unknown data source 'digit'. Closest: digits. {FORMS}"),
-        ("", f"Unknown data source ''. Known: digits, file, folder, hf, python, webdataset. {FORMS}"),
+        ("", f"Unknown data source ''. Known: digits, file, folder, hf, hf-stream, python, webdataset. {FORMS}"),
         (
             "folders:/x",
             f"Unknown data source 'folders'. Closest: folder, file. {FORMS}",

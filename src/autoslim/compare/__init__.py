@@ -153,5 +153,5 @@ def _open(config: RunConfig, shown: Shown) -> Job:
         )
     job.prepare()
     job.check_budgets()
-    job.folder = RunFolder.create(path, {"command": job.command, "config": asdict(config), **job.identity})
+    job.folder = RunFolder.create(path, {"command": job.command, "config": asdict(job.config), **job.identity})
     return job

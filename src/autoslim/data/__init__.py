@@ -5,6 +5,7 @@ from autoslim.data import file as file
 from autoslim.data import folder as folder
 from autoslim.data import hf as hf
 from autoslim.data import loader as loader
+from autoslim.data import stream as stream
 from autoslim.data import webdataset as webdataset
 from autoslim.data._augment import WHOLE as WHOLE
 from autoslim.data._base import GIVEN as GIVEN
@@ -15,6 +16,7 @@ from autoslim.data._base import decode_split as decode_split
 from autoslim.data._base import hold_out as hold_out
 from autoslim.data._base import load_data as load_data
 from autoslim.data._base import load_datasets as load_datasets
+from autoslim.data._draw import draw_images as draw_images
 from autoslim.data._encoded import DecodingLoader as DecodingLoader
 from autoslim.data._encoded import Encoded as Encoded
 from autoslim.data._listing import describe_size as describe_size

@@ -31,7 +31,8 @@ from autoslim.data._listing import (
     describe_excess,
     fits_memory,
 )
-from autoslim.data._random import draw_stratified, sequence_of
+from autoslim.data._pieces import Pieces
+from autoslim.data._random import draw_order, draw_stratified
 from autoslim.errors import DataError
 
 GIVEN = "python"  # the name of datasets that are given in Python
@@ -83,6 +84,11 @@ class Split:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return Split(self.images[chosen], self.labels[chosen], self.rows[chosen.numpy()])
 
+    @property
+    def pieces(self) -> Pieces | None:
+        """None: each image is at hand."""
+        return None
+
     def encoded(self) -> Encoded:
         """The same images for worker processes, which share this one's memory."""
         return Encoded(Listing(np.arange(len(self)), self.labels.numpy(), _Pixels(self.images)), self.shape)
@@ -112,7 +118,7 @@ class Data:
     """Labelled images, ready to be trained on.
 
     Attributes:
-        name: The spec they were loaded from.
+        name: The spec they were loaded from; of what may change on the hub, with the commit.
         train: For training; the images that decide the search are held out of it with `hold_out`.
         test: For the final table only.
         classes: The name of each label.
@@ -120,6 +126,7 @@ class Data:
         std: Likewise; never 0.
         resize: How images were brought to the input size, in words; "none" if all had it.
         notes: What the user must be told: a split that was made, images that were left out.
+        files: What they were read from, where it is read in parts: names, and what tells each file from another.
     """
 
     name: str
@@ -130,6 +137,7 @@ class Data:
     std: tuple[float, ...]
     resize: str
     notes: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
 
     @property
     def input_shape(self) -> Shape:
@@ -170,7 +178,8 @@ def load_data(
     Args:
         spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), "hf:NAME_OR_FOLDER" (a
             data set of the Hugging Face hub, or a folder that its `datasets` library reads), "webdataset:PATTERN" (tar
-            shards), or "path/to/file.py:FACTORY" (a function that returns datasets of torch's; the file is run).
+            shards), "hf-stream:NAME_OR_URL" (parquet files that are read in parts), or "path/to/file.py:FACTORY" (a
+            function that returns datasets of torch's; the file is run).
         input_shape: (C, H, W) that all images are brought to, C being 1 or 3; by default it follows from the images.
         seed: Of the test split, where one must be made, and of `limit`.
         limit: At most so many images of each split, the classes in proportion; by default all.
@@ -185,7 +194,10 @@ def load_data(
     if re.fullmatch(r".+\.py:\w+", spec):
         source, place = "file", spec
     if source not in SOURCES:
-        hint = "Write digits, folder:PATH, hf:NAME_OR_FOLDER, webdataset:PATTERN or path/to/file.py:FACTORY."
+        hint = (
+            "Write digits, folder:PATH, hf:NAME_OR_FOLDER, hf-stream:NAME_OR_URL, webdataset:PATTERN or "
+            "path/to/file.py:FACTORY."
+        )
         raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
     return _load(spec, SOURCES[source](place), input_shape=input_shape, seed=seed, limit=limit, whole=whole)
 
@@ -251,7 +263,8 @@ def _load(
     mean, std = _statistics(parts[0].sample)
     resize = describe_resize(input_shape) if any(part.resized for part in parts) else "none"
     notes = tuple(dict.fromkeys((*notes, *(note for part in parts for note in part.notes))))
-    return Data(spec, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes)
+    name = found.spec or spec
+    return Data(name, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes, found.files)
 
 
 @dataclass(frozen=True)
@@ -278,11 +291,13 @@ class _Part:
         if seed is None:
             return _Part(Encoded(listing, shape), torch.empty(0), False, (reason,))
         count = min(_SAMPLE, len(listing), max(_SAMPLE_BYTES // math.prod(shape), 1))
-        drawn = np.sort(np.random.default_rng(sequence_of("statistics", seed)).permutation(len(listing))[:count])
+        pieces = listing.pieces
+        drawn = np.sort(draw_order(len(listing), purpose="statistics", seed=seed, pieces=pieces)[:count])
         sample = decode_listing(listing.take(drawn), shape)
         check_readable(where, sample.failed, listing.labels[drawn], sample.kept, ())
         told = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
-        return _Part(Encoded(listing, shape), sample.images, sample.resized, (reason, told))
+        notes = (reason, told) if pieces is None else (reason, pieces.note, told)
+        return _Part(Encoded(listing, shape), sample.images, sample.resized, notes)
 
 
 def decode_split(split: Split | Encoded) -> Split | Encoded:
@@ -332,7 +347,7 @@ def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) ->
     labels = train.labels.numpy()
     check_pairs("hold_out", labels, None)
     count = max(min(round(share * len(train)), most), 1)
-    chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1)
+    chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1, pieces=train.pieces)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
     return train.take(rest), train.take(chosen)  # pyright: ignore[reportReturnType]
 
@@ -351,7 +366,8 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
         return found.train, found.test, found.notes
     total = len(found.train)
     check_pairs(spec, found.train.labels, found.classes)
-    chosen = draw_stratified(found.train.labels, round(_TEST_SHARE * total), purpose="test split", seed=seed, spare=1)
+    count, pieces = round(_TEST_SHARE * total), found.train.pieces
+    chosen = draw_stratified(found.train.labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
     note = (
         f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
         f"proportion, drawn with seed {seed}."
@@ -368,7 +384,7 @@ def _limit(spec: str, listing: Listing, classes: Sequence[str], limit: int, seed
         )
     if len(listing) <= limit:
         return listing
-    return listing.take(draw_stratified(listing.labels, limit, purpose="limit", seed=seed))
+    return listing.take(draw_stratified(listing.labels, limit, purpose="limit", seed=seed, pieces=listing.pieces))
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

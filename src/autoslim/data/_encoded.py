@@ -19,6 +19,7 @@ from autoslim.data._images import decode_image
 from autoslim.data._listing import Listing, Shape
 from autoslim.data._mix import Mix
 from autoslim.data._order import Order
+from autoslim.data._pieces import Pieces
 from autoslim.data._random import sequence_of
 from autoslim.errors import DataError
 
@@ -50,6 +51,11 @@ class Encoded:
     def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Where each image stands in its source, shape [N]."""
         return self.listing.rows
+
+    @property
+    def pieces(self) -> Pieces | None:
+        """How the images lie together, where one can't be read alone."""
+        return self.listing.pieces
 
     def take(self, indices: Any) -> "Encoded":
         """The images at `indices`, in their order."""

@@ -17,6 +17,7 @@ from autoslim.data._listing import File, Listing, Shape
 from autoslim.errors import DataError
 
 _HEADERS = 100_000  # images whose headers are read to find the input shape, at most
+_TOGETHER = 2000  # likewise, of images that are not read one by one
 _CHUNK = 256  # images read and decoded by one task: enough that the pool's own cost does not show
 _SIDE = 224  # of the input, when the images' sizes differ and none was asked for
 _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
@@ -52,7 +53,7 @@ def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
     Three channels as soon as one image has colour; the common size, or a square of 224 or of the median shorter side.
     """
     every = -(-sum(map(len, listings)) // _HEADERS)  # of many images every second, third, ... is looked at
-    headers = np.concatenate([_read_headers(listing.take(np.arange(0, len(listing), every))) for listing in listings])
+    headers = np.concatenate([_read_headers(listing.take(_some(listing, every))) for listing in listings])
     headers = headers[headers[:, 0] > 0]
     if not len(headers):  # decoding will tell what is wrong with them
         return (1, 1, 1), ""
@@ -66,6 +67,13 @@ def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
         f"The images' sizes differ, from {h0}x{w0} to {h1}x{w1} (height x width): all are brought to {side}x{side}. "
         "Choose another size with --input."
     )
+
+
+def _some(listing: Listing, every: int) -> NDArray[np.int64]:
+    """Indices of every so many-th image; some that lie together, where they are not read one by one."""
+    if listing.pieces is None:
+        return np.arange(0, len(listing), every)
+    return np.sort(listing.pieces.shuffle(torch.Generator().manual_seed(0))[:_TOGETHER])
 
 
 def sizes_differ(listing: Listing, shape: Shape) -> bool:
@@ -132,10 +140,13 @@ def describe_resize(shape: Shape) -> str:
 def _visit(listing: Listing, work: Callable[[int, Image.Image], None]) -> list[tuple[int, str]]:
     """Calls `work` with each position and opened image; returns the positions that failed, with name and reason."""
 
+    order = np.argsort(listing.rows, kind="stable")  # what lies together is read together
+
     def visit(start: int) -> list[tuple[int, str]]:
         failed: list[tuple[int, str]] = []
-        rows = listing.rows[start : start + _CHUNK].tolist()
-        for position, (name, file) in enumerate(listing.read(rows), start):
+        positions = order[start : start + _CHUNK]
+        files = listing.read(listing.rows[positions].tolist())
+        for position, (name, file) in zip(positions.tolist(), files, strict=True):
             try:
                 with _open(file) as image:
                     work(position, image)
@@ -144,7 +155,7 @@ def _visit(listing: Listing, work: Callable[[int, Image.Image], None]) -> list[t
         return failed
 
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 16)) as pool:
-        return [failure for failures in pool.map(visit, range(0, len(listing), _CHUNK)) for failure in failures]
+        return sorted(failure for each in pool.map(visit, range(0, len(listing), _CHUNK)) for failure in each)
 
 
 def _read_headers(listing: Listing) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autoslim.data._pieces import Pieces
 from autoslim.errors import DataError
 
 File: TypeAlias = bytes | str | NDArray[np.uint8] | Image.Image | None
@@ -30,27 +31,35 @@ class Listing:
         labels: The class of each, shape [N].
         read: From rows to (name, file) each; a file is encoded bytes, a path, pixels [H, W] or [H, W, 3], an image of
             Pillow's, or None if missing. It can be pickled, for workers that are not forked.
+        pieces: How they lie together, where one can't be read alone.
     """
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
+    pieces: Pieces | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> "Listing":
-        return replace(self, rows=self.rows[indices], labels=self.labels[indices])
+        pieces = None if self.pieces is None else self.pieces.take(indices)
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices], pieces=pieces)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a source lists; `test` is None if it has none, and a split is then made."""
+    """What a source lists; `test` is None if it has none, and a split is then made.
+
+    `files` are the names of its files and what tells each from another of that name; `spec` finds the same ones again.
+    """
 
     train: Listing
     test: Listing | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    spec: str = ""
 
 
 def locate(place: str) -> Path:

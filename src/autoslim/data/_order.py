@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from autoslim.data._pieces import Pieces, shuffle
 from autoslim.data._random import make_generator
 from autoslim.errors import DataError
 from autoslim.ranks import Ranks
@@ -27,6 +27,7 @@ class Order:
         seed: Of the order.
         ranks: The processes that share each batch; each gets its part of it.
         pairs: Whether images 0 and 1 of a batch stay in one part, 2 and 3, and so on.
+        pieces: How the images lie together, where they are not read one by one: what shuffles them, then.
     """
 
     count: int
@@ -36,6 +37,7 @@ class Order:
     seed: int = 0
     ranks: Ranks = field(default_factory=Ranks)
     pairs: bool = False
+    pieces: Pieces | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or len(self) < 1:
@@ -58,7 +60,7 @@ class Order:
         """Places in the epoch and images of batch `start` of epoch `number`, and of every `stride`-th from there on."""
         order = np.arange(self.count)
         if self.shuffle:
-            order = torch.randperm(self.count, generator=make_generator("order", self.seed, number)).numpy()
+            order = shuffle(self.count, self.pieces, make_generator("order", self.seed, number))
         for batch in range(start, len(self), stride):
             first = batch * self.batch_size
             size, unit = min(self.batch_size, self.count - first), 2 if self.pairs else 1

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autoslim.data._pieces import Pieces
+
 _WORD = 0xFFFF_FFFF_FFFF_FFFF  # numpy takes no negative seeds
 
 
@@ -13,7 +15,7 @@ def make_generator(purpose: str, *numbers: int) -> torch.Generator:
 
 
 def draw_stratified(
-    labels: NDArray[np.int64], count: int, *, purpose: str, seed: int, spare: int = 0
+    labels: NDArray[np.int64], count: int, *, purpose: str, seed: int, spare: int = 0, pieces: Pieces | None = None
 ) -> NDArray[np.int64]:
     """Indices of about `count` labels, ascending, each class in proportion to its size.
 
@@ -23,15 +25,23 @@ def draw_stratified(
         purpose: What the draw is for: two purposes draw independently with the same seed.
         seed: Of the draw.
         spare: Labels of each class that must remain; each class has more than that many.
+        pieces: How what is drawn lies together: it is drawn from few of them.
 
     Returns:
         At least one index for each class, shape [M].
     """
     classes, sizes = np.unique(labels, return_counts=True)
     quotas = _quotas(sizes, count, spare)
-    shuffled = np.random.default_rng(sequence_of(purpose, seed)).permutation(len(labels))
+    shuffled = draw_order(len(labels), purpose=purpose, seed=seed, pieces=pieces)
     drawn = [shuffled[labels[shuffled] == label][:quota] for label, quota in zip(classes, quotas, strict=True)]
     return np.sort(np.concatenate(drawn))
+
+
+def draw_order(count: int, *, purpose: str, seed: int, pieces: Pieces | None = None) -> NDArray[np.int64]:
+    """The numbers below `count` by chance, shape [count]; with pieces, those of one stand near each other."""
+    if pieces is None:
+        return np.random.default_rng(sequence_of(purpose, seed)).permutation(count)
+    return pieces.shuffle(make_generator(purpose, seed))
 
 
 def _quotas(sizes: NDArray[np.int64], count: int, spare: int) -> NDArray[np.int64]:

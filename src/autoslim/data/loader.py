@@ -207,7 +207,7 @@ def make_loader(
     encoded = split.encoded() if isinstance(split, Split) else split
     order = Order(
         count=len(split), batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, seed=seed, ranks=ranks,
-        pairs=mix is not None,
+        pairs=mix is not None, pieces=encoded.pieces,
     )  # fmt: skip
     transform = make_transform(augment, encoded.shape)
     return DecodingLoader(encoded, order, mean, std, transform, workers, mix, make_eraser(erase) if erase else None)

@@ -50,7 +50,7 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
     for line in plan.lines():
         job.shown.line(f"plan      {line}")
     job.check_budgets()
-    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(config), **job.identity})
+    job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(job.config), **job.identity})
     return job.finish()
 
 

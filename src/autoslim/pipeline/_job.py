@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from autoslim.costs import COSTS, make_cost
-from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, hold_out
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, draw_images, hold_out
 from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
@@ -81,6 +82,7 @@ class Job:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it."""
         config = self.config
         self.data: Data = open_data(config, self.given)
+        self.config = config = replace(config, data=self.data.name)  # a run that is resumed reads the same commit
         for note in self.data.notes:
             self.shown.line(f"data      {note}")
         classes, shape = self.data.num_classes, self.data.input_shape
@@ -105,7 +107,8 @@ class Job:
         self.train_split, self.search_split = hold_out(
             self.data.train, most=max(config.search_images, 10_000), seed=config.seed
         )
-        self.splits = list_splits(train=self.train_split, search=self.search_split, test=self.data.test)
+        parts = {"train": self.train_split, "search": self.search_split, "test": self.data.test}
+        self.splits = list_splits(self.data.files, **parts)
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
@@ -181,14 +184,12 @@ class Job:
     @cached_property
     def judges(self) -> Split | Encoded:
         """The search images that decide."""
-        chosen = torch.randperm(len(self.search_split), generator=torch.Generator().manual_seed(self.config.seed))
-        return self.search_split.take(chosen[: self.config.search_images])
+        return draw_images(self.search_split, self.config.search_images, seed=self.config.seed)
 
     @cached_property
     def calibration(self) -> Split | Encoded:
         """The train images that give a sub-network its BatchNorm statistics."""
-        order = torch.randperm(len(self.train_split), generator=torch.Generator().manual_seed(self.config.seed))
-        return self.train_split.take(order[:_CALIBRATION])
+        return draw_images(self.train_split, _CALIBRATION, seed=self.config.seed)
 
     @cached_property
     def fresh_scorer(self) -> SupernetScorer:

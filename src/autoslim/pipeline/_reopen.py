@@ -31,7 +31,7 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
     run_folder, saved = RunFolder.open(Path(folder))
     job = Job(read_config(folder), shown or Shown(), saved["command"], data)
     job.prepare()
-    check_splits(run_folder.path, job.splits)
+    check_splits(run_folder.path, job.splits, job.data.files)
     job.check_budgets()
     for what, now in job.identity.items():
         if saved.get(what) != now:
