@@ -1,8 +1,9 @@
 """Milliseconds per training step on a GPU: plain steps as they are and recorded, and the supernet's.
 
-    python benchmarks/gpu.py [--model zoo:mobilenet_v2_32] [--batch 512] [--precision bf16-mixed] [--seconds 3]
+    python benchmarks/gpu.py [--model zoo:mobilenet_v2_32] [--batch 512] [--precision bf16-mixed]
+        [--layout channels-last | contiguous] [--seconds 3]
 
-Random images of 32x32, in channels-last memory. The first steps of each kind are told one by one: libraries load
+Random images of 32x32. The first steps of each kind are told one by one: libraries load
 kernels and choose among them for every shape that they have not seen, and each step of a supernet brings new ones.
 """
 
@@ -26,6 +27,7 @@ from autoslim.train import parameter_groups, sandwich_step  # noqa: E402
 from autoslim.train._recorded import Recorded  # noqa: E402
 
 TASK = TASKS["classification"]
+LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 TOLD = (1, 2, 3, 5, 10, 20, 40, 80, 160)  # steps
 
 
@@ -34,19 +36,20 @@ def main() -> None:
     parser.add_argument("--model", default="zoo:mobilenet_v2_32")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--layout", choices=LAYOUTS, default="channels-last")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each kind, three steps at least")
     args = parser.parse_args()
-    print(json.dumps(measure(args.model, args.batch, args.precision, args.seconds), indent=1))
+    print(json.dumps(measure(args.model, args.batch, args.precision, args.layout, args.seconds), indent=1))
 
 
-def measure(name: str, batch: int, precision: str, seconds: float) -> dict:
+def measure(name: str, batch: int, precision: str, layout: str, seconds: float) -> dict:
     torch.manual_seed(0)
     runtime = make_fabric(precision)
     device = runtime.device
     model = build_model(name, num_classes=10)
     graph = trace_channels(model, torch.zeros(1, 3, 32, 32))
-    net = Supernet(model, graph).to(device, memory_format=torch.channels_last).train()  # pyright: ignore
-    x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    net = Supernet(model, graph).to(device, memory_format=LAYOUTS[layout]).train()  # pyright: ignore
+    x = torch.randn(batch, 3, 32, 32, device=device).to(memory_format=LAYOUTS[layout])
     y = torch.randint(0, 10, (batch,), device=device)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=0.01, momentum=0.9, nesterov=True)
 
@@ -74,7 +77,7 @@ def measure(name: str, batch: int, precision: str, seconds: float) -> dict:
             took.append(1e3 * (time.perf_counter() - began))
         rows.append(
             {
-                "kind": kind, "model": name, "batch": batch, "precision": precision, "steps": len(took),
+                "kind": kind, "model": name, "batch": batch, "precision": precision, "layout": layout, "steps": len(took),
                 "milliseconds": round(statistics.median(took[len(took) // 2 :]), 2),
                 "at_steps": {at: round(took[at - 1]) for at in TOLD if at <= len(took)},
             }
