@@ -77,7 +77,8 @@ def measure(name: str, batch: int, precision: str, layout: str, seconds: float) 
             took.append(1e3 * (time.perf_counter() - began))
         rows.append(
             {
-                "kind": kind, "model": name, "batch": batch, "precision": precision, "layout": layout, "steps": len(took),
+                "kind": kind, "model": name, "batch": batch, "precision": precision, "layout": layout,
+                "steps": len(took),
                 "milliseconds": round(statistics.median(took[len(took) // 2 :]), 2),
                 "at_steps": {at: round(took[at - 1]) for at in TOLD if at <= len(took)},
             }
