@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_eraser, make_transform
+from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_eraser, make_transform, reflect
 from autoslim.data._base import Split
 from autoslim.data._encoded import DecodingLoader, Encoded
 from autoslim.data._mix import Mix
@@ -34,7 +34,7 @@ class Loader:
         mean: Of each channel, in [0, 1]; subtracted.
         std: Of each channel, above 0; divided by.
         augment: "crop" shifts each image by up to an eighth of its side, reflecting it at the edges; "flip" mirrors
-            every second one, by chance.
+            every second one, by chance; "crop+flip" does both.
         shuffle: Whether the order is drawn anew each epoch.
         drop_last: Whether a last batch that is not full is left out.
         seed: Of order, crops and flips.
@@ -79,7 +79,8 @@ class Loader:
     def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of epoch `number`: batch `start`, and every `stride`-th from there on.
 
-        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
+        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B] or other targets [B, ...]; B is this
+        process's part of a batch.
         """
         # numpy, not torch: its indexing stays on one core and leaves torch's threads to the network
         images, labels = self.split.images.numpy(), self.split.labels.numpy()
@@ -87,17 +88,20 @@ class Loader:
         down, right, mirrored = self._draw(number)
         steps = range(number * len(self) + start, (number + 1) * len(self), stride)
         for step, (places, chosen) in zip(steps, self.order.batches(number, start, stride), strict=True):
+            rows = columns = None
             if self.augment == "none":
                 x_NHWC = images[chosen].transpose(0, 2, 3, 1)
             else:
-                rows, columns = _shift(images.shape[2], down[places]), _shift(images.shape[3], right[places])
+                rows, columns = reflect(images.shape[2], down[places]), reflect(images.shape[3], right[places])
                 columns = np.where(mirrored[places, None], columns[:, ::-1], columns)
                 # three index arrays around the channels: their dimensions come first, the channels last
                 x_NHWC = images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]
             x_NHWC = x_NHWC.astype(np.float32, order="C")
             x_NHWC -= mean
             x_NHWC /= std
-            batch = torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(labels[chosen])
+            told = self.split.told
+            told = torch.from_numpy(labels[chosen]) if told is None else told.moved(chosen, rows, columns)
+            batch = torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), told
             yield batch if self.mix is None else self.mix.apply(*batch, self.seed, step)
 
     def _draw(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -107,7 +111,9 @@ class Loader:
         down, right = (
             torch.randint(-(side // PAD), side // PAD + 1, (count,), generator=crop).numpy() for side in (height, width)
         )
-        if self.augment != "crop+flip":
+        if self.augment == "flip":
+            down = right = np.zeros(count, dtype=np.int64)
+        elif self.augment != "crop+flip":
             return down, right, np.zeros(count, dtype=np.bool_)
         return down, right, (torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5).numpy()
 
@@ -134,7 +140,7 @@ def make_loader(
         batch_size: Images per batch, over all processes.
         mean: Of each channel, in [0, 1].
         std: Likewise, above 0.
-        augment: "none", "crop", "crop+flip", or one of timm's: "imagenet", "mobile", "randaugment".
+        augment: "none", "flip", "crop", "crop+flip", or one of timm's: "imagenet", "mobile", "randaugment".
         shuffle: As in `Loader`.
         drop_last: As in `Loader`.
         seed: As in `Loader`.
@@ -154,8 +160,3 @@ def make_loader(
     )  # fmt: skip
     transform = make_transform(augment, encoded.shape)
     return DecodingLoader(encoded, order, mean, std, transform, workers, mix, make_eraser(erase) if erase else None)
-
-
-def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions 0 to side - 1, shifted and reflected at both ends: shape [B, side]."""
-    return (side - 1) - np.abs((side - 1) - np.abs(np.arange(side) + shift[:, None]))
