@@ -48,6 +48,19 @@ class Metric:
         """The metric in words, given the number of which more is better; a share has so many digits in percent."""
         return f"{worth:.{digits}%}" if self.share else f"{self.turn(worth):.4g}"
 
+    def tell(self, worth: float, digits: int = 2) -> str:
+        """The same for a line of its own, where an accuracy needs no name.
+
+        >>> Metric("accuracy").tell(0.5), Metric("mean IoU").tell(0.5)
+        ('50.00%', '50.00% mean IoU')
+        """
+        return self.say(worth, digits) + ("" if self.key == "accuracy" else f" {self.name}")
+
+    @property
+    def key(self) -> str:
+        """What files call it: "accuracy", or "score" where it is another metric."""
+        return "accuracy" if self == Metric("accuracy") else "score"
+
     def say_gain(self, gain: float, digits: int = 1) -> str:
         """A difference of two such numbers, signed as people are told the metric; of shares in percentage points."""
         return f"{100 * gain:+.{digits}f}" if self.share else f"{self.turn(gain):+.3g}"
@@ -69,15 +82,17 @@ class Fit:
 
 
 class Targets(Protocol):
-    """What a data set tells of each image beside a class, as arrays of one shape, and how it follows the image.
+    """What a data set tells of each image beside a class, as arrays of one shape, and how it follows the image."""
 
-    Attributes:
-        augments: The `--augment` that it can follow.
-        at_once: Images of a batch that judges; their outputs must fit into memory.
-    """
+    @property
+    def augments(self) -> tuple[str, ...]:
+        """The `--augment` that it can follow."""
+        ...
 
-    augments: tuple[str, ...]
-    at_once: int
+    @property
+    def at_once(self) -> int:
+        """Images of a batch that judges: what a network gives for them must fit into memory."""
+        ...
 
     def read(self, target: Any, size: tuple[int, int]) -> NDArray[Any]:
         """The target of one item as an array, for an image of this height and width.
@@ -115,19 +130,27 @@ class Targets(Protocol):
 
 
 class Task(Protocol):
-    """Loss, distillation target and metric of a kind of network, and what its targets are.
+    """Loss, distillation target and metric of a kind of network, and what its targets are."""
 
-    Attributes:
-        name: As `--task` has it.
-        metric: What is told of a network.
-        targets: How the targets of images are read and follow them; None: labels, one class for each image.
-        normalised: Whether images come with the mean and deviation of train; else from 0 to 1.
-    """
+    @property
+    def name(self) -> str:
+        """As `--task` has it."""
+        ...
 
-    name: str
-    metric: Metric
-    targets: Targets | None
-    normalised: bool
+    @property
+    def metric(self) -> Metric:
+        """What is told of a network."""
+        ...
+
+    @property
+    def targets(self) -> Targets | None:
+        """How the targets of images are read and follow them; None: labels, one class for each image."""
+        ...
+
+    @property
+    def normalised(self) -> bool:
+        """Whether images come with the mean and deviation of train; else from 0 to 1."""
+        ...
 
     def adapt(self, model: nn.Module) -> nn.Module:
         """The user's network as it is traced, trained and judged: images [N, C, H, W] in, tensors out, in both modes.
