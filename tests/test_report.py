@@ -764,7 +764,12 @@ def test_numbers_are_said_one_way() -> None:
     counts = [say_count(value) for value in (7, 999, 1000, 4_900_000, 9_996_000, 999_400_000, 999_960_000, 4.1e9)]
     assert counts == ["7", "999", "1k", "4.9M", "10M", "999M", "1G", "4.1G"]
     assert [say_share(share) for share in (0.0123, 0.498, 0.5, 1.0, 12.0)] == ["1.23%", "49.8%", "50%", "100%", "1200%"]
-    assert [say_score(value, Metric("accuracy")) for value in (0.0, 0.9605, 1.0, None)] == ["0.0%", "96.0%", "100.0%", NOT_RUN]
+    assert [say_score(value, Metric("accuracy")) for value in (0.0, 0.9605, 1.0, None)] == [
+        "0.0%",
+        "96.0%",
+        "100.0%",
+        NOT_RUN,
+    ]
     assert [say_difference(value, "%") for value in (0.04, -0.04, -0.06, 2.0)] == [
         "0.0%",
         "0.0%",

@@ -266,6 +266,9 @@ class _Penalised:
         self.name, self.metric = "penalised", self.inner.metric
         self.targets, self.normalised = self.inner.targets, self.inner.normalised
 
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        return self.inner.example()
+
     def adapt(self, model: nn.Module) -> nn.Module:
         return self.inner.adapt(model)
 

@@ -152,6 +152,13 @@ class Task(Protocol):
         """Whether images come with the mean and deviation of train; else from 0 to 1."""
         ...
 
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        """A small network, images [N, C, H, W], N targets as a data set gives them, and outputs: for the contract test.
+
+        The images come as the task has them, normalised or from 0 to 1.
+        """
+        ...
+
     def adapt(self, model: nn.Module) -> nn.Module:
         """The user's network as it is traced, trained and judged: images [N, C, H, W] in, tensors out, in both modes.
 
@@ -194,6 +201,7 @@ class Task(Protocol):
 
 
 TASKS: Registry[Task] = Registry("task")
+_MEMBERS = tuple(name for name in vars(Task) if not name.startswith("_"))
 
 
 def find_task(name: str) -> Task:
@@ -229,6 +237,3 @@ def find_task(name: str) -> Task:
             "See autoslim.tasks.Task."
         )
     return task
-
-
-_MEMBERS = ("name", "metric", "targets", "normalised", "adapt", "check", "loss", "teach", "distill", "judge")

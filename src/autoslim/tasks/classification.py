@@ -1,5 +1,6 @@
 """Image classification: cross entropy, soft targets, top-1 accuracy."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Metric
-from autoslim.tasks._outputs import heads_of, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, weigh_heads, widen
 
 
 class Classification:
@@ -17,6 +18,17 @@ class Classification:
     metric = Metric("accuracy")
     targets = None
     normalised = True
+
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        layers = (
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 3),
+        )
+        return nn.Sequential(*layers), draw_images(), [0, 1, 2, 1], 3
 
     def adapt(self, model: nn.Module) -> nn.Module:
         return model

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from autoslim.errors import ConfigError, ModelError
 from autoslim.tasks._base import TASKS, Fit, Metric
+from autoslim.tasks._outputs import draw_images
 
 _NEEDS = ("torchmetrics", "pycocotools")
 _MATCH, _NEGATIVES = 0.5, 3.0  # IoU of a match; background boxes that count for each matched one (section 2.2 of SSD)
@@ -134,6 +135,16 @@ class Detection:
 
     def __init__(self) -> None:
         self.metric, self.targets = Metric("mAP", whole=mean_average_precision), Boxes()
+
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+        model: Any = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4, width_mult=0.35)
+        model.transform.fixed_size = (48, 48)
+        two = {"boxes": torch.tensor([[1.0, 2, 9, 10], [4, 0, 16, 12]]), "labels": torch.tensor([1, 3])}
+        one = {"boxes": torch.tensor([[2.0, 2, 8, 9]]), "labels": torch.tensor([2])}
+        none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+        return model, draw_images().sigmoid(), [two, one, none, one], 4
 
     def adapt(self, model: nn.Module) -> nn.Module:
         from torchvision.models.detection.ssd import SSD

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Fit, Metric
-from autoslim.tasks._outputs import heads_of, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, weigh_heads, widen
 
 IGNORED = 255  # a pixel that is of no class: neither learnt nor counted
 
@@ -83,6 +83,12 @@ class Segmentation:
     metric = Metric("mean IoU", whole=mean_iou)
     targets = Masks()
     normalised = True
+
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1)
+        masks = torch.randint(0, 3, (4, 12, 16), generator=torch.Generator().manual_seed(1))
+        masks[0, 0, :5] = IGNORED
+        return nn.Sequential(*layers), draw_images(), list(masks), 3
 
     def adapt(self, model: nn.Module) -> nn.Module:
         return model
