@@ -130,9 +130,10 @@ def load_data(
     source, _, place = spec.partition(":")
     if re.fullmatch(r".+\.py:\w+", spec):
         source, place = "file", spec
-    if source not in {*SOURCES, *TARGET_SOURCES}:
+    known = list(dict.fromkeys([*SOURCES, *TARGET_SOURCES]))
+    if source not in known:
         hint = "Write digits, folder:PATH, hf:NAME_OR_FOLDER, webdataset:PATTERN or path/to/file.py:FACTORY."
-        raise unknown_name(SOURCES.kind, source, [*SOURCES, *TARGET_SOURCES], hint=hint)
+        raise unknown_name(SOURCES.kind, source, known, hint=hint)
     if source not in (SOURCES if targets is None else TARGET_SOURCES):
         has, wanted = ("targets", "labels") if targets is None else ("labels", "targets")
         raise DataError(
