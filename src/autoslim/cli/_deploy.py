@@ -90,7 +90,7 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
     Raises:
         DataError: There are none, or they don't fit the network.
     """
-    task = find_task(config.get("task", "classification"))
+    task = find_task(config.get("task", "classification"), sha256=config.get("task_sha256", ""))
     if random:
         return Images("random images", None, None, task, config)
     runs = [Path(given)] if given else list(folder.resolve().parents)

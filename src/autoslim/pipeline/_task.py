@@ -53,15 +53,17 @@ def identify_task(config: "RunConfig") -> dict[str, Any]:
     """What a run that is gone on with must have in common with its beginning; nothing for classification."""
     if config.task == _PLAIN:
         return {}
-    if config.task in TASKS:
-        return {"task": config.task}
-    path = Path(config.task.rpartition(":")[0]).expanduser().resolve()
-    return {"task": [config.task, hashlib.sha256(path.read_bytes()).hexdigest()]}
+    return {"task": list(describe_task(config).values())}
 
 
 def describe_task(config: "RunConfig") -> dict[str, str]:
     """What the `config.json` of a network says of its task; nothing for classification."""
-    return {} if config.task == _PLAIN else {"task": config.task}
+    if config.task == _PLAIN:
+        return {}
+    if config.task in TASKS:
+        return {"task": config.task}
+    path = Path(config.task.rpartition(":")[0]).expanduser().resolve()
+    return {"task": config.task, "task_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def summary_of(metric: Metric) -> tuple[int, Any]:

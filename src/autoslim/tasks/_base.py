@@ -1,5 +1,6 @@
 """What a network is for: the one place that knows its loss, what the widest teaches, the metric, and the targets."""
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ TASKS: Registry[Task] = Registry("task")
 _MEMBERS = tuple(name for name in vars(Task) if not name.startswith("_"))
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, *, sha256: str = "") -> Task:
     """The task of a name, or what a file's factory, called without arguments, returns. The file is code, and is run.
 
     >>> find_task("classification").metric.name
@@ -212,10 +213,11 @@ def find_task(name: str) -> Task:
 
     Args:
         name: In `TASKS`, or "path/to/file.py:FACTORY".
+        sha256: Of the file; if it is given and another one is there, that is not run.
 
     Raises:
         UnknownNameError: No such task; the message lists the closest.
-        ConfigError: There is no such file, it fails, or gives no task.
+        ConfigError: There is no such file, it is another one, it fails, or gives no task.
     """
     if not re.fullmatch(r".+\.py:\w+", name):
         if name not in TASKS:
@@ -226,8 +228,13 @@ def find_task(name: str) -> Task:
     expected = f"expected a file with a function {factory}() that returns a task"
     if not path.is_file():
         raise ConfigError(f"Task {name}: there is no such file; {expected}. Check the path.")
+    data = path.read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise ConfigError(
+            f"Task {name}: the file has changed; expected the one with sha256 {sha256}. Bring that version back."
+        )
     try:
-        task = getattr(run_code(path, path.read_bytes()), factory)()
+        task = getattr(run_code(path, data), factory)()
     except (Exception, SystemExit) as error:  # it is the user's own code, and is told
         raise ConfigError(f"Task {name}: {type(error).__name__}: {error}; {expected}. Correct it.") from error
     missing = [each for each in _MEMBERS if not hasattr(task, each)]
