@@ -29,7 +29,6 @@ from autoslim.pipeline._splits import list_splits, write_splits
 from autoslim.pipeline._task import (
     check_network,
     describe_task,
-    identify_task,
     open_task,
     summary_of,
 )
@@ -126,14 +125,15 @@ class Job:
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that was stopped; plain JSON."""
         graph = json.dumps(self.graph.to_json(), sort_keys=True).encode()
-        data = [len(self.data.train), *self.preparation.values()]
+        task = describe_task(self.config)
+        data = [len(self.data.train), *(told for name, told in self.preparation.items() if name not in task)]
         return json.loads(
             json.dumps(
                 {
                     "network": self.builder,
                     "graph": hashlib.sha256(graph).hexdigest(),
                     "data": data,
-                    **identify_task(self.config),
+                    **({"task": list(task.values())} if task else {}),
                 }
             )
         )

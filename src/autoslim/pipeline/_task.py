@@ -49,13 +49,6 @@ def open_task(config: "RunConfig") -> Task:
     return task
 
 
-def identify_task(config: "RunConfig") -> dict[str, Any]:
-    """What a run that is gone on with must have in common with its beginning; nothing for classification."""
-    if config.task == _PLAIN:
-        return {}
-    return {"task": list(describe_task(config).values())}
-
-
 def describe_task(config: "RunConfig") -> dict[str, str]:
     """What the `config.json` of a network says of its task; nothing for classification."""
     if config.task == _PLAIN:
