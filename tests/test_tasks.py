@@ -232,6 +232,17 @@ def test_loss_and_detections_are_torchvisions_own(detector):
         assert torch.equal(one[:, 5].long(), other["labels"])
 
 
+def test_default_boxes_are_as_precise_as_the_images(detector):
+    network = DETECTION.adapt(detector).eval()
+    with torch.no_grad():
+        exact = network(IMAGES)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network(IMAGES)
+    assert mixed["cls_logits"].dtype == torch.bfloat16
+    assert torch.equal(mixed["anchors"], exact["anchors"])
+    assert DETECTION.loss(mixed, read_boxes()) == pytest.approx(float(DETECTION.loss(exact, read_boxes())), rel=0.02)
+
+
 def test_map_is_torchmetrics_own(detector):
     network = DETECTION.adapt(detector).eval()
     boxes = read_boxes()

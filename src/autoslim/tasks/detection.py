@@ -122,8 +122,9 @@ class RawDetector(nn.Module):
         found: dict[str, torch.Tensor] = self.head(maps)  # pyright: ignore[reportCallIssue]
         height, width = x.shape[-2:]
         made: Any = self.anchor_generator
+        sizes = [images.new_empty((1, 1, *each.shape[-2:])) for each in maps]  # in the images' precision, not the maps'
         with torch.device(made._wh_pairs[0].device):  # where its own constants lie, a trace has them without values
-            (anchors,) = made(ImageList(x[:1], [(height, width)]), maps)
+            (anchors,) = made(ImageList(x[:1], [(height, width)]), sizes)
         return {**found, "anchors": anchors / anchors.new_tensor([width, height, width, height])}
 
 
