@@ -287,7 +287,11 @@ FORMS = (
     ("spec", "text"),
     [
         ("digit", f"Unknown data source 'digit'. Closest: digits. {FORMS}"),
-        ("", f"Unknown data source ''. Known: digits, file, folder, hf, hf-stream, python, webdataset. {FORMS}"),
+        (
+            "",
+            "Unknown data source ''. Known: digits, file, folder, hf, hf-stream, python, shapes-boxes, shapes-masks, "
+            f"webdataset. {FORMS}",
+        ),
         (
             "folders:/x",
             f"Unknown data source 'folders'. Closest: folder, file. {FORMS}",
@@ -1191,7 +1195,7 @@ def test_a_split_is_not_changed_by_its_loader():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"augment": "mixup"}, "Loader: augment 'mixup'; expected one of none, crop, crop+flip."),
+        ({"augment": "mixup"}, "Loader: augment 'mixup'; expected one of none, flip, crop, crop+flip."),
         (
             {"mean": (0.5,)},
             "Loader: mean (0.5,) and std (0.25, 0.25, 0.25) for images with 3 channels; expected one number per "

@@ -25,7 +25,8 @@ from autoslim.report.read import read_summary
 from autoslim.report.run import Run, read_run, read_runs
 from autoslim.report.style import SCRIPT
 from autoslim.report.table import EMPTY
-from autoslim.report.text import NOT_RUN, outcome, say_accuracy, say_count, say_difference, say_seconds, say_share
+from autoslim.report.text import NOT_RUN, outcome, say_count, say_difference, say_score, say_seconds, say_share
+from autoslim.tasks import Metric
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 HOSTILE = "</script><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>\"&<b>{x}%{y}$z"
@@ -655,7 +656,7 @@ def test_a_file_that_is_no_text(run: Path) -> None:
     ("changes", "expected"),
     [
         ({"_type": "Widths"}, "the file is \"{'_type': 'Widths'"),
-        ({"_version": 2}, 'expected a JSON object with "_type": "Summary" and "_version": 1'),
+        ({"_version": 3}, 'expected a JSON object with "_type": "Summary" and "_version": 1 or 2'),
         ({"model": 3}, "model is '3' (int); expected a text."),
         ({"seed": True}, "seed is 'True' (bool); expected a whole number."),
         ({"seconds": None}, "seconds is missing; expected a JSON object."),
@@ -763,7 +764,12 @@ def test_numbers_are_said_one_way() -> None:
     counts = [say_count(value) for value in (7, 999, 1000, 4_900_000, 9_996_000, 999_400_000, 999_960_000, 4.1e9)]
     assert counts == ["7", "999", "1k", "4.9M", "10M", "999M", "1G", "4.1G"]
     assert [say_share(share) for share in (0.0123, 0.498, 0.5, 1.0, 12.0)] == ["1.23%", "49.8%", "50%", "100%", "1200%"]
-    assert [say_accuracy(value) for value in (0.0, 0.9605, 1.0, None)] == ["0.0%", "96.0%", "100.0%", NOT_RUN]
+    assert [say_score(value, Metric("accuracy")) for value in (0.0, 0.9605, 1.0, None)] == [
+        "0.0%",
+        "96.0%",
+        "100.0%",
+        NOT_RUN,
+    ]
     assert [say_difference(value, "%") for value in (0.04, -0.04, -0.06, 2.0)] == [
         "0.0%",
         "0.0%",

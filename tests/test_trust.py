@@ -17,10 +17,11 @@ from autoslim.pipeline import RunConfig, run
 from autoslim.progress import Shown
 from autoslim.report.trust import explain_ranking, read_ranking
 from autoslim.search import Space
+from autoslim.tasks import Metric
 from autoslim.train import TrainConfig
 from autoslim.trust import STRATA, Sample, bootstrap_gain, draw_samples, measure_order, measure_trust, summarise
 
-QUIET = Shown(quiet=True)
+QUIET, ACCURACY = Shown(quiet=True), Metric("accuracy")
 
 
 # Order --------------------------------------------------------------------------------------------------------------
@@ -158,18 +159,18 @@ def test_the_report_shows_a_scatter(measured):
     page = (measured / "report.html").read_text()
     assert "<h2>Does the supernet rank well?</h2>" in page
     assert 'class="trust"' in page
-    ranking = read_ranking(measured)
+    ranking = read_ranking(measured, ACCURACY)
     assert ranking is not None
     assert len(ranking.points) == 5
     assert explain_ranking(ranking).startswith("5 sub-networks drawn at random, each trained alone for 1 epoch and ")
     assert "Kendall's tau: the supernet's loss" in explain_ranking(ranking)
-    assert read_ranking(measured / "nothing") is None
+    assert read_ranking(measured / "nothing", ACCURACY) is None
 
 
 def test_a_broken_result_is_told(tmp_path):
     (tmp_path / "trust.json").write_text('{"_type": "Trust", "_version": 1, "macs": [0, "x"]}')
     with pytest.raises(RunFolderError, match=r"macs\[0\] is '0'.*expected a number above 0"):
-        read_ranking(tmp_path)
+        read_ranking(tmp_path, ACCURACY)
 
 
 def test_what_was_stopped_ends_in_the_same_files(measured, tmp_path, monkeypatch):

@@ -20,9 +20,15 @@ _CARD = "README.md"
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _LIBRARIES = ("torchvision", "timm", "zoo")  # builders of a network that is installed; "file" is code
 
+_TAGS = {  # the hub's words for tasks
+    "classification": "image-classification",
+    "segmentation": "image-segmentation",
+    "detection": "object-detection",
+}
+
 _TEXT = """---
 library_name: pytorch
-tags: [autoslim, slim-network, image-classification]
+tags: [autoslim, slim-network, {tag}]
 ---
 
 # {model}, slimmed
@@ -110,7 +116,7 @@ def write_card(folder: Path, name: str) -> str:
     metrics = read_json(folder / "metrics.json", kind="Metrics")
     widths = read_json(folder / "widths.json", kind="Widths")["widths"]
     known = {"params": "parameters", "macs": "MACs", "memory": "memory (elements)", "latency": "latency (ms)"}
-    known |= {"test_accuracy": "test accuracy"}
+    known |= {"test_accuracy": "test accuracy", "test_score": f"test {metrics.get('metric', 'score')}"}
     figures = [f"| {known[key]} | {_say(key, metrics[key])} |" for key in known if key in metrics]
     arguments = ", ".join(f"{key}={value!r}" for key, value in config["model"]["arguments"].items())
     return _TEXT.format(
@@ -119,6 +125,7 @@ def write_card(folder: Path, name: str) -> str:
         budget=f" under `{metrics['budget']}`" if "budget" in metrics else "",
         input=config["input"],
         classes=len(config["classes"]),
+        tag=_TAGS.get(config.get("task", "classification"), "pytorch"),
         resize="no resize" if config["resize"] == "none" else config["resize"],
         figures="\n".join([*figures, f"| built with | {arguments or 'no arguments'} |"]),
         **config["normalisation"],

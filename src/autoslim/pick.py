@@ -107,7 +107,7 @@ def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown
         attributes=job.graph.attributes(picked.widths),
         widths=picked.widths,
         preparation=job.preparation,
-        metrics={**facts, "search_accuracy": score.accuracy, **picked.costs},
+        metrics={**facts, f"search_{job.task.metric.key}": job.task.metric.turn(score.accuracy), **picked.costs},
     )
     return out
 
@@ -139,7 +139,7 @@ def _read_base(folder: Path) -> dict[str, float]:
     """The costs of the network as given: from the summary, or anew where the run has not got so far."""
     if not (folder / "summary.json").exists():
         return reopen_job(folder, shown=Shown(quiet=True)).base
-    base = read_json(folder / "summary.json", kind="Summary")["base"]
+    base = read_json(folder / "summary.json", kind="Summary", versions=(1, 2))["base"]
     return {name: value for name, value in base.items() if isinstance(value, (int, float))}
 
 

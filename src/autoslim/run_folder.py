@@ -6,7 +6,7 @@ Where several processes share a run, the first one writes, and what the others w
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,16 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-def read_json(path: Path, *, kind: str, version: int = 1) -> dict[str, Any]:
-    """Reads what `write_json` wrote; RunFolderError if it is missing, broken, or of another kind or version."""
+def read_json(path: Path, *, kind: str, version: int = 1, versions: Sequence[int] = ()) -> dict[str, Any]:
+    """Reads what `write_json` wrote; RunFolderError if it is missing, broken, or of another kind or version.
+
+    Args:
+        path: The file.
+        kind: Its type.
+        version: The one that is known.
+        versions: Several of them, where they are read alike.
+    """
+    known = versions or (version,)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -49,10 +57,10 @@ def read_json(path: Path, *, kind: str, version: int = 1) -> dict[str, Any]:
         raise RunFolderError(
             f"`{path.name}` in {path.parent} can't be read: {error}. Expected JSON. Restore the file or run again."
         ) from error
-    if not isinstance(data, dict) or data.get("_type") != kind or data.get("_version") != version:
+    if not isinstance(data, dict) or data.get("_type") != kind or data.get("_version") not in known:
         found = (data.get("_type"), data.get("_version")) if isinstance(data, dict) else type(data).__name__
         raise RunFolderError(
-            f"`{path.name}` in {path.parent} is {found}; expected {kind!r}, version {version}. "
+            f"`{path.name}` in {path.parent} is {found}; expected {kind!r}, version {' or '.join(map(str, known))}. "
             "Use the version of autoslim that wrote it, or run again."
         )
     return data

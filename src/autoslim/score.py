@@ -6,11 +6,14 @@ Whatever is made of them is put together in the order of all batches, so that th
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, zip_longest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,7 +45,7 @@ def calibrate(net: Supernet, widths: Widths, images: Iterable[torch.Tensor]) -> 
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Sample:
-    """Loss and metric of every image of batches of (images [N, C, H, W], labels [N]), in eval mode; see `.score`."""
+    """Loss and metric of every image, in eval mode, of batches of (images [N, C, H, W], targets [N, ...])."""
     training = model.training
     try:
         model.eval()
@@ -50,7 +53,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task) -> Sample:
             own = [_judge(task, model(images), labels) for images, labels in batches]
     finally:
         model.train(training)
-    return Sample.join(_in_order(Ranks.here().gather(own)))
+    return _join(task, _in_order(Ranks.here().gather(own)))
 
 
 class SupernetScorer:
@@ -101,12 +104,12 @@ class SupernetScorer:
                         parts[at].append(samples[at])
                     unseen += len(samples[alive[0]]) if alive else 0
                     if referee is not None and unseen >= _LOOK:
-                        alive, unseen = sorted(referee(alive, [Sample.join(parts[at]) for at in alive])), 0
+                        alive, unseen = sorted(referee(alive, [_join(self._task, parts[at]) for at in alive])), 0
                 if not all(judged):
                     break
         finally:
             self._net.train(training)
-        return [Sample.join(part) for part in parts]
+        return [_join(self._task, part) for part in parts]
 
     def _judge_next(
         self,
@@ -278,5 +281,19 @@ def _mode(net: Supernet, *, calibrating: bool) -> Generator[None, None, None]:
 
 
 def _judge(task: Task, output: object, labels: torch.Tensor) -> Sample:
-    loss, metric = task.judge(output, labels)
-    return Sample(*(np.asarray(each.detach().cpu(), dtype=np.float64) for each in (loss, metric)))
+    """One batch; without what makes a metric of facts, so that processes can send it to each other."""
+    loss, metric = (each.detach().cpu().numpy() for each in task.judge(output, labels))
+    loss = loss.astype(np.float64)
+    if task.metric.whole is not None:
+        return Sample(loss, np.full(len(loss), np.nan), metric)
+    return Sample(loss, metric.astype(np.float64) if task.metric.higher else -metric.astype(np.float64))
+
+
+def _join(task: Task, parts: Sequence[Sample]) -> Sample:
+    whole = None if task.metric.whole is None else partial(_whole, task)
+    return replace(Sample.join(parts), whole=whole)
+
+
+def _whole(task: Task, facts: NDArray[Any]) -> float:
+    assert task.metric.whole is not None
+    return task.metric.turn(task.metric.whole(facts))

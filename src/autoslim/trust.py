@@ -157,7 +157,10 @@ def _walk(space: Space, cost: Cost, aim: float, rng: random.Random) -> Widths:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sub-network: what it costs, and its worth alone and in the supernet, on search images."""
+    """One sub-network: what it costs, and its worth alone and in the supernet, on search images.
+
+    The accuracies are the task's metric, more being better (`autoslim.tasks.Metric`).
+    """
 
     sample: int
     stratum: int
@@ -187,7 +190,8 @@ def measure_trust(
 
     Returns:
         What `trust.json` holds: under "orders" an `Order` against the accuracy alone, of the supernet's loss and
-        accuracy and of MACs; under "gain" how much better than MACs the supernet's loss orders.
+        accuracy and of MACs; under "gain" how much better than MACs the supernet's loss orders. Accuracy is the task's
+        metric, which is named under "metric" where it is another.
 
     Raises:
         ConfigError: Too few samples or epochs.
@@ -200,7 +204,7 @@ def measure_trust(
             "more (0: a quarter of the retraining's). Write for instance --samples 12."
         )
     path = Path(folder)
-    rows = read_json(path / "summary.json", kind="Summary")["budgets"]
+    rows = read_json(path / "summary.json", kind="Summary", versions=(1, 2))["budgets"]
     job = reopen_job(path, shown=shown or Shown(quiet=True), data=data)
     if job.config.retrain == "none":  # alone means from scratch
         job.config = replace(job.config, retrain="scratch")
@@ -216,6 +220,7 @@ def measure_trust(
         for number, (stratum, widths) in enumerate(drawn)
     ]
     trust = summarise(taken, macs=(low, high), images=len(job.search_split))
+    trust |= {} if job.task.metric.key == "accuracy" else {"metric": job.task.metric.name}
     write_json(path / _RESULT, trust)
     write_report(path)
     return trust
@@ -240,8 +245,9 @@ def _take(job: Job, number: int, stratum: int, widths: Widths, epochs: int, line
     sample = Sample(number, stratum, epochs, macs, *scores, alone.image_macs, dict(widths))
     job.folder.append(_LINES, {"_type": "TrustSample", "_version": 1, **asdict(sample)})
     job.folder.append("times.jsonl", {"trust_sample": number, "trust_seconds": round(time.monotonic() - started, 3)})
-    job.shown.line(f"sample    {number + 1}: {macs / 1e6:.2f}M MACs, {score.accuracy:.1%} in the supernet, "
-                   f"{alone.accuracy:.1%} alone")  # fmt: skip
+    tell = job.task.metric.tell
+    job.shown.line(f"sample    {number + 1}: {macs / 1e6:.2f}M MACs, {tell(score.accuracy, 1)} in the supernet, "
+                   f"{tell(alone.accuracy, 1)} alone")  # fmt: skip
     return sample
 
 

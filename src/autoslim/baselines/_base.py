@@ -262,11 +262,22 @@ class _Penalised:
 
     inner: Task
     penalty: Callable[[], torch.Tensor]
-    name: str = "penalised"
-    metric: str = ""
 
-    def loss(self, output: Any, labels: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-        return self.inner.loss(output, labels, smoothing=smoothing) + self.penalty()
+    def __post_init__(self) -> None:
+        self.name, self.metric = "penalised", self.inner.metric
+        self.targets, self.normalised = self.inner.targets, self.inner.normalised
+
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        return self.inner.example()
+
+    def adapt(self, model: nn.Module) -> nn.Module:
+        return self.inner.adapt(model)
+
+    def check(self, output: Any, outputs: int) -> None:
+        self.inner.check(output, outputs)
+
+    def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+        return self.inner.loss(output, targets, smoothing=smoothing) + self.penalty()
 
     def teach(self, output: Any) -> Any:
         return self.inner.teach(output)
@@ -274,5 +285,5 @@ class _Penalised:
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         return self.inner.distill(output, taught)
 
-    def judge(self, output: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.inner.judge(output, labels)
+    def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inner.judge(output, targets)

@@ -13,7 +13,7 @@ from autoslim.errors import ConfigError, DataError, RunFolderError
 from autoslim.pipeline import reopen_job
 from autoslim.progress import Shown
 from autoslim.score import Batch
-from autoslim.tasks import TASKS, Task
+from autoslim.tasks import Task, find_task
 
 _BATCH = 250
 
@@ -79,7 +79,8 @@ class Images:
 
     def _batches(self, split: Split | Encoded) -> list[Batch]:
         mean, std = (tuple(self.config["normalisation"][name]) for name in ("mean", "std"))
-        loader = make_loader(split, min(_BATCH, len(split)), mean, std)
+        size = _BATCH if split.told is None else split.told.kind.at_once
+        loader = make_loader(split, min(size, len(split)), mean, std)
         return list(islice(loader.epoch(0), len(loader)))
 
 
@@ -89,7 +90,7 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
     Raises:
         DataError: There are none, or they don't fit the network.
     """
-    task = TASKS["classification"]
+    task = find_task(config.get("task", "classification"), sha256=config.get("task_sha256", ""))
     if random:
         return Images("random images", None, None, task, config)
     runs = [Path(given)] if given else list(folder.resolve().parents)
@@ -101,10 +102,10 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
         )
     if run is not None:
         job = reopen_job(run, shown=Shown(quiet=True))
-        told, data, search, task = f"search images of {run.name}", job.data, job.search_split, job.task
+        told, data, search = f"search images of {run.name}", job.data, job.search_split
     else:
         _, channels, height, width = config["input"]
-        data = load_data(given, input_shape=(channels, height, width))
+        data = load_data(given, input_shape=(channels, height, width), targets=task.targets)
         told, search = f"train images of {given}", hold_out(data.train, seed=0)[1]
     if [1, *data.input_shape] != list(config["input"]) or data.num_classes != len(config["classes"]):
         raise DataError(

@@ -61,7 +61,14 @@ def export_command(args: list[str]) -> int:
     path = Path(given.out) if given.out else folder / f"network{FORMATS[given.to].suffix}"
     options = Options(**{field.name: getattr(given, field.name) for field in fields(Options)})
     compared = images.take(max(_COMPARED, 0 if options.batch == "dynamic" else options.batch))
-    told = export_network(load(folder), compared, path, to=given.to, options=options)
+    model = load(folder)
+    network = images.task.adapt(model)
+    if given.int8 and network is not model:
+        raise ConfigError(
+            f"autoslim export: --int8 of a network for {images.task.name}, whose file gives what its heads say; "
+            "expected one whose outputs can be judged as they are. Leave --int8 out."
+        )
+    told = export_network(network, compared, path, to=given.to, options=options)
     int8 = _quantize(folder, told, images) if given.int8 else None
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if given.json:
@@ -81,7 +88,7 @@ def _quantize(folder: Path, told: Exported, images: Images) -> dict[str, Any]:
     size = _AT_ONCE if told.batch == "dynamic" else told.batch
     parts = [part.contiguous() for part in chosen.split(size)]
     quantize_onnx(source, target, [part for part in parts if told.batch == "dynamic" or len(part) == size])
-    tests = images.tests()
+    tests, metric = images.tests(), images.task.metric
     scores = {
         name: evaluate(ServedNetwork(FORMATS["onnx"].open(path, load(folder)), told.batch), tests, images.task).score
         for name, path in (("float", source), ("int8", target))
@@ -91,8 +98,8 @@ def _quantize(folder: Path, told: Exported, images: Images) -> dict[str, Any]:
         "bytes": target.stat().st_size,
         "calibration_images": len(chosen),
         "test_images": sum(len(labels) for _, labels in tests),
-        "test_accuracy": scores["int8"].accuracy,
-        "float_test_accuracy": scores["float"].accuracy,
+        f"test_{metric.key}": metric.turn(scores["int8"].accuracy),
+        f"float_test_{metric.key}": metric.turn(scores["float"].accuracy),
     }
 
 
@@ -107,10 +114,11 @@ def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any]
         f"module, whose outputs reach {told.largest_output:.3g} (allowed: {told.tolerance:g} of that)"
     )
     if int8 is not None:
+        metric, key = images.task.metric, f"test_{images.task.metric.key}"
         console.print(
             f"{'int8':<13}{int8['path']} ({_size(int8['bytes'])}), ranges from {int8['calibration_images']} "
-            f"{images.told}: {int8['test_accuracy']:.2%} on {int8['test_images']} test images, float "
-            f"{int8['float_test_accuracy']:.2%}"
+            f"{images.told}: {metric.tell(metric.turn(int8[key]))} on {int8['test_images']} test images, float "
+            f"{metric.tell(metric.turn(int8['float_' + key]))}"
         )
 
 

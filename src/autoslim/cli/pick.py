@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim.pick import Picked, extract_picked, pick_network
-from autoslim.pipeline import say
+from autoslim.pipeline import read_config, say
 from autoslim.progress import Shown
+from autoslim.tasks import Metric, find_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def pick_command(args: list[str]) -> int:
     if given.json:
         console.print(json.dumps({**picked.to_json(), "folder": None if folder is None else str(folder)}))
         return 0
-    _show(console, picked)
+    _show(console, picked, find_task(read_config(given.run).task).metric)
     if folder is not None:
         console.print(
             f"{folder} has the network with the supernet's weights and BatchNorm statistics of its own. It was not "
@@ -51,7 +52,7 @@ def pick_command(args: list[str]) -> int:
     return 0
 
 
-def _show(console: Console, picked: Picked) -> None:
+def _show(console: Console, picked: Picked, metric: Metric) -> None:
     costs = [
         f"{metric} {say(value, metric)} ({value / picked.base[metric]:.1%})"
         for metric, value in picked.costs.items()
@@ -60,8 +61,8 @@ def _show(console: Console, picked: Picked) -> None:
     console.print(f"{picked.budget.text}: after {picked.step} of {picked.steps} steps. {', '.join(costs)}")
     if picked.score is not None:
         console.print(
-            f"predicted: accuracy {picked.score.accuracy:.1%}, loss {picked.score.loss:.3f} in the supernet on the "
-            "search images"
+            f"predicted: {metric.name} {metric.say(picked.score.accuracy)}, loss {picked.score.loss:.3f} in the "
+            "supernet on the search images"
         )
     table = Table("group", box=None)
     table.add_column("channels", justify="right")

@@ -16,6 +16,7 @@ from autoslim.errors import ConfigError
 from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
 from autoslim.progress import Shown
 from autoslim.search import METHODS
+from autoslim.tasks import Metric, find_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def search_command(args: list[str]) -> int:
     if given.json:
         console.print(json.dumps(found))
     elif not given.quiet:
-        _show(console, found)
+        _show(console, found, find_task(run.task).metric)
     return 0
 
 
@@ -97,20 +98,21 @@ def _about() -> str:
     )
 
 
-def _show(console: Console, found: dict[str, Any]) -> None:
+def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
     rows: list[dict[str, Any]] = found["found"]
     limited = [limit.metric for row in rows for limit in Budget.parse(row["budget"]).limits]
     metrics = list(dict.fromkeys(["macs", "params", *limited]))
     table = Table("budget", box=None)
-    for column in (*metrics, "search accuracy", "uniform", "gain"):
+    for column in (*metrics, f"search {metric.name}", "uniform", "gain"):
         table.add_column(column, justify="right")
     for row in rows:
         mine, uniform = row["accuracy"], row["uniform"]["accuracy"]
-        costs = [say(row["costs"][metric], metric) for metric in metrics]
-        table.add_row(row["budget"], *costs, f"{mine:.1%}", f"{uniform:.1%}", f"{100 * (mine - uniform):+.1f}")
+        costs = [say(row["costs"][name], name) for name in metrics]
+        table.add_row(row["budget"], *costs, metric.say(mine), metric.say(uniform), metric.say_gain(mine - uniform))
     console.print(table)
+    name = metric.name.capitalize() if metric.name.islower() else metric.name
     console.print(
-        f"Accuracy in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
+        f"{name} in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
         f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
         soft_wrap=True,
     )

@@ -12,8 +12,6 @@ from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
 
-_NAMES = {"loss": "supernet, loss", "accuracy": "supernet, accuracy", "macs": "MACs alone"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrustArgs:
@@ -52,12 +50,14 @@ def trust_command(args: list[str]) -> int:
 
 def _show(trust: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    table = Table("order against accuracy alone", box=None)
+    metric = trust.get("metric", "accuracy")
+    names = {"loss": "supernet, loss", "accuracy": f"supernet, {metric}", "macs": "MACs alone"}
+    table = Table(f"order against {metric} alone", box=None)
     for column in ("tau", "95% interval", "at like cost", "95% interval"):
         table.add_column(column, justify="right")
     for name, order in trust["orders"].items():
         cells = [_say(order["tau"]), _range(order, ""), _say(order["within"]), _range(order, "within_")]
-        table.add_row(_NAMES[name], *cells)
+        table.add_row(names[name], *cells)
     console.print(table)
     gain, low, high = map(_say, trust["gain"])
     console.print(f"Supernet's loss over MACs alone: {gain}, 95% interval {low} to {high}.")

@@ -56,6 +56,11 @@ class CompareConfig:
                     f"CompareConfig: the run's {field} is {getattr(self.run, field)!r}; expected {wanted!r}: all "
                     "methods end in the same training. Drop it."
                 )
+        if self.run.task != "classification":
+            raise ConfigError(
+                f"CompareConfig: the run's task is {self.run.task!r}; expected 'classification': several of the "
+                "methods are led by accuracy. Compare the runs of other tasks with: autoslim report RUN RUN"
+            )
         if self.run.train.compile:
             raise ConfigError(
                 "CompareConfig: the run's train.compile is True; expected False: passes are counted where operators "

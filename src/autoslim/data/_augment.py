@@ -1,12 +1,13 @@
 """Augmentations by name: what timm's transforms make of an image, before it becomes numbers."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 
 from autoslim.data._images import cover
 from autoslim.data._listing import Shape
@@ -14,8 +15,8 @@ from autoslim.errors import DataError
 
 PAD = 8  # a crop may leave the image by an eighth of its side
 
-Simple = Literal["none", "crop", "crop+flip"]
-Augment = Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"]
+Simple = Literal["none", "flip", "crop", "crop+flip"]
+Augment = Literal["none", "flip", "crop", "crop+flip", "imagenet", "mobile", "randaugment"]
 
 # Principal components of ImageNet's colours in [0, 1], and the deviation along each.
 _COLOURS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
@@ -65,19 +66,49 @@ def change_light(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(np.asarray(image) + 255 * move), 0, 255).astype(np.uint8))
 
 
+Shift = tuple[int, int, bool]  # pixels down and right, and whether mirrored then
+
+
 class ShiftTransform:
     """The image scaled to cover the input size, shifted by up to an eighth of its side, and perhaps mirrored."""
 
     def __init__(self, name: str, shape: Shape) -> None:
-        self._size, self._flips = (shape[2], shape[1]), name == "crop+flip"
+        self._size, self._crops, self._flips = (shape[2], shape[1]), "crop" in name, "flip" in name
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        return self.apply(image, self.draw())
+
+    def draw(self) -> Shift:
+        """How an image is moved, from Python's global generator."""
+        width, height = self._size
+        down, right = (
+            random.randint(0, 2 * (side // PAD)) - side // PAD if self._crops else 0 for side in (height, width)
+        )
+        return down, right, self._flips and random.random() < 0.5
+
+    def apply(self, image: Image.Image, shift: Shift) -> Image.Image:
         image = image if image.size == self._size else cover(image, self._size)
-        (width, height), pixels = self._size, np.asarray(image)
-        down, right = (random.randint(0, 2 * (side // PAD)) for side in (height, width))
-        edges = [(height // PAD,) * 2, (width // PAD,) * 2, (0, 0)][: pixels.ndim]
-        image = Image.fromarray(np.pad(pixels, edges, mode="reflect")[down : down + height, right : right + width])
-        return ImageOps.mirror(image) if self._flips and random.random() < 0.5 else image
+        rows, columns = shift_places([shift], *self._size[::-1])
+        assert rows is not None
+        assert columns is not None
+        return Image.fromarray(np.asarray(image)[rows[0]][:, columns[0]])
+
+
+def shift_places(
+    shifts: Sequence[Shift | None], height: int, width: int
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]] | tuple[None, None]":
+    """The row and the column that come to stand at each place, [B, H] and [B, W]; None where nothing was shifted."""
+    known = [shift for shift in shifts if shift is not None]
+    if len(known) < len(shifts):
+        return None, None
+    down, right, mirrored = (np.array(each) for each in zip(*known, strict=True))
+    rows, columns = reflect(height, down), reflect(width, right)
+    return rows, np.where(mirrored[:, None], columns[:, ::-1], columns)
+
+
+def reflect(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions 0 to side - 1, shifted and reflected at both ends: shape [B, side]."""
+    return (side - 1) - np.abs((side - 1) - np.abs(np.arange(side) + shift[:, None]))
 
 
 def make_transform(name: str, shape: Shape) -> Callable[[Image.Image], Image.Image] | None:

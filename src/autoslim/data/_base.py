@@ -9,19 +9,17 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from autoslim._registry import Registry, unknown_name
 from autoslim.data._datasets import list_datasets
 from autoslim.data._encoded import Encoded
 from autoslim.data._images import decode_listing, describe_resize, find_shape, sizes_differ
 from autoslim.data._listing import (
-    File,
     Found,
     Listing,
     Shape,
@@ -31,86 +29,16 @@ from autoslim.data._listing import (
     describe_excess,
     fits_memory,
 )
-from autoslim.data._pieces import Pieces
 from autoslim.data._random import draw_order, draw_stratified
+from autoslim.data._split import Split
+from autoslim.data._told import fit_targets, merge_strata
 from autoslim.errors import DataError
+from autoslim.tasks import Targets
 
 GIVEN = "python"  # the name of datasets that are given in Python
 _TEST_SHARE = 0.2  # of the images, where no test split came along
 _SAMPLE, _SAMPLE_BYTES = 5000, 2**29  # images that the statistics are taken of, where not all are decoded
 _LEAST_STD = 1 / 255  # one step of a pixel: a constant channel must not divide by zero
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images and labels, decoded.
-
-    Attributes:
-        images: uint8 [N, C, H, W], contiguous.
-        labels: int64 [N].
-        rows: Where each image stands in its source, shape [N]; by default 0 to N - 1.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if (images.dtype, images.dim(), labels.dtype) != (torch.uint8, 4, torch.int64) or not images.is_contiguous():
-            raise DataError(
-                f"Split: images {images.dtype} {list(images.shape)}, labels {labels.dtype} {list(labels.shape)}; "
-                "expected contiguous uint8 [N, C, H, W] and int64 [N]. Convert them first."
-            )
-        if labels.shape != images.shape[:1]:
-            raise DataError(
-                f"Split: {len(images)} images but labels of shape {list(labels.shape)}; expected [{len(images)}]. "
-                "Give each image one label."
-            )
-        if not len(self.rows):
-            object.__setattr__(self, "rows", np.arange(len(labels)))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def shape(self) -> Shape:
-        """Channels, height, width."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
-    def take(self, indices: "torch.Tensor | NDArray[np.int64] | Sequence[int]") -> "Split":
-        """The images at `indices`, in their order, copied."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return Split(self.images[chosen], self.labels[chosen], self.rows[chosen.numpy()])
-
-    @property
-    def pieces(self) -> Pieces | None:
-        """None: each image is at hand."""
-        return None
-
-    def encoded(self) -> Encoded:
-        """The same images for worker processes, which share this one's memory."""
-        return Encoded(Listing(np.arange(len(self)), self.labels.numpy(), _Pixels(self.images)), self.shape)
-
-    def fingerprint(self) -> list[Any]:
-        """What tells these images from others: all of them, and their labels."""
-        return [list(self.images.shape), self.images.numpy(), self.labels.numpy()]
-
-    def content(self, index: int) -> bytes:
-        """One image's pixels."""
-        return self.images[index].numpy().tobytes()
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """Images uint8 [N, C, H, W] as files."""
-
-    images: torch.Tensor
-
-    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-        pixels = self.images.numpy().transpose(0, 2, 3, 1)
-        return [(f"image {row}", pixels[row].squeeze(2) if pixels.shape[3] == 1 else pixels[row]) for row in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +80,9 @@ class Data:
 # From the spec's part after the colon to what is there, for as long as the context is open.
 Source: TypeAlias = Callable[[str], AbstractContextManager[Found]]
 SOURCES: Registry[Source] = Registry("data source")
+# Likewise for targets that are more than labels, and how they are read.
+TargetSource: TypeAlias = Callable[[str, Targets], AbstractContextManager[Found]]
+TARGET_SOURCES: Registry[TargetSource] = Registry("data source")
 
 
 def _refuse_given(place: str) -> AbstractContextManager[Found]:
@@ -162,10 +93,17 @@ def _refuse_given(place: str) -> AbstractContextManager[Found]:
 
 
 SOURCES.register(GIVEN, _refuse_given)
+TARGET_SOURCES.register(GIVEN, lambda place, targets: _refuse_given(place))
 
 
 def load_data(
-    spec: str, *, input_shape: Shape | None = None, seed: int = 0, limit: int | None = None, whole: bool = False
+    spec: str,
+    *,
+    input_shape: Shape | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    whole: bool = False,
+    targets: Targets | None = None,
 ) -> Data:
     """Finds labelled images, and loads them into memory where they fit: up to 8 GiB decoded.
 
@@ -178,13 +116,14 @@ def load_data(
     Args:
         spec: "digits", "folder:PATH" (one folder per class, in train/ and test/ or not), "hf:NAME_OR_FOLDER" (a
             data set of the Hugging Face hub, or a folder that its `datasets` library reads), "webdataset:PATTERN" (tar
-            shards), "hf-stream:NAME_OR_URL" (parquet files that are read in parts), or "path/to/file.py:FACTORY" (a
-            function that returns datasets of torch's; the file is run).
+            shards), "hf-stream:NAME_OR_URL" (parquet files that are read in parts), "shapes-masks" or "shapes-boxes"
+            (drawn), or "path/to/file.py:FACTORY" (a function that returns datasets of torch's; the file is run).
         input_shape: (C, H, W) that all images are brought to, C being 1 or 3; by default it follows from the images.
         seed: Of the test split, where one must be made, and of `limit`.
         limit: At most so many images of each split, the classes in proportion; by default all.
         whole: Train images of another size than the input's stay encoded even if they fit into memory: for augmentation
             that cuts its crops out of whole pictures.
+        targets: What the task reads of each image (`Task.targets`); None: a label.
 
     Raises:
         UnknownNameError: No such source; the message lists the closest.
@@ -193,17 +132,32 @@ def load_data(
     source, _, place = spec.partition(":")
     if re.fullmatch(r".+\.py:\w+", spec):
         source, place = "file", spec
-    if source not in SOURCES:
+    known = list(dict.fromkeys([*SOURCES, *TARGET_SOURCES]))
+    if source not in known:
         hint = (
             "Write digits, folder:PATH, hf:NAME_OR_FOLDER, hf-stream:NAME_OR_URL, webdataset:PATTERN or "
             "path/to/file.py:FACTORY."
         )
-        raise unknown_name(SOURCES.kind, source, list(SOURCES), hint=hint)
-    return _load(spec, SOURCES[source](place), input_shape=input_shape, seed=seed, limit=limit, whole=whole)
+        raise unknown_name(SOURCES.kind, source, known, hint=hint)
+    if source not in (SOURCES if targets is None else TARGET_SOURCES):
+        has, wanted = ("targets", "labels") if targets is None else ("labels", "targets")
+        raise DataError(
+            f"{spec}: it has {has} for each image, not the {wanted} of this task; expected one of "
+            f"{', '.join(name for name in (SOURCES if targets is None else TARGET_SOURCES) if name != GIVEN)}. Choose "
+            "another --data, or another --task."
+        )
+    found = SOURCES[source](place) if targets is None else TARGET_SOURCES[source](place, targets)
+    return _load(spec, found, input_shape=input_shape, seed=seed, limit=limit, whole=whole, targets=targets)
 
 
 def load_datasets(
-    train: Any, test: Any = None, *, input_shape: Shape | None = None, seed: int = 0, whole: bool = False
+    train: Any,
+    test: Any = None,
+    *,
+    input_shape: Shape | None = None,
+    seed: int = 0,
+    whole: bool = False,
+    targets: Targets | None = None,
 ) -> Data:
     """Likewise from datasets, or loaders over them, that are at hand in Python.
 
@@ -215,18 +169,20 @@ def load_datasets(
 
     Args:
         train: A `torch.utils.data.Dataset` with a length, whose items are (image, label): an image of Pillow's, or a
-            tensor [H, W] or [C, H, W], uint8 or floats from 0 to 1; and a whole number from 0. Of a `DataLoader` its
-            dataset is taken: order, batches and augmentation are this library's. So it must not augment images itself.
+            tensor [H, W] or [C, H, W], uint8 or floats from 0 to 1; and a whole number from 0, or what `targets` reads.
+            Of a `DataLoader` its dataset is taken: order, batches and augmentation are this library's. So it must not
+            augment images itself.
         test: Likewise; by default a part of train is set aside.
         input_shape: See `load_data`.
         seed: See `load_data`.
         whole: See `load_data`.
+        targets: See `load_data`.
 
     Raises:
         DataError: Items of another kind, or what `load_data` refuses.
     """
-    found = nullcontext(list_datasets(GIVEN, train, test))
-    return _load(GIVEN, found, input_shape=input_shape, seed=seed, limit=None, whole=whole)
+    found = nullcontext(list_datasets(GIVEN, train, test, targets))
+    return _load(GIVEN, found, input_shape=input_shape, seed=seed, limit=None, whole=whole, targets=targets)
 
 
 def _load(
@@ -237,6 +193,7 @@ def _load(
     seed: int,
     limit: int | None,
     whole: bool,
+    targets: Targets | None,
 ) -> Data:
     _check_shape(spec, input_shape)
     with ExitStack() as opened:
@@ -253,9 +210,11 @@ def _load(
         if whole and not reasons[0] and sizes_differ(train, input_shape):
             reasons[0] = "Train images are decoded anew each time, as crops are cut out of whole pictures."
         parts = [
-            _Part.decode(f"{spec}, {name}", listing, input_shape, found.classes)
+            _Part.decode(f"{spec}, {name}", listing, input_shape, found.classes, targets)
             if not reason
-            else _Part.leave(f"{spec}, {name}", listing, input_shape, reason, seed if name == "train" else None)
+            else _Part.leave(
+                f"{spec}, {name}", listing, input_shape, reason, seed if name == "train" else None, targets
+            )
             for name, listing, reason in zip(("train", "test"), (train, test), reasons, strict=True)
         ]
         if any(reasons):
@@ -277,27 +236,32 @@ class _Part:
     notes: tuple[str, ...]
 
     @staticmethod
-    def decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str]) -> "_Part":
+    def decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str], targets: Targets | None) -> "_Part":
         """In memory; what can't be read is left out."""
         decoded = decode_listing(listing, shape)
+        classes = classes if targets is None else ()
         notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
         kept = listing.take(decoded.kept)
-        split = Split(decoded.images, torch.from_numpy(kept.labels), kept.rows)
+        told = None if targets is None else fit_targets(where, kept, shape, targets)
+        split = Split(decoded.images, torch.from_numpy(kept.labels), kept.rows, told)
         return _Part(split, decoded.images, decoded.resized, notes)
 
     @staticmethod
-    def leave(where: str, listing: Listing, shape: Shape, reason: str, seed: int | None) -> "_Part":
+    def leave(
+        where: str, listing: Listing, shape: Shape, reason: str, seed: int | None, targets: Targets | None
+    ) -> "_Part":
         """Encoded; with a seed some are decoded, for the statistics of the channels."""
+        told = None if targets is None else fit_targets(where, listing, shape, targets)
         if seed is None:
-            return _Part(Encoded(listing, shape), torch.empty(0), False, (reason,))
+            return _Part(Encoded(listing, shape, told), torch.empty(0), False, (reason,))
         count = min(_SAMPLE, len(listing), max(_SAMPLE_BYTES // math.prod(shape), 1))
         pieces = listing.pieces
         drawn = np.sort(draw_order(len(listing), purpose="statistics", seed=seed, pieces=pieces)[:count])
         sample = decode_listing(listing.take(drawn), shape)
         check_readable(where, sample.failed, listing.labels[drawn], sample.kept, ())
-        told = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
-        notes = (reason, told) if pieces is None else (reason, pieces.note, told)
-        return _Part(Encoded(listing, shape), sample.images, sample.resized, notes)
+        drew = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
+        notes = (reason, drew) if pieces is None else (reason, pieces.note, drew)
+        return _Part(Encoded(listing, shape, told), sample.images, sample.resized, notes)
 
 
 def decode_split(split: Split | Encoded) -> Split | Encoded:
@@ -314,7 +278,7 @@ def decode_split(split: Split | Encoded) -> Split | Encoded:
             f"{len(decoded.failed)} of {len(split)} images can't be read, the first is {decoded.failed[0]}. Expected "
             "intact ones. Replace or remove them, and start anew: the split follows from the list of images."
         )
-    return Split(decoded.images, split.labels, split.rows)
+    return Split(decoded.images, split.labels, split.rows, split.told)
 
 
 _S = TypeVar("_S", bound=Split | Encoded)
@@ -344,7 +308,7 @@ def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) ->
             f"hold_out: share {share}, most {most}; expected 0 < share < 1 and at least 1 image. "
             "Use for instance share=0.1."
         )
-    labels = train.labels.numpy()
+    labels = train.labels.numpy() if train.told is None else merge_strata(train.labels.numpy())
     check_pairs("hold_out", labels, None)
     count = max(min(round(share * len(train)), most), 1)
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1, pieces=train.pieces)
@@ -364,10 +328,11 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
     """Train and test as found, or made from all images; and the notes with it."""
     if found.test is not None:
         return found.train, found.test, found.notes
-    total = len(found.train)
-    check_pairs(spec, found.train.labels, found.classes)
+    total, told = len(found.train), found.train.told is not None
+    labels = merge_strata(found.train.labels) if told else found.train.labels
+    check_pairs(spec, labels, None if told else found.classes)
     count, pieces = round(_TEST_SHARE * total), found.train.pieces
-    chosen = draw_stratified(found.train.labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
+    chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
     note = (
         f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
         f"proportion, drawn with seed {seed}."
@@ -377,14 +342,15 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
 
 
 def _limit(spec: str, listing: Listing, classes: Sequence[str], limit: int, seed: int) -> Listing:
-    if limit < len(classes):
+    if limit < len(classes) and listing.told is None:
         raise DataError(
             f"{spec}: a limit of {limit} images is less than one for each of the {len(classes)} classes; expected "
             f"at least {len(classes)}. Raise the limit."
         )
     if len(listing) <= limit:
         return listing
-    return listing.take(draw_stratified(listing.labels, limit, purpose="limit", seed=seed, pieces=listing.pieces))
+    labels = listing.labels if listing.told is None else merge_strata(listing.labels)
+    return listing.take(draw_stratified(labels, limit, purpose="limit", seed=seed, pieces=listing.pieces))
 
 
 def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

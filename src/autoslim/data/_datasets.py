@@ -8,29 +8,38 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
-from autoslim.data._listing import File, Found, Listing, number_classes
+from autoslim.data._listing import File, Found, Listing, RawTarget, number_classes
 from autoslim.errors import DataError
+from autoslim.tasks import Targets
 
+_KEPT_BYTES = 2**30  # of targets that are kept after they were looked at
 _LOCK = threading.Lock()  # a dataset of someone's own need not be safe for threads
 
 
-def list_datasets(name: str, train: Any, test: Any) -> Found:
+def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = None) -> Found:
     """Lists datasets or loaders; labels are taken from `targets` where there are, else all items are looked at once.
+
+    Args:
+        name: What errors call them.
+        train: A dataset, or a loader over one.
+        test: Another, or None.
+        targets: How an item's target is read; None: it is a label.
 
     Raises:
         DataError: No map-style dataset, or items of another kind.
     """
-    listed = _list_dataset(f"{name}, train", train)
-    other = None if test is None else _list_dataset(f"{name}, test", test)
-    numbers = number_classes(name, *(each.labels for each in (listed, other) if each is not None))
+    listed, most = _list_dataset(f"{name}, train", train, targets)
+    other, more = (None, listed.labels[:0]) if test is None else _list_dataset(f"{name}, test", test, targets)
+    numbers = number_classes(name, most, more)
     names: Any = getattr(_unwrap(train), "classes", None)
     named = isinstance(names, (list, tuple)) and len(names) >= len(numbers)
     return Found(listed, other, tuple(map(str, names)) if named else numbers)
 
 
-def _list_dataset(where: str, given: Any) -> Listing:
+def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64]]:
+    """The listing, and the highest class that each item asks for."""
     dataset: Any = _unwrap(given)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
@@ -38,6 +47,10 @@ def _list_dataset(where: str, given: Any) -> Listing:
             "torch.utils.data.Dataset, or a DataLoader over one. Give one with __len__ and __getitem__."
         )
     items = _Items(where, dataset)
+    if kind is not None:
+        told = _Targets(items, kind)
+        strata, most = np.array([told.look(row) for row in range(len(dataset))], dtype=np.int64).reshape(-1, 2).T
+        return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most
     targets = getattr(dataset, "targets", None)
     changed = getattr(dataset, "target_transform", None) is not None
     if targets is None or changed or len(targets) != len(dataset):
@@ -48,7 +61,8 @@ def _list_dataset(where: str, given: Any) -> Listing:
             f"{where}: labels are {labels.dtype} {list(labels.shape)}; expected one whole number for each image. "
             "Give `targets` like that, or let items be (image, number)."
         )
-    return Listing(np.arange(len(labels)), labels.astype(np.int64), items)
+    labels = labels.astype(np.int64)
+    return Listing(np.arange(len(labels)), labels, items), labels
 
 
 def _unwrap(given: Any) -> Any:
@@ -64,22 +78,33 @@ class _Items:
     dataset: Any
 
     def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-        return [(f"{self.where}, item {row}", self._image(row, self._item(row)[0])) for row in rows]
+        return [(f"{self.where}, item {row}", self._image(row, self.item(row)[0])) for row in rows]
 
     def label(self, row: int) -> int:
-        label = self._item(row)[1]
+        label = self.item(row)[1]
+        if isinstance(label, torch.Tensor) and label.numel() != 1:
+            raise self.odd(row, f"its label is a tensor {list(label.shape)}; expected a whole number from 0")
         if not isinstance(label, (int, np.integer, torch.Tensor)) or int(label) != label:
-            raise self._odd(row, f"its label is {label!r}; expected a whole number from 0")
+            raise self.odd(row, f"its label is {label!r}; expected a whole number from 0")
         return int(label)
 
-    def _item(self, row: int) -> Sequence[Any]:
+    def size(self, row: int, image: Any) -> tuple[int, int]:
+        """Height and width of an item's image. One that is turned by its EXIF data would leave its target behind."""
+        if isinstance(image, Image.Image):
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                raise self.odd(row, "its image is to be turned (EXIF); expected it upright, as its target is")
+            return image.height, image.width
+        height, width = np.asarray(self._image(row, image)).shape[:2]
+        return height, width
+
+    def item(self, row: int) -> Sequence[Any]:
         try:
             with _LOCK:
                 item = self.dataset[row]
         except Exception as error:
-            raise self._odd(row, f"reading it raised {type(error).__name__}: {error}; expected an item") from error
+            raise self.odd(row, f"reading it raised {type(error).__name__}: {error}; expected an item") from error
         if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise self._odd(row, f"it is {type(item).__name__}; expected (image, label)")
+            raise self.odd(row, f"it is {type(item).__name__}; expected (image, label)")
         return item
 
     def _image(self, row: int, image: Any) -> "Image.Image | NDArray[np.uint8]":
@@ -94,11 +119,39 @@ class _Items:
                 pixels = np.rint(pixels * 255).astype(np.uint8)
             if pixels.dtype == np.uint8:
                 return np.ascontiguousarray(pixels)
-        raise self._odd(
+        raise self.odd(
             row,
             f"its image is {type(image).__name__} {pixels.dtype} {list(pixels.shape)}; expected an image of Pillow's, "
             "or a tensor [H, W], [1, H, W] or [3, H, W] of bytes or of floats from 0 to 1, not normalised",
         )
 
-    def _odd(self, row: int, what: str) -> DataError:
+    def odd(self, row: int, what: str) -> DataError:
         return DataError(f"{self.where}, item {row}: {what}. Correct the dataset.")
+
+
+class _Targets:
+    """The targets of a dataset's items. What was read is kept, as long as it is little: items may be dear."""
+
+    def __init__(self, items: _Items, kind: Targets) -> None:
+        self._items, self._kind = items, kind
+        self._kept: dict[int, RawTarget] = {}
+        self._room = _KEPT_BYTES
+
+    def __call__(self, rows: Sequence[int]) -> Sequence[RawTarget]:
+        return [self._kept[row] if row in self._kept else self._read(row) for row in rows]
+
+    def look(self, row: int) -> tuple[int, int]:
+        """An item's stratum, and the highest class that it asks for."""
+        raw = self._read(row)
+        if self._room >= raw[0].nbytes:
+            self._kept[row] = raw
+            self._room -= raw[0].nbytes
+        return self._kind.stratum(raw[0]), self._kind.outputs(raw[0]) - 1
+
+    def _read(self, row: int) -> RawTarget:
+        image, target = self._items.item(row)
+        size = self._items.size(row, image)
+        try:
+            return self._kind.read(target, size), size
+        except ValueError as error:
+            raise self._items.odd(row, str(error)) from error

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from autoslim.data._augment import Shift, ShiftTransform, shift_places
 from autoslim.data._images import decode_image
 from autoslim.data._listing import Listing, Shape
 from autoslim.data._mix import Mix
 from autoslim.data._order import Order
 from autoslim.data._pieces import Pieces
 from autoslim.data._random import sequence_of
+from autoslim.data._told import Told
 from autoslim.errors import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -34,10 +36,12 @@ class Encoded:
     Attributes:
         listing: The images.
         shape: (C, H, W) that they are brought to.
+        told: Their targets, where these are more than labels.
     """
 
     listing: Listing
     shape: Shape
+    told: Told | None = None
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -59,18 +63,21 @@ class Encoded:
 
     def take(self, indices: Any) -> "Encoded":
         """The images at `indices`, in their order."""
-        return Encoded(self.listing.take(np.asarray(indices, dtype=np.int64)), self.shape)
+        told = None if self.told is None else self.told.take(indices)
+        return Encoded(self.listing.take(np.asarray(indices, dtype=np.int64)), self.shape, told)
 
     def fingerprint(self) -> list[Any]:
         """What tells these images from others: where they stand in their source, and their labels."""
-        return [list(self.shape), self.listing.rows, self.listing.labels]
+        told = [] if self.told is None else [self.told.values.numpy()]
+        return [list(self.shape), self.listing.rows, self.listing.labels, *told]
 
     def content(self, index: int) -> bytes:
-        """One image as its source holds it; nothing if it is missing."""
+        """One image as its source holds it, nothing if it is missing; and its target."""
         ((_, file),) = self.listing.read([int(self.listing.rows[index])])
+        told = b"" if self.told is None else self.told.values[index].numpy().tobytes()
         if isinstance(file, str):
-            return Path(file).read_bytes() if Path(file).is_file() else b""
-        return file if isinstance(file, bytes) else b"" if file is None else np.asarray(file).tobytes()
+            return (Path(file).read_bytes() if Path(file).is_file() else b"") + told
+        return (file if isinstance(file, bytes) else b"" if file is None else np.asarray(file).tobytes()) + told
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +142,13 @@ class DecodingLoader:
                     "be short: try fewer --workers, or a smaller --batch-size; in a container give more shared memory "
                     "(docker run --shm-size 8g). Then go on with --resume."
                 ) from error
-            if isinstance(batch, _Told):
+            if isinstance(batch, _Failure):
                 raise DataError(batch.text)
             yield batch
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Failure:
     """An error on its way out of a worker; torch would wrap it into a traceback."""
 
     text: str
@@ -154,29 +161,37 @@ class _Batches(Dataset[Any]):
         self._loader, self._epoch = loader, epoch
         self._mean, self._std = (np.array(values, dtype=np.float32) * 255 for values in (loader.mean, loader.std))
 
-    def __getitem__(self, index: tuple[int, Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor] | _Told":
+    def __getitem__(self, index: tuple[int, Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor] | _Failure":
         (place, images), loader = index, self._loader
         listing, (channels, height, width) = loader.split.listing, loader.split.shape
         x = torch.empty(len(images), height, width, channels).permute(0, 3, 1, 2)
+        shifts: list[Shift | None] = []
         try:
             files = listing.read(listing.rows[images].tolist())
             for at, (image, file) in enumerate(zip(images, files, strict=True)):
-                x[at] = self._make(image, *file)
+                x[at], shift = self._make(image, *file)
+                shifts.append(shift)
         except DataError as error:
-            return _Told(str(error))
+            return _Failure(str(error))
+        if loader.split.told is not None:
+            return x, loader.split.told.moved(np.asarray(images), *shift_places(shifts, height, width))
         labels = torch.from_numpy(listing.labels[images])
         if loader.mix is None:
             return x, labels
         return loader.mix.apply(x, labels, loader.order.seed, self._epoch * len(loader) + place)
 
-    def _make(self, image: int, name: str, file: Any) -> torch.Tensor:
-        """One image, normalised and augmented: float32 [C, H, W]."""
-        loader = self._loader
+    def _make(self, image: int, name: str, file: Any) -> tuple[torch.Tensor, Shift | None]:
+        """One image, normalised and augmented, float32 [C, H, W]; and how it was shifted, where it was."""
+        loader, shift = self._loader, None
+        transform: Any = loader.transform
         chance = loader.transform is not None or loader.erase is not None
         with seeded("augment", loader.order.seed, self._epoch, image) if chance else nullcontext():
-            pixels = decode_image(name, file, loader.split.shape, loader.transform)
+            if isinstance(transform, ShiftTransform):
+                shift = transform.draw()
+                transform = partial(transform.apply, shift=shift)
+            pixels = decode_image(name, file, loader.split.shape, transform)
             x = torch.from_numpy((pixels.astype(np.float32) - self._mean) / self._std).permute(2, 0, 1)
-            return x if loader.erase is None else loader.erase(x)
+            return x if loader.erase is None else loader.erase(x), shift
 
 
 @contextmanager

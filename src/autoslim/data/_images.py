@@ -210,11 +210,16 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 def cover(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image scaled until it just covers `size` (width, height), then cropped to its centre."""
-    (width, height), (to_width, to_height) = image.size, size
+    scaled, (left, top) = plan_cover(image.size, size)
+    image = image.resize(scaled, Image.Resampling.BILINEAR)
+    return image.crop((left, top, left + size[0], top + size[1]))
+
+
+def plan_cover(image: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How `cover` does it: the size after scaling, and the left and top of what is kept. Width comes before height."""
+    (width, height), (to_width, to_height) = image, size
     if width * to_height <= height * to_width:
         scaled = (to_width, to_width * height // width)
     else:
         scaled = (to_height * width // height, to_height)
-    image = image.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = round((scaled[0] - to_width) / 2), round((scaled[1] - to_height) / 2)
-    return image.crop((left, top, left + to_width, top + to_height))
+    return scaled, (round((scaled[0] - to_width) / 2), round((scaled[1] - to_height) / 2))

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from autoslim.errors import DataError
 
 File: TypeAlias = bytes | str | NDArray[np.uint8] | Image.Image | None
 Shape: TypeAlias = tuple[int, int, int]
+RawTarget: TypeAlias = tuple[NDArray[Any], tuple[int, int]]
 
 _MEMORY = 8 * 2**30  # bytes of decoded images, train and test together
 _MOST_CLASSES = 1_000_000  # a label beyond is a mistake, or meant to fill the memory with names
@@ -32,12 +33,15 @@ class Listing:
         read: From rows to (name, file) each; a file is encoded bytes, a path, pixels [H, W] or [H, W, 3], an image of
             Pillow's, or None if missing. It can be pickled, for workers that are not forked.
         pieces: How they lie together, where one can't be read alone.
+        told: From rows to (target, height and width of its image) each, where images have more than a label: `labels`
+            are then strata.
     """
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
     pieces: Pieces | None = None
+    told: "Callable[[Sequence[int]], Sequence[RawTarget]] | None" = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,6 +86,8 @@ def check_labels(spec: str, found: Found) -> None:
     """Refuses what no training can work with: no images, a single class, labels that name no class."""
     if not len(found.train):
         raise DataError(f"{spec}: no images at all; expected at least two for each class. Check the path or the name.")
+    if found.train.told is not None:
+        return  # labels are strata then
     for part, listing in (("train", found.train), ("test", found.test)):
         labels = np.empty(0, np.int64) if listing is None else listing.labels
         outside = np.flatnonzero((labels < 0) | (labels >= len(found.classes)))

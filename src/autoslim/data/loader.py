@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_eraser, make_transform
+from autoslim.data._augment import PAD, Augment, Simple, check_augment, make_eraser, make_transform, reflect
 from autoslim.data._base import Split
 from autoslim.data._encoded import DecodingLoader, Encoded
 from autoslim.data._mix import Mix
@@ -36,7 +36,7 @@ class Loader:
         mean: Of each channel, in [0, 1]; subtracted.
         std: Of each channel, above 0; divided by.
         augment: "crop" shifts each image by up to an eighth of its side, reflecting it at the edges; "flip" mirrors
-            every second one, by chance.
+            every second one, by chance; "crop+flip" does both.
         shuffle: Whether the order is drawn anew each epoch.
         drop_last: Whether a last batch that is not full is left out.
         seed: Of order, crops and flips.
@@ -83,19 +83,22 @@ class Loader:
     def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of epoch `number`: batch `start`, and every `stride`-th from there on.
 
-        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B]; B is this process's part of a batch.
+        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B] or other targets [B, ...]; B is this
+        process's part of a batch.
         """
         down, right, mirrored = self._draw(number)
         height, width = self.split.images.shape[2:]
         steps = range(number * len(self) + start, (number + 1) * len(self), stride)
         for step, (places, chosen) in zip(steps, self.order.batches(number, start, stride), strict=True):
-            pixels = None
+            rows = columns = pixels = None
             if self.augment != "none":
-                rows, columns = _shift(height, down[places]), _shift(width, right[places])
+                rows, columns = reflect(height, down[places]), reflect(width, right[places])
                 columns = np.where(mirrored[places, None], columns[:, ::-1], columns)
                 # three index arrays around the channels: their dimensions come first, the channels last
                 pixels = chosen[:, None, None], slice(None), rows[:, :, None], columns[:, None, :]
             batch = self._pixels.batch(chosen, pixels)
+            if self.split.told is not None:
+                batch = batch[0], self.split.told.moved(chosen, rows, columns).to(self.device)
             yield batch if self.mix is None else self.mix.apply(*batch, self.seed, step)
 
     @cached_property
@@ -114,7 +117,9 @@ class Loader:
         down, right = (
             torch.randint(-(side // PAD), side // PAD + 1, (count,), generator=crop).numpy() for side in (height, width)
         )
-        if self.augment != "crop+flip":
+        if self.augment == "flip":
+            down = right = np.zeros(count, dtype=np.int64)
+        elif self.augment != "crop+flip":
             return down, right, np.zeros(count, dtype=np.bool_)
         return down, right, (torch.rand(count, generator=make_generator("flip", self.seed, number)) < 0.5).numpy()
 
@@ -188,7 +193,7 @@ def make_loader(
         batch_size: Images per batch, over all processes.
         mean: Of each channel, in [0, 1].
         std: Likewise, above 0.
-        augment: "none", "crop", "crop+flip", or one of timm's: "imagenet", "mobile", "randaugment".
+        augment: "none", "flip", "crop", "crop+flip", or one of timm's: "imagenet", "mobile", "randaugment".
         shuffle: As in `Loader`.
         drop_last: As in `Loader`.
         seed: As in `Loader`.
@@ -218,8 +223,3 @@ def _place(split: Split, device: torch.device) -> torch.device:
     if device.type != "cuda" or 2 * split.images.numel() > torch.cuda.mem_get_info(device)[0]:
         return _CPU
     return device
-
-
-def _shift(side: int, shift: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions 0 to side - 1, shifted and reflected at both ends: shape [B, side]."""
-    return (side - 1) - np.abs((side - 1) - np.abs(np.arange(side) + shift[:, None]))

@@ -24,27 +24,33 @@ class Alone:
     Attributes:
         epochs: It was trained for.
         loss: The mean over the images.
-        metrics: The task's metric of each image, in their order: for accuracy 1 where it was right, else 0.
+        metrics: The task's metric of each image, in their order, more being better: for accuracy 1 where it was right,
+            else 0. Where the metric is no mean over images, the loss of each with its sign turned.
         image_macs: Multiply-accumulates spent, training and judging: a training image counts three forward passes.
+        whole: The metric, where it is no mean over images.
     """
 
     epochs: int
     loss: float
     metrics: tuple[float, ...]
     image_macs: float
+    whole: float | None = None
 
     @property
     def accuracy(self) -> float:
-        return sum(self.metrics) / len(self.metrics)
+        """The task's metric, more being better."""
+        return sum(self.metrics) / len(self.metrics) if self.whole is None else self.whole
 
     def to_json(self) -> dict[str, Any]:
         whole = [int(value) if value == int(value) else value for value in self.metrics]
-        return {**vars(self), "accuracy": self.accuracy, "metrics": whole}
+        told = {name: value for name, value in vars(self).items() if value is not None}
+        return {**told, "accuracy": self.accuracy, "metrics": whole}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Alone":
         """The inverse of `to_json`; other fields are passed over."""
-        return cls(int(data["epochs"]), data["loss"], tuple(map(float, data["metrics"])), data["image_macs"])
+        metrics = tuple(map(float, data["metrics"]))
+        return cls(int(data["epochs"]), data["loss"], metrics, data["image_macs"], data.get("whole"))
 
 
 def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
@@ -72,4 +78,7 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     kept.remove()
     trained = len(loader) * loader.batch_size * epochs
     spent = job.costs["macs"](widths) * (_TRAINING * trained + len(judged))
-    return Alone(epochs, judged.score.loss, tuple(judged.accuracy.tolist()), spent)
+    score = judged.score
+    if judged.facts is not None:
+        return Alone(epochs, score.loss, tuple((-judged.loss).tolist()), spent, score.accuracy)
+    return Alone(epochs, score.loss, tuple(judged.accuracy.tolist()), spent)

@@ -1,7 +1,7 @@
 """Batches for training, and for scoring and testing: in order, as they are, as often as they are asked for."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from autoslim.data import (
 from autoslim.pipeline._config import RunConfig
 from autoslim.ranks import Ranks
 from autoslim.score import Batch
+from autoslim.tasks import Task
 from autoslim.train import TrainConfig
 
 _EVAL_BATCH = 250
@@ -44,14 +45,17 @@ class Prepared:
             yield images.to(self.device), labels.to(self.device)
 
 
-def open_data(config: RunConfig, given: Any = None) -> Data:
+def open_data(config: RunConfig, given: Any, task: Task) -> Data:
     """The images of a run: those that its configuration names, or what was given in Python: (train, test), or train."""
-    options: dict[str, Any] = {"input_shape": config.input_shape, "seed": config.seed}
+    options: dict[str, Any] = {"input_shape": config.input_shape, "seed": config.seed, "targets": task.targets}
     options["whole"] = config.train.augment in WHOLE
     if given is None:
-        return load_data(config.data, **options)
-    train, test = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, None)
-    return load_datasets(train, test, **options)
+        data = load_data(config.data, **options)
+    else:
+        train, test = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, None)
+        data = load_datasets(train, test, **options)
+    channels = data.input_shape[0]
+    return data if task.normalised else replace(data, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 def training_batches(
@@ -104,19 +108,20 @@ def ordered_batches(
         ranks: The processes that share the batches.
         workers: Processes that decode what is not in memory.
     """
+    size = _EVAL_BATCH if split.told is None else split.told.kind.at_once
     if kept and isinstance(split, Encoded):
-        if len(split) >= ranks.size * _EVAL_BATCH:  # so that each has a batch
+        if len(split) >= ranks.size * size:  # so that each has a batch
             places = np.arange(len(split))
-            split, ranks = split.take(places[places // _EVAL_BATCH % ranks.size == ranks.rank]), Ranks()
+            split, ranks = split.take(places[places // size % ranks.size == ranks.rank]), Ranks()
         split = decode_split(split)
     loader = make_loader(
         split,
-        batch_size=_EVAL_BATCH,
+        batch_size=size,
         mean=data.mean,
         std=data.std,
         augment="none",
         shuffle=False,
-        drop_last=whole and len(split) >= _EVAL_BATCH,
+        drop_last=whole and len(split) >= size,
         seed=0,
         workers=workers,
         device=device,

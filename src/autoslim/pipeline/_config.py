@@ -24,7 +24,11 @@ class RunConfig:
     model: str
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     data: str
-    """digits, hf:NAME, hf-stream:NAME (read in parts), folder:PATH, webdataset:PATTERN or path/to/file.py:factory."""
+    """digits, hf:NAME, hf-stream:NAME (read in parts), folder:PATH, webdataset:PATTERN or path/to/file.py:factory;
+    drawn for other tasks: shapes-masks, shapes-boxes."""
+    task: str = "classification"
+    """What the network is for: classification, segmentation, detection or path/to/file.py:factory (a task of your
+    own)."""
     budget: tuple[str, ...] = ("macs<=50%",)
     """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
     given. Several give several networks."""

@@ -10,6 +10,7 @@ Three choices:
 - Uniform is kept up to the last rung, where it meets the best of the others in the longest training.
 - There the other one wins if its lead in accuracy, image by image, is more than one standard error. Otherwise they are
   tied, and uniform wins: whoever departs from it must be able to show why. So no winner is below uniform but by noise.
+  A task whose metric is no mean over images has its lead in the loss of each image.
 """
 
 import math
@@ -31,6 +32,7 @@ from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_laten
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.search import METHODS, Cost, Found, Greedy, Method, Score, Scorer, Space, Uniform
 from autoslim.search._base import costs_of
+from autoslim.tasks import Metric
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Choice:
     Attributes:
         winner: The name of the network that is retrained.
         best: The best of the others in the last rung; `uniform` where there was none.
-        lead: Its accuracy less uniform's.
+        lead: Its accuracy less uniform's; where the metric is no mean over images, uniform's loss less its own.
         error: The standard error of `lead`, over images.
         trained: All trainings on the way, by name and epochs.
     """
@@ -113,8 +115,13 @@ def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
 # Who competes -------------------------------------------------------------------------------------------------------
 
 
-def rivals_of(search: Any) -> dict[str, Method]:
-    """Searches whose networks may compete with those of `search`, the likeliest first."""
+def rivals_of(search: Any, *, by_image: bool = True) -> dict[str, Method]:
+    """Searches whose networks may compete with those of `search`, the likeliest first.
+
+    Args:
+        search: The run's own.
+        by_image: Whether the task's metric is a mean over images, by which a step can be decided.
+    """
     greedy = search if isinstance(search, Greedy) else Greedy()
     normalize = "none" if greedy.normalize == "cost" else "cost"
     metric = "accuracy" if greedy.metric == "loss" else "loss"
@@ -125,13 +132,14 @@ def rivals_of(search: Any) -> dict[str, Method]:
         for name in METHODS
         if name not in _DEAR and METHODS[name] not in (Greedy, Uniform, type(search))
     }
-    rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
+    if by_image or metric == "loss":
+        rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
     return rivals
 
 
-def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str) -> None:
-    """Raises ConfigError for settings that can't be met."""
-    rivals = rivals_of(search)
+def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str, by_image: bool = True) -> None:
+    """Raises ConfigError for settings that can't be met; `by_image` as for `rivals_of`."""
+    rivals = rivals_of(search, by_image=by_image)
     if finalists != 0 and not 2 <= finalists <= 2 + len(rivals):
         raise ConfigError(
             f"RunConfig.finalists is {finalists}; expected 0 (off), or from 2 (the found and the uniform network) to "
@@ -150,8 +158,9 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     path = job.folder.path / _ENROLLED
     if not path.exists():
         uniform = AllowedUniform(job.graph) if job.config.limit else Uniform()
+        rivals = rivals_of(job.config.search, by_image=job.task.metric.whole is None)
         columns = {UNIFORM: _search(job, UNIFORM, uniform), FOUND: found}
-        for name, method in list(rivals_of(job.config.search).items())[: job.config.finalists - 2]:
+        for name, method in list(rivals.items())[: job.config.finalists - 2]:
             columns[name] = _search(job, name, method)
         rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
         budgets = [{"budget": each.budget.text, "candidates": row} for each, row in zip(found, rows, strict=True)]
@@ -283,11 +292,12 @@ def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], l
 
         choice = halve(list(candidates), longest, train)
         if text not in decided:
-            told = {"budget": text, "winner": choice.winner, "best": choice.best, "lead": choice.lead}
-            told |= {"error": choice.error, **_spent(choice)}
-            job.folder.append(_LINES, {"_type": "Choice", "_version": 1, **told})
-        notes.append(f"Finalists for {text}: {_tell(choice, list(candidates))}")
-        job.shown.line(f"finalists {text}: {_tell(choice, list(candidates))}")
+            line = {"budget": text, "winner": choice.winner, "best": choice.best, "lead": choice.lead}
+            line |= {"error": choice.error, **_spent(choice)}
+            job.folder.append(_LINES, {"_type": "Choice", "_version": 1, **line})
+        told = _tell(choice, list(candidates), job.task.metric)
+        notes.append(f"Finalists for {text}: {told}")
+        job.shown.line(f"finalists {text}: {told}")
         winners.append(candidates[choice.winner])
     searched = sum(line.get("search_image_macs", 0.0) for line in job.folder.lines("times.jsonl"))
     job.shown.line(f"finalists The other methods' searches: {searched:.3g} image-MACs.")
@@ -319,11 +329,16 @@ def _spent(choice: Choice) -> dict[str, float]:
     return {"epochs": sum(a.epochs for a in trainings), "image_macs": sum(a.image_macs for a in trainings)}
 
 
-def _tell(choice: Choice, names: Sequence[str]) -> str:
+def _tell(choice: Choice, names: Sequence[str], metric: Metric) -> str:
     if choice.best == UNIFORM:
         return f"all of {', '.join(names)} are one network; nothing was trained."
     spent = _spent(choice)
-    lead = f"{100 * choice.lead:+.2f} points, standard error {100 * choice.error:.2f}"
+    unit = f"{metric.name}, " if metric.higher else f"{metric.name} less, "
+    lead = f"{choice.lead:+.4g} {unit}standard error {choice.error:.4g}"
+    if metric.whole is not None:
+        lead = f"loss {-choice.lead:+.4g} on the same images, standard error {choice.error:.4g}"
+    elif metric.share and metric.higher:
+        lead = f"{100 * choice.lead:+.2f} points, standard error {100 * choice.error:.2f}"
     verdict = "within noise, so uniform is kept" if abs(choice.lead) <= choice.error else "more than noise"
     return (
         f"of {len(names)} trained alone, {choice.winner!r} wins. {choice.best!r} against {UNIFORM!r}: {lead}, "

@@ -17,7 +17,6 @@ from torch import nn
 
 from autoslim.costs import COSTS, make_cost
 from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, draw_images, hold_out
-from autoslim.errors import ModelError
 from autoslim.extract import correct_scale_, extract_network, replace_tensors_
 from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
@@ -28,6 +27,12 @@ from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
 from autoslim.pipeline._splits import list_splits, write_splits
+from autoslim.pipeline._task import (
+    check_network,
+    describe_task,
+    open_task,
+    summary_of,
+)
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -36,7 +41,6 @@ from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
-from autoslim.tasks import TASKS
 from autoslim.train import OnStep, Trained
 from autoslim.widths import Widths
 
@@ -53,7 +57,7 @@ class Job:
         self.ranks = join_ranks()
         self.config, self.command, self.given = config, command, given
         self.shown = shown if self.ranks.first else Shown(quiet=True)
-        self.task = TASKS["classification"]
+        self.task = open_task(config)
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
         self.trained = False
@@ -81,14 +85,14 @@ class Job:
     def prepare(self) -> None:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it."""
         config = self.config
-        self.data: Data = open_data(config, self.given)
+        self.data: Data = open_data(config, self.given, self.task)
         self.config = config = replace(config, data=self.data.name)  # a run that is resumed reads the same commit
         for note in self.data.notes:
             self.shown.line(f"data      {note}")
         classes, shape = self.data.num_classes, self.data.input_shape
         self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
         started = time.monotonic()
-        self.networks = Networks(config, num_classes=classes, input_shape=shape)
+        self.networks = Networks(config, self.task, num_classes=classes, input_shape=shape)
         self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own
         self.spent["trace"] = time.monotonic() - started
         self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
@@ -101,7 +105,7 @@ class Job:
         )
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
-        self.check_network()
+        check_network(self)
         if config.latency_limited:
             self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
         self.train_split, self.search_split = hold_out(
@@ -120,30 +124,21 @@ class Job:
         macs = self.costs["macs"](self.graph.max_widths()) / 1e6
         return f"The search starts from your network {self.config.widen:g}x as wide: {macs:.2f}M MACs."
 
-    def check_network(self) -> None:
-        """Raises ModelError for a network that can't be trained on these images, before anything is written."""
-        name, classes, shape = self.config.model, self.data.num_classes, self.data.input_shape
-        for note in self.graph.notes:
-            if note.startswith("train mode"):
-                raise ModelError(f"`{name}` can't be trained on {shape}: {note}. Try another --input.")
-            self.shown.line(f"trace     {note}")
-        with torch.no_grad():
-            output = self.model.eval()(torch.zeros(2, *shape))
-        try:
-            self.task.judge(output, torch.tensor([0, classes - 1]))
-        except (IndexError, RuntimeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"`{name}`: its output does not fit {classes} classes: {error}. Expected logits [N, {classes}]. "
-                "Give the number as a builder argument, or let the factory take num_classes."
-            ) from error
-
     @property
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one that was stopped; plain JSON."""
         graph = json.dumps(self.graph.to_json(), sort_keys=True).encode()
-        data = [len(self.data.train), *self.preparation.values()]
+        task = describe_task(self.config)
+        data = [len(self.data.train), *(told for name, told in self.preparation.items() if name not in task)]
         return json.loads(
-            json.dumps({"network": self.builder, "graph": hashlib.sha256(graph).hexdigest(), "data": data})
+            json.dumps(
+                {
+                    "network": self.builder,
+                    "graph": hashlib.sha256(graph).hexdigest(),
+                    "data": data,
+                    **({"task": list(task.values())} if task else {}),
+                }
+            )
         )
 
     def price(self, widths: Widths) -> dict[str, float]:
@@ -281,6 +276,7 @@ class Job:
             "input": [1, *self.data.input_shape],
             "normalisation": {"mean": list(self.data.mean), "std": list(self.data.std)},
             "resize": self.data.resize,
+            **describe_task(self.config),
         }
 
     # 5. test -------------------------------------------------------------------------------------------------------
@@ -290,50 +286,57 @@ class Job:
         batches = self.batches(self.data.test)
         trained = self.config.retrain != "none"
         tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
-        own = tested.get("base")
+        own, key = tested.get("base"), self.task.metric.key
         if own is not None:
-            self.shown.line(f"test      your own network: {own:.2%} at {self.base['macs'] / 1e6:.2f}M MACs")
+            self.shown.line(
+                f"test      your own network: {self.task.metric.tell(own)} at {self.base['macs'] / 1e6:.2f}M MACs"
+            )
         rows: list[dict[str, Any]] = []
         for each in found:
             slug = each.budget.slug
             supernet = self.scorer.judge(each.widths, batches)
-            accuracy = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
+            worth = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
             row: dict[str, Any] = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
-            row |= {**self.price(each.widths), "accuracy": accuracy}
+            row |= {**self.price(each.widths), key: self.turned(worth)}
             if f"{slug}/uniform" in places:
                 metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")
                 row["uniform"] = {
-                    **{key: metrics[key] for key in ("ratio", *self.costs)},
-                    "accuracy": {"test": tested[f"{slug}/uniform"]},
+                    **{name: metrics[name] for name in ("ratio", *self.costs)},
+                    key: self.turned({"test": tested[f"{slug}/uniform"]}),
                 }
             rows.append(row)
-            self.tell(row)
-        base: dict[str, Any] = {**self.base, "accuracy": {"test": own}}
+            self.tell(row, worth, tested.get(f"{slug}/uniform"))
+        base: dict[str, Any] = {**self.base, key: self.turned({"test": own})}
         return self.summary(base, rows)
 
     def test_network(self, path: Path, batches: Iterable[Batch]) -> float:
-        """Test accuracy of a network as it lies on the disk, kept in its `metrics.json`."""
-        model = load(path).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        score = evaluate(model, batches, self.task).score
-        metrics = read_json(path / "metrics.json", kind="Metrics")
-        write_json(path / "metrics.json", {**metrics, "test_loss": score.loss, "test_accuracy": score.accuracy})
+        """What a network as it lies on the disk is worth on the test images, kept in its `metrics.json`."""
+        model = self.task.adapt(load(path)).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        score, key = evaluate(model, batches, self.task).score, f"test_{self.task.metric.key}"
+        told = {"test_loss": score.loss, key: self.task.metric.turn(score.accuracy)}
+        told |= {} if key == "test_accuracy" else {"metric": self.task.metric.name}
+        write_json(path / "metrics.json", {**read_json(path / "metrics.json", kind="Metrics"), **told})
         return score.accuracy
 
-    def tell(self, row: Mapping[str, Any]) -> None:
-        accuracy = row["accuracy"]["test"]
-        told = f"{accuracy:.2%}" if accuracy is not None else f"{row['accuracy']['supernet']:.2%} (in the supernet)"
-        uniform = row["uniform"]["accuracy"]["test"] if "uniform" in row else None
-        beside = f", uniform {uniform:.2%}" if uniform is not None else ""
+    def turned(self, worth: Mapping[str, float | None]) -> dict[str, float | None]:
+        """The metric as people are told it, None where it is not known."""
+        return {name: None if value is None else self.task.metric.turn(value) for name, value in worth.items()}
+
+    def tell(self, row: Mapping[str, Any], worth: Mapping[str, float | None], uniform: float | None) -> None:
+        test, supernet, say = worth["test"], worth["supernet"], self.task.metric.tell
+        assert supernet is not None
+        told = say(test) if test is not None else f"{say(supernet)} (in the supernet)"
+        beside = f", uniform {say(uniform)}" if uniform is not None else ""
         share = row["macs"] / self.base["macs"]
         self.shown.line(f"test      {row['budget']}: {told} at {row['macs'] / 1e6:.2f}M MACs ({share:.1%}){beside}")
 
     def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         config = self.config
         packages = ("torch", "torchvision", "timm", "datasets", "lightning-fabric")
-        seconds = self.folder.seconds()
+        seconds, (version, metric) = self.folder.seconds(), summary_of(self.task.metric)
         return {
-            "_type": "Summary", "_version": 1, "model": config.model, "data": config.data, "task": self.task.name,
-            "metric": self.task.metric, "seed": config.seed, "input": [[1, *self.data.input_shape]], "base": base,
+            "_type": "Summary", "_version": version, "model": config.model, "data": config.data, "task": self.task.name,
+            "metric": metric, "seed": config.seed, "input": [[1, *self.data.input_shape]], "base": base,
             "budgets": rows, "seconds": {s: seconds.get(s, 0.0) for s in ("trace", "train", "search", "retrain")},
             "versions": {
                 "autoslim": importlib.metadata.version("autoslim"), "python": platform.python_version(),

@@ -8,9 +8,11 @@ from torch import nn
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._task import adapt_network
 from autoslim.pipeline._weights import load_weights_
 from autoslim.rewrite import rewrite_network
 from autoslim.sort import filter_norms, sort_channels_
+from autoslim.tasks import Task
 from autoslim.trace import trace_channels
 from autoslim.widen import widen_network
 
@@ -27,8 +29,8 @@ class Networks:
         own: The widths at which `graph` gives the user's own network.
     """
 
-    def __init__(self, config: RunConfig, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
-        self._config, self._num_classes, self._channels = config, num_classes, input_shape[0]
+    def __init__(self, config: RunConfig, task: Task, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+        self._config, self._task, self._num_classes, self._channels = config, task, num_classes, input_shape[0]
         self._example = x = torch.zeros(1, *input_shape)
         self.model = self._rewritten(self.build_own())
         self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
@@ -50,10 +52,11 @@ class Networks:
         return reduce(lambda limited, each: limited.limit(each[0], **each[1]), self._config.limits, graph)
 
     def build_own(self) -> nn.Module:
-        """The network as the user gave it, freshly initialised from the seed."""
+        """The network as the user gave it and the task runs it, freshly initialised from the seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self._config.seed)
             model = build_model(self._config.model, num_classes=self._num_classes, in_channels=self._channels)
+        model = adapt_network(self._task, self._config, model)
         return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def build(self) -> nn.Module:

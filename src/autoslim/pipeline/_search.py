@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,7 @@ def binding_metric(found: Found, base: Mapping[str, float]) -> str:
 def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
     """One search, from the steps that were taken already."""
     done, last = _steps(job, place), [time.monotonic()]
+    worth = partial(job.task.metric.tell, digits=1)
 
     def on_step(step: Step) -> None:
         place.append(STEPS, step.to_json())
@@ -133,7 +135,7 @@ def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
         place.append("times.jsonl", {"search_step": step.step, "step_seconds": round(now - last[0], 3)})
         last[0] = now
         share = step.costs["macs"] / job.base["macs"]
-        bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {step.accuracy:.1%}")
+        bar.advance(f"{step.group} {step.before}->{step.after}, {share:.0%} of MACs, {worth(step.accuracy)}")
 
     most = sum(len(group.candidates) - 1 for group in job.graph.groups)
     with job.timed("search", place), job.shown.bar("search", most) as bar:
@@ -147,7 +149,7 @@ def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
         latency = f", {each.costs[LATENCY]:.3g} ms" if LATENCY in each.costs else ""
         job.shown.line(
             f"search    {each.budget.text}{by}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, "
-            f"{each.score.accuracy:.1%} in the supernet on {len(job.judges)} search images, {job.took('search')}"
+            f"{worth(each.score.accuracy)} in the supernet on {len(job.judges)} search images, {job.took('search')}"
         )
     return found
 

@@ -14,6 +14,7 @@ from autoslim.costs._base import atoms_of
 from autoslim.costs.latency._fit import Fit, fit_latency
 from autoslim.graph import ChannelGraph
 from autoslim.report.read import Summary, _costs, _Node, _parse, _text, _widths, check_widths
+from autoslim.tasks import Metric
 
 _FOLDS = 4  # each measured network is predicted from the other three quarters
 
@@ -58,7 +59,10 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A sub-network that was scored in the supernet, on search images, beside those of the search's own path."""
+    """A sub-network that was scored in the supernet, on search images, beside those of the search's own path.
+
+    Its `accuracy` is the task's metric.
+    """
 
     accuracy: float
     costs: Mapping[str, float]
@@ -138,14 +142,14 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
     )
 
 
-def read_scored(folder: Path, graph: ChannelGraph, latency: Latency | None) -> tuple[Scored, ...]:
+def read_scored(folder: Path, graph: ChannelGraph, latency: Latency | None, scale: Metric) -> tuple[Scored, ...]:
     """The sub-networks of `scores.jsonl`, once each, priced anew; a latency is the predicted one."""
     found: dict[tuple[int, ...], tuple[Mapping[str, int], float]] = {}
     for node in _lines(folder / "scores.jsonl", "Score"):
-        accuracy, widths = node.at("accuracy").fraction(), _widths(node.at("widths"))
+        widths = _widths(node.at("widths"))
         check_widths(graph, [widths], node.file, f"{node.where}.widths")
-        if accuracy is not None:
-            found[tuple(widths.values())] = (widths, accuracy)
+        if node.at("accuracy").value is not None:
+            found[tuple(widths.values())] = (widths, node.at("accuracy").worth(scale))
     if not found:
         return ()
     widths = [each for each, _ in found.values()]
@@ -158,13 +162,13 @@ def read_scored(folder: Path, graph: ChannelGraph, latency: Latency | None) -> t
     )
 
 
-def read_searches(folder: Path) -> tuple[Again, ...]:
+def read_searches(folder: Path, scale: Metric) -> tuple[Again, ...]:
     """What `autoslim search` found in this run, from `searches/*/found.json`."""
     found: list[Again] = []
     for file in sorted(folder.glob("searches/*/found.json")):
         node = _open(file, "Found")
         for item in node.at("found").each():
-            accuracy = item.at("accuracy").number(0, 1, "a fraction from 0 to 1")
+            accuracy = item.at("accuracy").worth(scale)
             names = {"search": file.parent.name, "method": node.at("method").text(), "budget": item.at("budget").text()}
             found.append(Again(accuracy=accuracy, costs=_costs(item.at("costs")), **names))
     return tuple(found)

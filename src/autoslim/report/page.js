@@ -5,6 +5,8 @@ const {words, runs} = JSON.parse(document.getElementById("data").textContent);
 const many = runs.length > 1;
 const toneOf = index => `var(--c${index % 6})`;
 const percent = value => digits(100 * value, 4) + "%";
+const sayScore = (run, value) => run.share ? sayShare(value) : digits(value, 4);
+const sayScale = runs.every(run => run.share) ? percent : value => digits(value, 4);
 const same = (a, b) => a.length === b.length && a.every((value, index) => value === b[index]);
 const capital = text => text === text.toLowerCase() ? text[0].toUpperCase() + text.slice(1) : text;
 const places = kind => [...document.querySelectorAll(`figure.${kind}`)];
@@ -35,7 +37,7 @@ function tellPosition(run, position) {
     ? `Before the first of ${last} steps: the widest network` : `Step ${number} of ${last}${moved}`;
   const found = budgets.map(budget => {
     const test = run.found[budget].slim.test;
-    return ` Found for ${run.found[budget].budget}${test === null ? "" : `; ${sayShare(test)} on test images after retraining`}.`;
+    return ` Found for ${run.found[budget].budget}${test === null ? "" : `; ${sayScore(run, test)} on test images after retraining`}.`;
   });
   return `${where}.${found.join("")}`;
 }
@@ -130,7 +132,7 @@ class Slim {
     const kept = position.widths.reduce((a, b) => a + b, 0) / run.groups.reduce((sum, group) => sum + group.size, 0);
     this.range.value = at;
     this.range.setAttribute("aria-valuetext",
-      `${told} ${sayCost("macs", position.costs.macs)} MACs, ${run.metric} ${position.score === null ? "not known" : sayShare(position.score)}`);
+      `${told} ${sayCost("macs", position.costs.macs)} MACs, ${run.metric} ${position.score === null ? "not known" : sayScore(run, position.score)}`);
     this.told.textContent = `${told} ${sayShare(kept, 0)} of all channels are kept.`;
     this.facts.replaceChildren(...this.dials(position));
     this.jumpers.forEach((button, budget) => button.setAttribute("aria-pressed", String(position.budgets.includes(budget))));
@@ -142,7 +144,7 @@ class Slim {
   dials({score, costs}) {
     const dial = (name, value, note) => make("div", {}, make("dt", {text: name}), make("dd", {}, value, make("small", {text: note})));
     return [
-      dial(`supernet ${this.run.metric}`, score === null ? "not known" : sayShare(score), "search images"),
+      dial(`supernet ${this.run.metric}`, score === null ? "not known" : sayScore(this.run, score), "search images"),
       ...this.run.metrics.map(metric => dial(words[metric], sayCost(metric, costs[metric]),
         costs[metric] === undefined ? "" : `${sayShare(costs[metric] / this.run.base[metric], 0)} of yours`)),
     ];
@@ -220,10 +222,10 @@ class Slim {
 // Accuracy against cost -----------------------------------------------------------------------------------------------
 
 function tradeoffSeries(metric, share) {
-  const said = (name, value, costs) => `${name}: ${sayShare(value)} at ${sayCost(metric, costs[metric])}${metric === "latency" ? "" : ` ${words[metric]}`}`;
+  const said = (run, name, value, costs) => `${name}: ${sayScore(run, value)} at ${sayCost(metric, costs[metric])}${metric === "latency" ? "" : ` ${words[metric]}`}`;
   const has = costs => costs[metric] !== undefined;
   return runs.flatMap((run, index) => {
-    const point = (name, y, costs) => ({x: costs[metric] / (share ? run.base[metric] : 1), y, text: said(name, y, costs)});
+    const point = (name, y, costs) => ({x: costs[metric] / (share ? run.base[metric] : 1), y, text: said(run, name, y, costs)});
     const head = many ? `${run.name}: ` : "", tone = many ? toneOf(index) : "var(--path)";
     const small = run.steps.map((step, number) => ({...step, number})).filter(step => step.score !== null && has(step.costs));
     const known = network => network && network.test !== null && has(network.costs);
@@ -253,7 +255,7 @@ function drawTradeoff(host) {
   const spec = () => ({
     alt: host.dataset.alt, height: 400, series: tradeoffSeries(metric, share),
     x: {title: words[metric] + unit(), say, fromZero: true},
-    y: {title: many ? "accuracy" : runs[0].metric, say: percent},
+    y: {title: new Set(runs.map(run => run.metric)).size > 1 ? "score" : runs[0].metric, say: sayScale},
   });
   const chart = new Chart(host, spec());
   const locate = () => chart.locate(now && {x: now.costs[metric] / (share ? runs[0].base[metric] : 1), y: now.score});
@@ -321,10 +323,10 @@ function drawTrust(host, run) {
       name: `${sayCount(edges[stratum])} to ${sayCount(high)} MACs`, tone: toneOf([4, 0, 2, 3][stratum % 4]), mark: marks[stratum % 4], size: 6,
       points: points.filter(point => point.stratum === stratum).map(point => ({
         x: point.supernet, y: point.alone,
-        text: `${sayCount(point.macs)} MACs: ${sayShare(point.supernet)} in the supernet, ${sayShare(point.alone)} alone`,
+        text: `${sayCount(point.macs)} MACs: ${sayScore(run, point.supernet)} in the supernet, ${sayScore(run, point.alone)} alone`,
       })),
     })),
-    x: {title: "in the supernet", say: percent}, y: {title: "trained alone", say: percent},
+    x: {title: "in the supernet", say: sayScale}, y: {title: "trained alone", say: sayScale},
   });
 }
 

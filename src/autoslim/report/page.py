@@ -18,7 +18,7 @@ from autoslim.report.table import (
     seconds_table,
     widths_table,
 )
-from autoslim.report.text import METRIC_WORDS, outcome, say_accuracy, say_count, say_share
+from autoslim.report.text import METRIC_WORDS, outcome, say_count, say_score, say_share
 from autoslim.report.trust import explain_ranking
 
 _CAUTION = (
@@ -42,7 +42,7 @@ def render_page(runs: Sequence[Run]) -> str:
 </section>
 <section><h2>Results</h2>
 {network_table(runs)}
-<p class="soft">Memory is parameters + activations, in elements. Differences of accuracy are percentage points, those of
+<p class="soft">Memory is parameters + activations, in elements. {_text(_differences(runs))}, those of
 cost are in the first metric that the budget limits.</p>
 <p class="note">{_CAUTION}</p></section>
 {parts}"""
@@ -135,27 +135,29 @@ def _tradeoff_caption(runs: Sequence[Run]) -> str:
     line = "joined where each narrows the one before it; " if any(run.is_path for run in runs) else ""
     return (
         f"Small circles: the steps of the search, {line}crosses: other sub-networks that were scored; both are the "
-        "supernet's accuracy on search images. Large marks are networks after retraining, on test images: circle "
-        "AutoSlim, diamond the uniform network, star your network, coloured as the budgets. Heights of small and large "
-        "marks can't be compared: the images differ. The vertical axis does not start at 0."
+        f"supernet's {_word_of(runs)} on search images. Large marks are networks after retraining, on test images: "
+        "circle AutoSlim, diamond the uniform network, star your network, coloured as the budgets. Heights of small "
+        "and large marks can't be compared: the images differ. The vertical axis does not start at 0."
     )
 
 
 def _tradeoff_in_words(run: Run, *, many: bool) -> str:
     """The picture for those who can't see it."""
-    summary, steps = run.summary, run.steps
+    summary, steps, scale = run.summary, run.steps, run.summary.scale
     words = [f"{run.name}." if many else "", f"{_first_big(summary.metric)} against cost."]
     if steps:
         ends = [
-            f"{say_count(step.costs['macs'])} MACs at {say_accuracy(step.accuracy)}" for step in (steps[0], steps[-1])
+            f"{say_count(step.costs['macs'])} MACs at {say_score(step.accuracy, scale)}"
+            for step in (steps[0], steps[-1])
         ]
         words.append(f"The search took {len(steps)} steps, from {ends[0]} to {ends[1]}.")
     else:
         words.append("The search took no steps.")
-    words.append(f"Your network: {say_accuracy(summary.base.test)}.")
+    words.append(f"Your network: {say_score(summary.base.test, scale)}.")
     for result in summary.budgets:
         uniform = result.uniform.test if result.uniform else None
-        words.append(f"{result.budget}: AutoSlim {say_accuracy(result.slim.test)}, uniform {say_accuracy(uniform)}.")
+        slim = say_score(result.slim.test, scale)
+        words.append(f"{result.budget}: AutoSlim {slim}, uniform {say_score(uniform, scale)}.")
     return " ".join(word for word in words if word)
 
 
@@ -212,7 +214,8 @@ def _training(index: int, run: Run) -> str:
 def _trust(index: int, run: Run) -> str:
     if run.ranking is None:
         return ""
-    alt = f"{len(run.ranking.points)} sub-networks: accuracy in the supernet against accuracy alone."
+    metric = run.summary.metric
+    alt = f"{len(run.ranking.points)} sub-networks: {metric} in the supernet against {metric} alone."
     picture = _picture("trust", index, alt, explain_ranking(run.ranking))
     return f"<section><h2>Does the supernet rank well?</h2>{picture}</section>"
 
@@ -254,9 +257,22 @@ def _details(label: str, body: str) -> str:
     return f"<details><summary>{_text(label)}</summary>{body}</details>"
 
 
-def _metric_of(runs: Sequence[Run]) -> str:
+def _word_of(runs: Sequence[Run]) -> str:
     metrics = {run.summary.metric for run in runs}
-    return _first_big(metrics.pop()) if len(metrics) == 1 else "Score"
+    return metrics.pop() if len(metrics) == 1 else "score"
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    """The unit of differences, and which way is better where it is not as everybody expects."""
+    less = sorted({run.summary.metric for run in runs if not run.summary.scale.higher})
+    better = f"; of {', '.join(less)} less is better" if less else ""
+    if all(run.summary.scale.share for run in runs):
+        return f"Differences of {_word_of(runs)} are percentage points{better}"
+    return f"Differences of {_word_of(runs)} are as it is told{better}"
+
+
+def _metric_of(runs: Sequence[Run]) -> str:
+    return _first_big(_word_of(runs))
 
 
 def _first_big(metric: str) -> str:

@@ -26,9 +26,14 @@ def write_png(runs: Sequence[Run], file: Path, *, metric: str = "macs") -> Path:
         metric: The cost on the horizontal axis.
 
     Raises:
-        ConfigError: A cost that the runs don't tell, or an ending that is no picture's.
+        ConfigError: A cost that the runs don't tell, an ending that is no picture's, or runs of different tasks.
         RunFolderError: matplotlib is not installed, or the file can't be written.
     """
+    if len({run.summary.scale for run in runs}) > 1:
+        raise ConfigError(
+            f"autoslim report: --png of runs with {', '.join(sorted({run.summary.metric for run in runs}))}; expected "
+            "one metric of the task, which the vertical axis has. Draw them one by one."
+        )
     known = [name for name in METRIC_WORDS if all(name in run.metrics for run in runs)]
     if metric not in known:
         raise ConfigError(
@@ -81,10 +86,11 @@ def _draw_widths(axes: "Axes", run: Run) -> None:
 
 def _draw_tradeoff(axes: "Axes", runs: Sequence[Run], metric: str) -> None:
     title, unit = _SCALES[metric]
-    many = len(runs) > 1
+    many, scale = len(runs) > 1, runs[0].summary.scale
+    percent = 100 if scale.share else 1
     for number, run in enumerate(runs):
         head = f"{_plain(run.name)}: " if many else ""
-        path = [(step.costs[metric] / unit, 100 * step.accuracy) for step in run.steps if metric in step.costs]
+        path = [(step.costs[metric] / unit, percent * step.accuracy) for step in run.steps if metric in step.costs]
         tone = COLOURS[number % len(COLOURS)] if many else _GREY
         if path:
             style: dict[str, Any] = {"linewidth": 0.8 if run.is_path else 0, "markersize": 2, "marker": "o"}
@@ -95,14 +101,14 @@ def _draw_tradeoff(axes: "Axes", runs: Sequence[Run], metric: str) -> None:
                 if network is not None and network.test is not None and metric in network.costs:
                     name = "AutoSlim" if mark == "o" else "uniform"
                     label = None if index and many else f"{head}{name}" + ("" if many else f", {_plain(result.budget)}")
-                    x, y = network.costs[metric] / unit, 100 * network.test
+                    x, y = network.costs[metric] / unit, percent * network.test
                     axes.plot(x, y, mark, color=shade, markerfacecolor=face, markersize=6, linestyle="", label=label)
         base = run.summary.base
         if base.test is not None:
-            axes.plot(base.costs[metric] / unit, 100 * base.test, "*", color=tone if many else "#3d4650", markersize=10,
-                      linestyle="", label=f"{head}your network")  # fmt: skip
+            x, y, shade = base.costs[metric] / unit, percent * base.test, tone if many else "#3d4650"
+            axes.plot(x, y, "*", color=shade, markersize=10, linestyle="", label=f"{head}your network")
     axes.set_xlabel(title)
-    axes.set_ylabel(f"{_plain(runs[0].summary.metric)}, %")
+    axes.set_ylabel(_plain(runs[0].summary.metric) + (", %" if scale.share else ""))
     axes.legend(fontsize=6.5, frameon=False, loc="best")
     axes.grid(color="#e9ebee", linewidth=0.6)
     _plain_frame(axes)

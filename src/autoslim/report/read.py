@@ -12,6 +12,7 @@ from typing import Any
 
 from autoslim.errors import ModelError, RunFolderError, WidthsError
 from autoslim.graph import ChannelGraph
+from autoslim.tasks import Metric
 
 METRICS = ("macs", "params", "memory")  # every run has them
 MORE_METRICS = ("peak_memory", "latency")  # peak memory in newer runs, latency where a budget limits it
@@ -20,7 +21,7 @@ _ADVICE = "Give the folder of a finished run, or run again into it."
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network of the table. Accuracies are fractions, None where that stage was not run.
+    """A network of the table. The task's metric is as people are told it, None where that stage was not run.
 
     Attributes:
         costs: Metric to cost, for every name in METRICS, and of MORE_METRICS those that are there.
@@ -53,12 +54,13 @@ class BudgetResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """summary.json; optional lists are empty and an optional text is "" where absent."""
+    """summary.json; optional lists are empty and an optional text is "" where absent. `scale` says what `metric` is."""
 
     model: str
     data: str
     task: str
     metric: str
+    scale: Metric
     seed: str
     inputs: tuple[tuple[int, ...], ...]
     base: Network
@@ -95,10 +97,12 @@ class _Node:
         found = "missing" if self.value is None else f"{str(self.value)[:60]!r} ({type(self.value).__name__})"
         return RunFolderError(f"`{self.file}`: {self.where} is {found}; expected {expected}. {_ADVICE}")
 
-    def typed(self, name: str, version: int = 1) -> "_Node":
-        """Itself, if it is an object of type `name` and that version."""
-        if not isinstance(self.value, dict) or (self.value.get("_type"), self.value.get("_version")) != (name, version):
-            raise self.error(f'a JSON object with "_type": "{name}" and "_version": {version}')
+    def typed(self, name: str, *versions: int) -> "_Node":
+        """Itself, if it is an object of type `name` and one of the versions, by default 1."""
+        known = versions or (1,)
+        told = (self.value.get("_type"), self.value.get("_version")) if isinstance(self.value, dict) else (None, None)
+        if told[0] != name or told[1] not in known:
+            raise self.error(f'a JSON object with "_type": "{name}" and "_version": {" or ".join(map(str, known))}')
         return self
 
     def at(self, key: str) -> "_Node":
@@ -149,18 +153,34 @@ class _Node:
         """A fraction from 0 to 1, or None where the stage was not run."""
         return None if self.value is None else self.number(0, 1, "a fraction from 0 to 1, or null where not run")
 
+    def score(self, scale: Metric) -> float | None:
+        """The task's metric as people are told it, None where the stage was not run."""
+        if scale.share or self.value is None:
+            return self.fraction()
+        return self.number(-1e300, 1e300, "a finite number, or null where not run")
+
+    def worth(self, scale: Metric) -> float:
+        """The same from the number of which more is better, which the files of a search hold."""
+        if scale.share and scale.higher:
+            return self.number(0, 1, "a fraction from 0 to 1")
+        low, high = (-1, 0) if scale.share else (-1e300, 1e300)
+        return scale.turn(self.number(low, high, f"a number from {low:g} to {high:g}"))
+
 
 def read_summary(file: Path) -> Summary:
     """Reads and checks summary.json."""
-    node = _Node(file, "the file", _parse(file, _text(file))).typed("Summary")
-    base = _network(node.at("base"))
+    node = _Node(file, "the file", _parse(file, _text(file))).typed("Summary", 1, 2)
+    scale = _scale(node)
+    base = _network(node.at("base"), scale)
     seconds, versions, notes, command = (node.at(key) for key in ("seconds", "versions", "notes", "command"))
     return Summary(
-        **{key: node.at(key).text() for key in ("model", "data", "task", "metric")},
+        **{key: node.at(key).text() for key in ("model", "data", "task")},
+        metric=scale.name,
+        scale=scale,
         seed=str(node.at("seed").whole()),
         inputs=tuple(tuple(size.whole() for size in shape.each()) for shape in node.at("input").each()),
         base=base,
-        budgets=tuple(_budget(item, base) for item in node.at("budgets").each()),
+        budgets=tuple(_budget(item, base, scale) for item in node.at("budgets").each()),
         seconds={
             stage: None if item.value is None else item.number(0, 1e300, "seconds, or null where not run")
             for stage, item in seconds.fields().items()
@@ -171,14 +191,14 @@ def read_summary(file: Path) -> Summary:
     )
 
 
-def read_steps(file: Path) -> tuple[Step, ...]:
-    """Reads search.jsonl, a step a line; an empty file is a search that accepted no step."""
+def read_steps(file: Path, scale: Metric) -> tuple[Step, ...]:
+    """Reads search.jsonl, a step a line; an empty file is a search that accepted no step. `scale` as in `Summary`."""
     steps: list[Step] = []
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if line.strip():
             where = f"line {number}"
-            node = _Node(file, where, _parse(file, line, where)).typed("Step", version=2)
-            accuracy = node.at("accuracy").number(0, 1, "a fraction from 0 to 1")
+            node = _Node(file, where, _parse(file, line, where)).typed("Step", 2)
+            accuracy = node.at("accuracy").worth(scale)
             loss = node.at("loss").finite()
             counts = {key: node.at(key).whole() for key in ("step", "before", "after")}
             group, costs, widths = node.at("group").text(), _costs(node.at("costs")), _widths(node.at("widths"))
@@ -212,9 +232,21 @@ def check_widths(
             ) from error
 
 
-def _budget(node: _Node, base: Network) -> BudgetResult:
+def _scale(node: _Node) -> Metric:
+    """What the metric is: a name in version 1, whose metric is a share of which more is better."""
+    if node.value["_version"] == 1:
+        return Metric(node.at("metric").text())
+    told = node.at("metric")
+    flags = [told.at(name) for name in ("higher", "share")]
+    for flag in flags:
+        if not isinstance(flag.value, bool):
+            raise flag.error("true or false")
+    return Metric(told.at("name").text(), *(flag.value for flag in flags))
+
+
+def _budget(node: _Node, base: Network, scale: Metric) -> BudgetResult:
     budget, beside = node.at("budget").text(), node.at("uniform")
-    slim, uniform = _network(node), None if beside.value is None else _network(beside)
+    slim, uniform = _network(node, scale), None if beside.value is None else _network(beside, scale)
     metric = budget.split("<=")[0].strip().lower()
     told = all(metric in network.costs for network in (base, slim, uniform) if network is not None)
     ratio = None if uniform is None else beside.at("ratio")
@@ -229,11 +261,12 @@ def _budget(node: _Node, base: Network) -> BudgetResult:
     )
 
 
-def _network(node: _Node) -> Network:
+def _network(node: _Node, scale: Metric) -> Network:
     costs, accuracy = _costs(node), node.at("accuracy")
-    if accuracy.value is None:
+    score = node.at("score") if accuracy.value is None else accuracy
+    if score.value is None:
         return Network(costs=costs, test=None)
-    return Network(costs=costs, **{key: accuracy.at(key).fraction() for key in ("test", "search", "supernet")})
+    return Network(costs=costs, **{key: score.at(key).score(scale) for key in ("test", "search", "supernet")})
 
 
 def _costs(node: _Node) -> dict[str, float]:

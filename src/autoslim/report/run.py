@@ -66,7 +66,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunFolderError: One of the three files is missing, or any file is broken.
     """
-    summary, steps = read_summary(folder / "summary.json"), read_steps(folder / "search.jsonl")
+    summary = read_summary(folder / "summary.json")
+    steps = read_steps(folder / "search.jsonl", summary.scale)
     graph = read_graph(folder / "graph.json")
     found = [result.widths for result in summary.budgets]
     check_widths(graph, found, folder / "summary.json", "budgets[{}].widths")
@@ -80,10 +81,10 @@ def read_run(folder: Path) -> Run:
         marks=read_marks(folder, summary, graph),
         curves=read_curves(folder, summary),
         latency=latency,
-        scored=read_scored(folder, graph, latency),
-        searches=read_searches(folder),
+        scored=read_scored(folder, graph, latency, summary.scale),
+        searches=read_searches(folder, summary.scale),
         settings=read_settings(folder / "run.json"),
-        ranking=read_ranking(folder),
+        ranking=read_ranking(folder, summary.scale),
     )
 
 
@@ -108,6 +109,7 @@ def drawn_data(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "metric": summary.metric,
+        "share": summary.scale.share,
         "metrics": list(run.metrics),
         "base": dict(summary.base.costs),
         "groups": [{"name": g.name, "size": g.size, "frozen": g.frozen} for g in run.graph.groups],

@@ -13,12 +13,14 @@ from autoslim.report.text import (
     METRIC_WORDS,
     NOT_RUN,
     points,
-    say_accuracy,
     say_cost,
     say_difference,
+    say_gap,
+    say_score,
     say_seconds,
     say_share,
 )
+from autoslim.tasks import Metric
 
 EMPTY = "\N{EN DASH}"  # a column that does not apply to the row, unlike "not run"
 
@@ -51,17 +53,22 @@ def network_table(runs: Sequence[Run]) -> str:
 
 def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None) -> list[list[Cell]]:
     """The rows of one run; `dot` is the colour of the run where several share a table."""
-    base = summary.base
+    base, scale = summary.base, summary.scale
     empty = Cell(EMPTY)
-    own = [Cell("your network", colour=dot or "var(--own)"), _accuracy(base.test), empty, *_costs(base, base, metrics)]
+    own = [
+        Cell("your network", colour=dot or "var(--own)"),
+        _score(base.test, scale),
+        empty,
+        *_costs(base, base, metrics),
+    ]
     rows = [[*own, *[empty] * 4]]
     for index, result in enumerate(summary.budgets):
         slim, uniform, tone = result.slim, result.uniform, dot or colour(index)
         rows.append(
             [
-                *(Cell("AutoSlim", colour=tone, aside=result.budget), _accuracy(slim.test)),
-                *(_points(slim.test, base.test), *_costs(slim, base, metrics)),
-                *(_accuracy(slim.search), _accuracy(slim.supernet), empty, empty),
+                *(Cell("AutoSlim", colour=tone, aside=result.budget), _score(slim.test, scale)),
+                *(_points(slim.test, base.test, scale), *_costs(slim, base, metrics)),
+                *(_score(slim.search, scale), _score(slim.supernet, scale), empty, empty),
             ]
         )
         ratio = "" if result.ratio is None else f", ratio {result.ratio:.3g}"
@@ -72,9 +79,10 @@ def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None
         gap = 100 * (uniform.costs[result.metric] / slim.costs[result.metric] - 1)
         rows.append(
             [
-                *(name, _accuracy(uniform.test), _points(uniform.test, base.test), *_costs(uniform, base, metrics)),
+                *(name, _score(uniform.test, scale), _points(uniform.test, base.test, scale)),
+                *_costs(uniform, base, metrics),
                 *(empty, empty, Cell(say_difference(gap, f"% {METRIC_WORDS[result.metric]}"), gap)),
-                _points(uniform.test, slim.test),
+                _points(uniform.test, slim.test, scale),
             ]
         )
     return rows
@@ -93,7 +101,7 @@ def path_table(run: Run) -> str:
     head += [METRIC_WORDS[metric] for metric in run.metrics]
     rows = [
         [
-            *(step.step, Cell(step.group), step.before, step.after, _accuracy(step.accuracy)),
+            *(step.step, Cell(step.group), step.before, step.after, _score(step.accuracy, run.summary.scale)),
             Cell("not finite") if step.loss is None else Cell(f"{step.loss:.4g}", step.loss),
             *(_cost(metric, step.costs.get(metric)) for metric in run.metrics),
         ]
@@ -106,7 +114,10 @@ def searches_table(run: Run) -> str:
     """What further searches of the same supernet found; their settings lie in the files that the caption names."""
     head = ["budget", "search", f"search {run.summary.metric}", *(METRIC_WORDS[metric] for metric in run.metrics)]
     rows = [
-        [one.budget, one.search, _accuracy(one.accuracy), *(_cost(name, one.costs.get(name)) for name in run.metrics)]
+        [
+            *(one.budget, one.search, _score(one.accuracy, run.summary.scale)),
+            *(_cost(name, one.costs.get(name)) for name in run.metrics),
+        ]
         for one in run.searches
     ]
     return simple_table(
@@ -178,13 +189,12 @@ def _cost(metric: str, value: float | None) -> Cell:
     return Cell(EMPTY) if value is None else Cell(say_cost(metric, value), value)
 
 
-def _accuracy(fraction: float | None) -> Cell:
-    return Cell(say_accuracy(fraction), fraction)
+def _score(value: float | None, scale: Metric) -> Cell:
+    return Cell(say_score(value, scale), value)
 
 
-def _points(left: float | None, right: float | None) -> Cell:
-    gap = points(left, right)
-    return Cell(say_difference(gap, ""), gap)
+def _points(left: float | None, right: float | None, scale: Metric) -> Cell:
+    return Cell(say_gap(left, right, scale), points(left, right, scale))
 
 
 def _sorted(cell: object) -> str:

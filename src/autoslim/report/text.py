@@ -1,6 +1,7 @@
 """How the report says numbers: one way each for costs, accuracies, differences and durations."""
 
 from autoslim.report.read import BudgetResult, Network, Summary
+from autoslim.tasks import Metric
 
 NOT_RUN = "not run"
 METRIC_WORDS = {  # in the order of the columns
@@ -42,9 +43,13 @@ def say_share(share: float) -> str:
     return f"{100 * share:.0f}%" if share >= 9.995 else f"{100 * share:.3g}%"
 
 
-def say_accuracy(fraction: float | None) -> str:
-    """An accuracy in percent with one decimal, or "not run"."""
-    return NOT_RUN if fraction is None else f"{100 * fraction:.1f}%"
+def say_score(value: float | None, scale: Metric) -> str:
+    """The task's metric as people are told it: a share in percent with one decimal; or "not run".
+
+    >>> say_score(0.9876, Metric("accuracy")), say_score(0.25, Metric("error", share=False))
+    ('98.8%', '0.25')
+    """
+    return NOT_RUN if value is None else f"{100 * value:.1f}%" if scale.share else f"{value:.4g}"
 
 
 def say_difference(value: float | None, unit: str) -> str:
@@ -70,29 +75,43 @@ def say_seconds(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def points(left: float | None, right: float | None) -> float | None:
-    """left - right in percentage points; None if either was not run."""
-    return None if left is None or right is None else 100 * (left - right)
+def say_gap(left: float | None, right: float | None, scale: Metric) -> str:
+    """left - right, of shares in percentage points; "not run" if either was not run."""
+    gap = points(left, right, scale)
+    if scale.share or gap is None:
+        return say_difference(gap, "")
+    return "0" if gap == 0 else f"{gap:+.3g}".replace("-", "\N{MINUS SIGN}", 1)
+
+
+def points(left: float | None, right: float | None, scale: Metric) -> float | None:
+    """left - right, of shares in percentage points; None if either was not run."""
+    return None if left is None or right is None else (100 if scale.share else 1) * (left - right)
 
 
 def outcome(summary: Summary, result: BudgetResult) -> str:
     """The result for one budget in one sentence, without the budget's name."""
-    slim, base, uniform = result.slim, summary.base, result.uniform
+    slim, base, uniform, scale = result.slim, summary.base, result.uniform, summary.scale
     cost, whole = slim.costs[result.metric], base.costs[result.metric]
     ends = (
         f"at {_say_whole(result.metric, cost)}, {say_share(cost / whole)} of your network's; "
-        f"your own network {say_accuracy(base.test)}; uniform {say_accuracy(uniform and uniform.test)}."
+        f"your own network {say_score(base.test, scale)}; uniform {say_score(uniform and uniform.test, scale)}."
     )
     if slim.test is not None:
-        return f"{say_accuracy(slim.test)} {ends}"
-    return f"{_untrained(slim)} {ends}"
+        return f"{_name(scale)}{say_score(slim.test, scale)} {ends}"
+    return f"{_untrained(slim, scale)} {ends}"
 
 
 def _say_whole(metric: str, value: float) -> str:
     return say_cost(metric, value) if metric == "latency" else f"{say_count(value)}{_AFTER[metric]}"
 
 
-def _untrained(slim: Network) -> str:
+def _untrained(slim: Network, scale: Metric) -> str:
     if slim.search is None:
         return f"Retraining {NOT_RUN};"
-    return f"Retraining {NOT_RUN}; {say_accuracy(slim.search)} in the supernet on search images,"
+    told = f"{_name(scale)}{say_score(slim.search, scale)}"
+    return f"Retraining {NOT_RUN}; {told} in the supernet on search images,"
+
+
+def _name(scale: Metric) -> str:
+    """What comes before the number: an accuracy needs no name."""
+    return "" if scale.key == "accuracy" else f"{scale.name} "

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from autoslim.report.extras import _lines
 from autoslim.report.read import _Node, _parse, _text
+from autoslim.tasks import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One sample; accuracies are fractions, on search images."""
+    """One sample; `supernet` and `alone` are the task's metric, on search images."""
 
     stratum: int
     macs: float
@@ -43,12 +44,12 @@ class Ranking:
     points: tuple[Point, ...]
 
 
-def read_ranking(folder: Path) -> Ranking | None:
+def read_ranking(folder: Path, scale: Metric) -> Ranking | None:
     """Reads and checks trust.json, or else the lines of trust.jsonl; None if neither is there."""
     file, unknown = folder / "trust.json", (None, None, None)
     if not file.exists():
         nodes = _lines(folder / "trust.jsonl", "TrustSample")
-        points = tuple(map(_point, nodes))
+        points = tuple(_point(node, scale) for node in nodes)
         if not points:
             return None
         macs = min(point.macs for point in points), max(point.macs for point in points)
@@ -64,7 +65,7 @@ def read_ranking(folder: Path) -> Ranking | None:
         supernet=tuple(_tau(loss.at(key)) for key in ("tau", "low", "high")),
         costs=tuple(_tau(costs.at(key)) for key in ("tau", "low", "high")),
         within=tuple(_tau(loss.at(f"within{key}")) for key in ("", "_low", "_high")),
-        points=tuple(_point(item) for item in node.at("points").each()),
+        points=tuple(_point(item, scale) for item in node.at("points").each()),
     )
 
 
@@ -83,9 +84,9 @@ def explain_ranking(ranking: Ranking) -> str:
     )
 
 
-def _point(node: _Node) -> Point:
+def _point(node: _Node, scale: Metric) -> Point:
     names = {"supernet": "supernet_accuracy", "alone": "alone_accuracy"}
-    shares = {key: node.at(name).number(0, 1, "a fraction from 0 to 1") for key, name in names.items()}
+    shares = {key: node.at(name).worth(scale) for key, name in names.items()}
     return Point(stratum=node.at("stratum").whole(), macs=node.at("macs").cost(), **shares)
 
 

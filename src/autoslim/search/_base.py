@@ -32,7 +32,10 @@ class Cost(Protocol):
 
 @dataclass(frozen=True)
 class Score:
-    """What a sub-network is worth on the search images: `loss`, lower is better; `accuracy`, a share from 0 to 1."""
+    """What a sub-network is worth on the search images: `loss`, lower is better; `accuracy`, the task's metric.
+
+    Of the metric more is always better here: an error stands with its sign turned (`autoslim.tasks.Metric`).
+    """
 
     loss: float
     accuracy: float
@@ -40,22 +43,35 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A sub-network's loss and accuracy on each image, float64 [images], in the images' order."""
+    """A sub-network's loss and accuracy on each image, float64 [images], in the images' order.
+
+    Attributes:
+        loss: Of each image.
+        accuracy: Likewise; not a number where the metric is no mean over images.
+        facts: What the metric is made of then, [images, ...].
+        whole: Makes it of them.
+    """
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    facts: NDArray[Any] | None = None
+    whole: Callable[[NDArray[Any]], float] | None = None
 
     @classmethod
     def join(cls, parts: Sequence["Sample"]) -> "Sample":
         """Those of several batches, one after the other."""
-        return cls(np.concatenate([part.loss for part in parts]), np.concatenate([part.accuracy for part in parts]))
+        loss, accuracy = (np.concatenate([getattr(part, name) for part in parts]) for name in ("loss", "accuracy"))
+        facts = [part.facts for part in parts if part.facts is not None]
+        return cls(loss, accuracy, np.concatenate(facts) if facts else None, parts[0].whole)
 
     def __len__(self) -> int:
         return len(self.loss)
 
     @property
     def score(self) -> Score:
-        """The mean over the images."""
+        """The mean over the images, or the metric of all facts."""
+        if self.facts is not None and self.whole is not None:
+            return Score(float(self.loss.mean()), self.whole(self.facts))
         return Score(float(self.loss.mean()), float(self.accuracy.mean()))
 
 

@@ -1,54 +1,63 @@
 """Image classification: cross entropy, soft targets, top-1 accuracy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
-from autoslim.tasks._base import TASKS
-
-_AUXILIARY = 0.3  # weight of an auxiliary head's loss (Szegedy et al. 2015, section 5)
+from autoslim.tasks._base import TASKS, Metric
+from autoslim.tasks._outputs import draw_images, heads_of, weigh_heads, widen
 
 
 class Classification:
     """Logits [N, classes] against labels [N]; further outputs in training are auxiliary heads, weighted 0.3."""
 
     name = "classification"
-    metric = "accuracy"
+    metric = Metric("accuracy")
+    targets = None
+    normalised = True
 
-    def loss(self, output: Any, labels: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-        heads = _heads(output)
-        losses = [functional.cross_entropy(_wide(head), labels, label_smoothing=smoothing) for head in heads]
-        return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
+    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
+        layers = (
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 3),
+        )
+        return nn.Sequential(*layers), draw_images(), [0, 1, 2, 1], 3
+
+    def adapt(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def check(self, output: Any, outputs: int) -> None:
+        shape = [list(head.shape) for head in heads_of(output)[:1]]
+        if not shape or len(shape[0]) != 2 or shape[0][1] < outputs:
+            raise ValueError(f"it is {shape[0] if shape else 'no tensor'}. Expected logits [N, {outputs}]")
+
+    def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+        losses = [
+            functional.cross_entropy(widen(head), targets, label_smoothing=smoothing) for head in heads_of(output)
+        ]
+        return weigh_heads(losses)
 
     def teach(self, output: Any) -> Any:
         """The widest's soft output (temperature 1), one distribution per head (paper, section 3.2)."""
-        return [functional.softmax(_wide(head.detach()), dim=1) for head in _heads(output)]
+        return [functional.softmax(widen(head.detach()), dim=1) for head in heads_of(output)]
 
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         """Cross entropy with the soft targets: the Kullback-Leibler divergence up to a constant."""
         losses = [
-            functional.cross_entropy(_wide(head), soft) for head, soft in zip(_heads(output), taught, strict=True)
+            functional.cross_entropy(widen(head), soft) for head, soft in zip(heads_of(output), taught, strict=True)
         ]
-        return losses[0] + _AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
+        return weigh_heads(losses)
 
-    def judge(self, output: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, labels = _heads(output)[0].cpu().double(), labels.cpu()  # some accelerators have no float64
+    def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, labels = heads_of(output)[0].cpu().double(), targets.cpu()  # some accelerators have no float64
         return functional.cross_entropy(logits, labels, reduction="none"), (logits.argmax(1) == labels).double()
-
-
-def _heads(output: Any) -> Sequence[torch.Tensor]:
-    """The logits first, then those of auxiliary heads, whatever container the model gives them in."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    values = list(output.values()) if isinstance(output, Mapping) else list(output)
-    return [value for value in values if isinstance(value, torch.Tensor)]
-
-
-def _wide(logits: torch.Tensor) -> torch.Tensor:
-    """In float32 at least, whatever precision the network calculates in."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 TASKS.register("classification", Classification())

@@ -29,7 +29,7 @@ class TrainConfig:
     """On all weights but those of BatchNorm, biases and depthwise kernels."""
     label_smoothing: float = 0.0
     """For whatever learns from labels: the widest network of the supernet, and each network that is retrained."""
-    augment: Literal["none", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
+    augment: Literal["none", "flip", "crop", "crop+flip", "imagenet", "mobile", "randaugment"] = "crop+flip"
     """Crops of the image padded by an eighth, flips; or timm's resized crops, flips and colours."""
     mixup: float = 0.0
     """Alpha of mixup: each image is blended with another; 0: none. With cutmix each batch gets one of the two."""

@@ -27,7 +27,7 @@ def sandwich_step(
 
     Args:
         net: The supernet, in train mode.
-        batch: Images [N, C, H, W] and labels [N].
+        batch: Images [N, C, H, W] and targets: labels [N], or whatever the task reads, [N, ...].
         task: Gives loss and distillation target.
         seed: Of the random widths; a different one each step.
         subnets: Number of random sub-networks.

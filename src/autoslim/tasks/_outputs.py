@@ -1,0 +1,31 @@
+"""What several tasks do with a network's outputs, and the images of their examples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+AUXILIARY = 0.3  # weight of an auxiliary head's loss (Szegedy et al. 2015, section 5)
+
+
+def heads_of(output: Any) -> Sequence[torch.Tensor]:
+    """The logits first, then those of auxiliary heads, whatever container the model gives them in."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    values = list(output.values()) if isinstance(output, Mapping) else list(output)
+    return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def weigh_heads(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The first head's loss, and 0.3 of each auxiliary one's."""
+    return losses[0] + AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
+
+
+def widen(logits: torch.Tensor) -> torch.Tensor:
+    """In float32 at least, whatever precision the network calculates in."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def draw_images() -> torch.Tensor:
+    """Four images [4, 3, 12, 16]: made-up numbers, always the same."""
+    return torch.randn(4, 3, 12, 16, generator=torch.Generator().manual_seed(0))
