@@ -26,6 +26,8 @@ HEAVY = (
     "lightning_fabric",
     "scipy",
     "triton",
+    "torchmetrics",
+    "pycocotools",
 )
 MOST_MODULE, MOST_FUNCTION, MOST_NAMES = 400, 60, 25
 

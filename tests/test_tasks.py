@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+from torchvision.models.detection import ssd300_vgg16, ssdlite320_mobilenet_v3_large
 
 from autoslim.errors import ConfigError, ModelError, UnknownNameError
 from autoslim.score import evaluate
@@ -17,6 +17,7 @@ from autoslim.tasks import TASKS, Fit, Metric, Numbers, find_task
 from autoslim.tasks.detection import Boxes, detect, mean_average_precision
 from autoslim.tasks.segmentation import Masks, mean_iou
 from autoslim.testing import check_task
+from autoslim.trace import trace_channels
 
 SEGMENTATION, DETECTION = TASKS["segmentation"], TASKS["detection"]
 
@@ -230,6 +231,17 @@ def test_loss_and_detections_are_torchvisions_own(detector):
         torch.testing.assert_close(one[:, :4] * torch.tensor([40.0, 50, 40, 50]), other["boxes"], atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(one[:, 4], other["scores"])
         assert torch.equal(one[:, 5].long(), other["labels"])
+
+
+def test_ssd300_is_taken_too():
+    torch.manual_seed(0)
+    model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=4)
+    network = DETECTION.adapt(model)
+    graph = trace_channels(network, torch.zeros(1, 3, 50, 40))
+    assert graph.notes == ()
+    assert sum(group.frozen is None for group in graph.groups) > 20
+    theirs = sum(model.train()(list(IMAGES[:1]), RAW[:1]).values())
+    torch.testing.assert_close(DETECTION.loss(network.train()(IMAGES[:1]), read_boxes(RAW[:1])), theirs)
 
 
 def test_default_boxes_are_as_precise_as_the_images(detector):
