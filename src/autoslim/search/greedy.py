@@ -48,15 +48,21 @@ class Greedy(PathSearch):
     margin: float = 0.05
     """Candidates whose harm is surely this close to the best's, as a share of it, are as good: more saving wins."""
 
-    fading: float = 0.96
-    """What a remembered harm is at least, as a share of it per step since then: 0.96 makes it 66% after ten steps."""
+    fading: float = 0.98
+    """What a remembered harm may have become, as a share of it per step since then: 0.98 makes it 82% after ten."""
+
+    trust: float = 0.6
+    """What it is at least, however long ago it was seen, as a share of it."""
+
+    narrowed: float = 0.5
+    """What a group's next step is taken to harm, as a share of what its last one did."""
 
     breadth: int = 1
     """Candidates that are looked at together, the most promising first; those of which nothing is known all at once."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("risk", "margin", "fading")
+        self.check_shares("risk", "margin", "fading", "trust", "narrowed")
         if self.breadth < 1:
             raise ConfigError(f"Greedy: breadth={self.breadth}; expected 1 or more. Leave it out for the default.")
 
@@ -93,9 +99,12 @@ class _Chooser:
         rank, weighed = make_rank(options, self.config.normalize), is_weighed(options, self.config.normalize)
 
         def hope(option: Option) -> tuple[float, float, int]:
-            return rank(option, self._least_rise(option, number))
+            return rank(option, self._expected(option, number, least=True))
 
-        waiting = sorted(options, key=hope)
+        def guess(option: Option) -> tuple[float, float, int]:
+            return rank(option, self._expected(option, number))
+
+        waiting = sorted(options, key=guess)
         seen: dict[str, tuple[Option, Sample, float]] = {}
         best: tuple[Option, Sample, float] | None = None
         while waiting:
@@ -132,15 +141,15 @@ class _Chooser:
         base = here.widths if config.reuse else None
         return self.scorer.samples([option.widths for option in batch], base=base, referee=race)
 
-    def _least_rise(self, option: Option, number: int) -> float:
-        """What an option's rise may be at the least: what is remembered of it, faded.
-
-        A group that was narrowed meanwhile is taken to lose no less by its next step than it did by that one.
-        """
-        memory = self.known.get(option.group)
+    def _expected(self, option: Option, number: int, *, least: bool = False) -> float:
+        """The rise an option is taken to bring, by what is remembered of its group; or may bring at the least."""
+        config, memory = self.config, self.known.get(option.group)
         if memory is None or option.after > memory.after:
             return -math.inf
-        return memory.rise * self.config.fading ** (number - memory.since) if memory.rise > 0 else memory.rise
+        share = config.narrowed if option.after < memory.after else 1.0
+        if least:
+            share *= max(config.fading ** (number - memory.since), config.trust)
+        return memory.rise * share if memory.rise > 0 else memory.rise
 
 
 def _known(here: Point) -> Sample:
