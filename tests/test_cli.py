@@ -201,8 +201,10 @@ def test_given_budgets_replace_the_recipes(tmp_path):
     assert [row["budget"] for row in summary["budgets"]] == ["macs<=60%", "params<=70%"]
     assert summary["command"].startswith("autoslim run digits --model 'zoo:resnet_digits?width=8'")
     plan = ["plan"] * 5  # MACs, parameters, two budgets, the search
-    stages = ["data", "trace", *plan, "supernet", "search", "search", "retrain", "retrain", "test", "test", "report"]
-    assert [line.split()[0] for line in result.stdout.splitlines()] == stages
+    stages = ["recipe", "data", "trace", *plan, "supernet", "search", "search", "retrain", "retrain", "test", "test"]
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [*stages, "report"]
+    assert lines[0].startswith("recipe    digits, as none was named: --lr 0.1, ")
     assert (out / "report.html").exists()
 
 

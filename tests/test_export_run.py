@@ -67,7 +67,7 @@ def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_pat
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "has several networks; expected one of them: macs-30, macs-60. Write --network macs-60."),
+        ([], "has several networks; expected one of them: macs-30, macs-60. Write --network macs-30."),
         (["--network", "macs-3"], "has no network 'macs-3'; expected one of macs-30, macs-60."),
         (["--to", "caffe"], "Unknown export format 'caffe'"),
     ],

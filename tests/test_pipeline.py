@@ -21,7 +21,7 @@ from autoslim.errors import (
     UnknownNameError,
     WidthsError,
 )
-from autoslim.pipeline import Job, RunConfig, parse_shape, resume, run
+from autoslim.pipeline import Job, RunConfig, parse_shape, plan_run, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.testing.networks import counted_macs
@@ -171,7 +171,8 @@ def test_a_resumed_run_must_have_the_same_network(tmp_path):
     folder = run(config, shown=QUIET)
     (folder / "summary.json").unlink()
     write_factory(tmp_path, width=24)
-    with pytest.raises(RunFolderError, match=r"The network is not the one .* was started with"):
+    told = r"The network is not the one .* was started with: the sha256 of .*net\.py is '\w{64}' and was '\w{64}'"
+    with pytest.raises(RunFolderError, match=told):
         resume(folder, shown=QUIET)
 
 
@@ -206,6 +207,21 @@ def test_a_channels_last_network_resumes_to_the_same_search(tmp_path):
 def test_an_output_folder_with_a_run_is_refused_before_any_work(done):
     with pytest.raises(RunFolderError, match="holds another run"):
         run(replace(CONFIG, out=str(done), data="hf:not-even-looked-at"), shown=QUIET)
+
+
+def test_a_plan_needs_no_folder_and_tells_what_is_held_already(done):
+    plan = plan_run(replace(CONFIG, out=str(done), budget=("macs<=120%", "macs<=50%")), shown=QUIET)
+    held, met = (line for line in plan.lines() if line.startswith("macs<="))
+    assert held.startswith("macs<=120%: nothing to slim, the whole network holds it, macs at most ")
+    assert met.startswith("macs<=50%: can be met, macs at most ")
+
+
+def test_a_training_that_learns_nothing_is_told(tmp_path, capsys):
+    dead = replace(CONFIG.train, epochs_supernet=2, epochs_retrain=2, lr=1e-9)
+    run(replace(CONFIG, out=str(tmp_path / "o"), baselines="none", train=dead), shown=Shown())
+    told = [line for line in capsys.readouterr().out.splitlines() if "try a lower --lr, or more epochs" in line]
+    assert [line.split()[0] for line in told] == ["supernet", *["retrain"] * len(CONFIG.budget)]
+    assert "(no less than the " in told[0]
 
 
 def test_a_budget_that_cannot_be_met_is_refused_before_the_folder_is_made(tmp_path):

@@ -198,7 +198,8 @@ def test_a_missing_package_is_told_when_it_is_needed(name: str, monkeypatch: pyt
 def test_noise_is_told():
     assert not Latency(10.0, 9.8, 10.7, 20).noisy
     assert Latency(10.0, 9.5, 10.6, 20).noisy
-    assert str(Latency(10.0, 9.5, 10.6, 20)) == "10.0 ms (half of 20 runs took 9.5 to 10.6)"
+    assert str(Latency(10.0, 9.5, 10.6, 20)) == "10 ms (half of 20 runs took 9.5 to 10.6)"
+    assert str(Latency(0.1963, 0.1951, 0.2, 20)) == "0.196 ms (half of 20 runs took 0.195 to 0.2)"
 
 
 def test_the_machine_is_told():

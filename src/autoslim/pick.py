@@ -14,7 +14,7 @@ from autoslim.costs import COSTS, make_cost
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
-from autoslim.pipeline import reopen_job
+from autoslim.pipeline import reopen_job, say
 from autoslim.pipeline._search import LATENCY, STEPS, obtain_latency
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json
@@ -151,7 +151,7 @@ def _first(budget: Budget, points: Sequence[_Point], base: Mapping[str, float], 
                 score=point.score, measured=measured,
             )  # fmt: skip
     end = {limit.metric: points[-1].costs[limit.metric] for limit in budget.limits}
-    least = ", ".join(f"{value:.4g} {metric} ({value / base[metric]:.1%})" for metric, value in end.items())
+    least = ", ".join(f"{metric} {say(value, metric)} ({value / base[metric]:.1%})" for metric, value in end.items())
     raise BudgetError(
         f"Budget {budget.text!r}: the search's path ends at {least}; expected a point that holds it. Allow more, or go "
         f'on from there: autoslim search RUN --budget "{budget.text}"'

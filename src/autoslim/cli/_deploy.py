@@ -42,7 +42,8 @@ def find_folder(place: str, network: str) -> Path:
         )
     if not network and len(found) != 1:
         raise ConfigError(
-            f"{place} has several networks; expected one of them: {', '.join(names)}. Write --network {names[-1]}."
+            f"{place} has several networks; expected one of them: {', '.join(names)}. Write --network "
+            f"{(found or names)[0]}."
         )
     return made / (network or found[0])
 

@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._console import make_console
 from autoslim.cli._method import FLAT
 from autoslim.cli._stop import tell_stopped
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison
@@ -17,7 +18,6 @@ from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.train import TrainConfig
 
-_WIDE = 220  # columns of the table where no terminal says how many there are
 _DEFAULT = "autoslim,uniform,l1,netadapt"
 
 
@@ -70,7 +70,7 @@ def compare_command(args: list[str]) -> int:
     )
     methods = tuple(list_methods() if given.methods == "all" else given.methods.split(","))
     config = CompareConfig(run=_run_of(given, recipe), methods=methods, seeds=given.seeds)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if given.dry_run:
         plan = plan_comparison(config, shown=Shown())
         console.print(
@@ -104,8 +104,6 @@ def show_table(console: Console, result: dict[str, Any]) -> None:
     for row in result["rows"]:
         spent = f"{row['search_image_macs']:.3g}", f"{row['search_seconds']:.1f}", say_times(row["times_autoslim"])
         table.add_row(row["budget"], *row_cells(row), *spent)
-    if not console.is_terminal:
-        console.width = _WIDE
     console.print(table)
     console.print(caution(result["rows"]))
     for line in result["uneven"]:

@@ -7,6 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._console import make_console
 from autoslim.pick import Picked, extract_picked, pick_network
 from autoslim.pipeline import read_config, say
 from autoslim.progress import Shown
@@ -39,12 +40,16 @@ def pick_command(args: list[str]) -> int:
     shown = Shown(quiet=given.json)
     picked = pick_network(given.run, given.budget, search=given.search, shown=shown)
     folder = extract_picked(given.run, picked, given.extract) if given.extract else None
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console(markup=False, soft_wrap=True)
     if given.json:
         console.print(json.dumps({**picked.to_json(), "folder": None if folder is None else str(folder)}))
         return 0
     _show(console, picked, find_task(read_config(given.run).task).metric)
-    if folder is not None:
+    if picked.step == 0:
+        console.print("The whole network holds this budget: nothing is slimmed.")
+    if folder is None:
+        console.print("Nothing was written: --extract DIR writes this network.")
+    else:
         console.print(
             f"{folder} has the network with the supernet's weights and BatchNorm statistics of its own. It was not "
             "retrained: a training of its own makes it better."

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._console import make_console
 from autoslim.errors import ConfigError
 from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
@@ -55,7 +56,7 @@ def profile_command(args: list[str]) -> int:
     """Profiles a network, or the paper's; returns the exit code."""
     about = "Tells what a network costs: parameters, memory, MACs, latency, layer by layer."
     given = tyro.cli(ProfileArgs, args=args, prog="autoslim profile", description=about)
-    console = Console(highlight=False, soft_wrap=given.json)
+    console = make_console(soft_wrap=given.json)
     if given.paper:
         found = profile_paper(latency=given.latency, shown=Shown(quiet=given.json))
     else:
@@ -82,7 +83,7 @@ def _show_network(console: Console, profile: Profile) -> None:
     for name in ("params", "memory", "macs"):
         console.print(f"{name:8} {getattr(profile, name):,}")
     if profile.latency_ms is not None:
-        console.print(f"{'latency':8} {profile.latency_ms}, one image, one thread")
+        console.print(f"{'latency':8} {profile.latency_ms}, one image, one thread, PyTorch")
 
 
 def _show_paper(console: Console, table: PaperTable) -> None:
@@ -95,7 +96,7 @@ def _show_paper(console: Console, table: PaperTable) -> None:
             group = row.group
             shown.add_row(group, style="bold")
         cells = [*_show_cell(row.params, 1), *_show_cell(row.memory, 1), *_show_cell(row.flops, 0)]
-        here = "-" if row.latency is None else f"{row.latency.median:.1f}"
+        here = "-" if row.latency is None else f"{row.latency.median:.3g}"
         shown.add_row(row.name, *cells, f"{row.printed_ms or '-'}", here)
     console.print(shown)
     for row in table.rows:

@@ -18,6 +18,7 @@ from autoslim.pipeline import RunConfig, make_method, plan_run, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.search import METHODS
+from autoslim.train import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ def run_command(args: list[str]) -> int:
         again = tyro.cli(ResumeArgs, args=args, prog="autoslim run")
         shown = Shown(quiet=again.quiet or again.json)
         return _until_stopped(lambda: resume(again.resume, shown=shown), again.resume, as_json=again.json)
-    name = args.pop(0) if args and not args[0].startswith("-") else next(iter(RECIPES))
+    named = bool(args) and not args[0].startswith("-")
+    name = args.pop(0) if named else next(iter(RECIPES))
     recipe = RECIPES[name]()
     method = named_method(args, recipe.method)
     settings = recipe.search if method == recipe.method else make_method(method)
@@ -72,6 +74,8 @@ def run_command(args: list[str]) -> int:
         # Work of your own does not go into the folder of the demonstration.
         config = replace(config, out="runs/" + re.sub(r"\W+", "-", f"{config.model}-{config.data}").strip("-"))
     shown = Shown(quiet=given.quiet or given.json)
+    if not named and (config.model, config.data) != (recipe.model, recipe.data):
+        shown.line(f"recipe    {name}, as none was named: {_say_training(config.train)}")
     if given.dry_run:
         return show_plan(plan_run(config, shown=shown), as_json=given.json)
     return _until_stopped(lambda: run(config, shown=shown, command=command), config.out, as_json=given.json)
@@ -89,6 +93,14 @@ def _until_stopped(work: Callable[[], Path], folder: str, *, as_json: bool) -> i
         summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
         Console(highlight=False, soft_wrap=True).print(json.dumps(summary), markup=False)
     return 0
+
+
+def _say_training(train: TrainConfig) -> str:
+    """What matters most of a training, each with its option."""
+    return (
+        f"--lr {train.lr:g}, --batch-size {train.batch_size}, --augment {train.augment}, --epochs-supernet "
+        f"{train.epochs_supernet}, --epochs-retrain {train.epochs_retrain}"
+    )
 
 
 def _describe(name: str, recipe: RunConfig) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim.budget import Budget
+from autoslim.cli._console import make_console
 from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
@@ -70,7 +72,7 @@ def search_command(args: list[str]) -> int:
         found = search_again(folder, config, name=given.name, shown=shown)
     except KeyboardInterrupt as interrupt:
         return tell_stopped("the same command goes on with the search", interrupt)
-    console = Console(highlight=False, markup=False, soft_wrap=given.json)
+    console = make_console(markup=False, soft_wrap=given.json)
     if given.json:
         console.print(json.dumps(found))
     elif not given.quiet:
@@ -114,5 +116,10 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
     console.print(
         f"{name} in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
         f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
+        soft_wrap=True,
+    )
+    run, name = Path(found["folder"]).parents[1], Path(found["folder"]).name
+    console.print(
+        f'A network of it: autoslim pick {run} --search {name} --budget "{rows[0]["budget"]}" --extract DIR',
         soft_wrap=True,
     )

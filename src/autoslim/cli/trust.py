@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim.cli._console import make_console
 from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
@@ -49,7 +50,7 @@ def trust_command(args: list[str]) -> int:
 
 
 def _show(trust: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     metric = trust.get("metric", "accuracy")
     names = {"loss": "supernet, loss", "accuracy": f"supernet, {metric}", "macs": "MACs alone"}
     table = Table(f"order against {metric} alone", box=None)

@@ -46,6 +46,7 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
     """
     # Everything that can be refused is refused before the folder is made.
     config = config if data is None else replace(config, data=GIVEN)
+    RunFolder.check(Path(config.out))
     job, plan = _prepare(config, shown or Shown(), command, data)
     for line in plan.lines():
         job.shown.line(f"plan      {line}")
@@ -64,8 +65,7 @@ def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
     check_training(config)
     job = Job(config, shown, command, data)
-    RunFolder.check(Path(config.out))
-    job.ranks.wait()  # before the first of them makes it
+    job.ranks.wait()  # all have looked at the folder before the first of them makes it
     job.prepare()
     return job, make_plan(job)
 

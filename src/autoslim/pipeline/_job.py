@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -82,8 +82,11 @@ class Job:
 
     # 1. trace ------------------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Loads the data, builds and traces the model, and measures latency where a budget limits it."""
+    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
+        """Loads the data, builds and traces the model, and measures latency where a budget limits it.
+
+        `check` is called before that: it may refuse a network that is not the one that was searched.
+        """
         config = self.config
         self.data: Data = open_data(config, self.given, self.task)
         self.config = config = replace(config, data=self.data.name)  # a run that is resumed reads the same commit
@@ -106,6 +109,7 @@ class Job:
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
         check_network(self)
+        check()
         if config.latency_limited:
             self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
         self.train_split, self.search_split = hold_out(
@@ -328,7 +332,9 @@ class Job:
         told = say(test) if test is not None else f"{say(supernet)} (in the supernet)"
         beside = f", uniform {say(uniform)}" if uniform is not None else ""
         share = row["macs"] / self.base["macs"]
-        self.shown.line(f"test      {row['budget']}: {told} at {row['macs'] / 1e6:.2f}M MACs ({share:.1%}){beside}")
+        latency = f", {row[LATENCY]:.3g} ms" if LATENCY in row else ""
+        macs = f"{row['macs'] / 1e6:.2f}M MACs ({share:.1%})"
+        self.shown.line(f"test      {row['budget']}: {told} at {macs}{latency}{beside}")
 
     def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         config = self.config

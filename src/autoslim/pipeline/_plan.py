@@ -94,12 +94,16 @@ class Plan:
             for metric, p in self.prices.items()
         ]
         for reach in self.budgets:
-            verdict = "can be met" if reach.held else "can't be met"
             told.append(
-                f"{reach.budget}: {verdict}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"{reach.budget}: {self._verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
                 f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
             )
         return told if self.effort is None else [*told, say_effort(self.method, self.effort)]
+
+    def _verdict(self, reach: Reach) -> str:
+        if self.prices[reach.metric].widest <= reach.most:
+            return "nothing to slim, the whole network holds it"
+        return "can be met" if reach.held else "can't be met"
 
 
 def make_plan(job: "Job") -> Plan:

@@ -1,5 +1,6 @@
 """A run folder made into a job again, for work on what the run left."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,27 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
     """
     run_folder, saved = RunFolder.open(Path(folder))
     job = Job(read_config(folder), shown or Shown(), saved["command"], data)
-    job.prepare()
+    job.prepare(lambda: _check_identity(folder, saved, job.identity))
     check_splits(run_folder.path, job.splits, job.data.files)
     job.check_budgets()
-    for what, now in job.identity.items():
-        if saved.get(what) != now:
-            raise RunFolderError(
-                f"The {what} is not the one {folder} was started with; expected the same, or its stages would not fit "
-                "together. Restore it, or start a new run with another --out."
-            )
     job.folder = run_folder
     return job
+
+
+def _check_identity(folder: str | Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    for what, now in identity.items():
+        then = saved.get(what)
+        if then != now:
+            raise RunFolderError(
+                f"The {what} is not the one {folder} was started with{_differ(then, now)}; expected the same, or its "
+                "stages would not fit together. Restore it, or start a new run with another --out."
+            )
+
+
+def _differ(then: Any, now: Any) -> str:
+    """Where two descriptions differ, in words: a file that was changed since has another sha256."""
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        return ""
+    odd = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    file = f" of {now['path']}" if odd == ["sha256"] and "path" in now else ""
+    return ": " + ", ".join(f"the {name}{file} is {now.get(name)!r} and was {then.get(name)!r}" for name in odd)

@@ -48,8 +48,7 @@ def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | 
     if not isinstance(cost, LatencyCost):
         return found
     for _ in range(_ROUNDS):
-        wanted = dict.fromkeys(each.widths for each in _limited(found))
-        new = [widths for widths in wanted if widths not in cost.measured]
+        new = {each.widths: each for each in _limited(found) if each.widths not in cost.measured}
         if not new:
             break
         cost = _measure(job, place, cost, new)
@@ -146,12 +145,17 @@ def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
         place.rewrite(STEPS, [])  # a search that takes no steps: the file says so
     by = "" if method is job.config.search else f" by {place.path.name}"
     for each in found:
-        latency = f", {each.costs[LATENCY]:.3g} ms" if LATENCY in each.costs else ""
+        latency = f", {each.costs[LATENCY]:.3g} ms {_known(job, each.widths)}" if LATENCY in each.costs else ""
         job.shown.line(
             f"search    {each.budget.text}{by}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, "
             f"{worth(each.score.accuracy)} in the supernet on {len(job.judges)} search images, {job.took('search')}"
         )
     return found
+
+
+def _known(job: "Job", widths: Widths) -> str:
+    cost = job.costs.get(LATENCY)
+    return "measured" if isinstance(cost, LatencyCost) and widths in cost.measured else "predicted"
 
 
 def _steps(job: "Job", place: RunFolder) -> list[Step]:
@@ -171,12 +175,14 @@ def _limited(found: Sequence[Found]) -> list[Found]:
     return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
 
 
-def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Sequence[Widths]) -> LatencyCost:
+def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Found]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
-        measured = job.ranks.tell(cost.measure(new, on_progress=bar.reach) if job.ranks.first else [])
-    for widths, latency in zip(new, measured, strict=True):
-        noisy = "; the machine is too busy to tell" if latency.noisy else ""
-        job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}{noisy}")
+        measured = job.ranks.tell(cost.measure(list(new), on_progress=bar.reach) if job.ranks.first else [])
+    for (widths, each), latency in zip(new.items(), measured, strict=True):
+        holds = each.budget.holds({**each.costs, LATENCY: latency.median}, job.base)
+        verdict = f"holds {each.budget.text}" if holds else f"too slow for {each.budget.text}, the search goes on"
+        noisy = "; the machine is too busy to be sure" if latency.noisy else ""
+        job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}: {verdict}{noisy}")
     cost = cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})
     cost.save(place.path / TABLE)
     job.costs[LATENCY] = cost

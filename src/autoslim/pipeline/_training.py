@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
 
 FOLDER = "checkpoints"
+_LEARNT = 0.98  # of the first epoch's loss: above that nothing was learnt
 _NO_MATTER = ("checkpoint_minutes", "cuda_graph")  # settings that a training may go on with another value of
 
 
@@ -35,7 +36,7 @@ def train_whole_supernet(job: "Job") -> None:
     job.ranks.wait()  # all read the file
     checkpoints.remove()
     loss = f"summed loss {trained.losses[-1]:.3f}"
-    job.shown.line(f"supernet  {config.epochs_supernet} epochs, {loss}{_skips(trained)}, {job.took('train')}")
+    job.shown.line(f"supernet  {config.epochs_supernet} epochs, {loss}{_doubts(trained)}, {job.took('train')}")
 
 
 def retrain_network(job: "Job", network: nn.Module, folder: str) -> tuple[Trained, Checkpoints]:
@@ -43,7 +44,7 @@ def retrain_network(job: "Job", network: nn.Module, folder: str) -> tuple[Traine
     config, loader, started = job.config.train, job.loader(job.data.train), time.monotonic()
     checkpoints = checkpoints_of(job, folder)
     trained = train_found(job, network, loader, config, name=f"retrain {folder}", checkpoints=checkpoints, stage=folder)
-    told = f"loss {trained.losses[-1]:.3f}{_skips(trained)}, {time.monotonic() - started:.0f} s"
+    told = f"loss {trained.losses[-1]:.3f}{_doubts(trained)}, {time.monotonic() - started:.0f} s"
     job.shown.line(f"retrain   {folder}: {config.epochs_retrain} epochs, {told}")
     return trained, checkpoints
 
@@ -106,5 +107,10 @@ def checkpoints_of(job: "Job", training: str) -> Checkpoints:
     )
 
 
-def _skips(trained: Trained) -> str:
-    return f", {trained.skipped} steps skipped (not finite)" if trained.skipped else ""
+def _doubts(trained: Trained) -> str:
+    """What should worry whoever reads the loss of the last epoch."""
+    told = f", {trained.skipped} steps skipped (not finite)" if trained.skipped else ""
+    first, last = trained.losses[0], trained.losses[-1]
+    if len(trained.losses) > 1 and last > _LEARNT * first:
+        told += f" (no less than the {first:.3f} of the first epoch: try a lower --lr, or more epochs)"
+    return told

@@ -50,7 +50,7 @@ class Latency:
         return self.spread > _NOISY
 
     def __str__(self) -> str:
-        return f"{self.median:.1f} ms (half of {self.repeats} runs took {self.low:.1f} to {self.high:.1f})"
+        return f"{self.median:.3g} ms (half of {self.repeats} runs took {self.low:.3g} to {self.high:.3g})"
 
 
 @dataclass(frozen=True)
