@@ -27,12 +27,12 @@ def test_the_tree_is_the_disks():
 
 def test_the_first_commands_are_the_makefiles():
     commands = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    assert commands[:2] == ["make demo", "make test"]
+    assert commands[:3] == ["make demo", ". .venv/bin/activate", "make test"]
     makefile = (ROOT / "Makefile").read_text()
     for command in commands:
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
-        elif command:
+        elif command and not command.startswith(". "):
             known = "run|trace|profile|search|trust|report|doctor|export|pick|completion|compare"
             assert re.match(rf"(autoslim ({known})|pip install)( |$)", command), command
 
