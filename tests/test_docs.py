@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from autoslim import build_model
 from autoslim.cli import _COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -156,3 +157,10 @@ def test_commands_in_the_pages_exist(page):
 def test_the_first_example_of_a_page_runs(page):
     (code, *_) = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
     exec(compile(code, page, "exec"), {})
+
+
+def test_the_tutorials_model_is_one(tmp_path):
+    codes = re.findall(r"^```python\n(.*?)^```$", (DOCS / "tutorial.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
+    (code,) = [code for code in codes if "def make(" in code]
+    (tmp_path / "mymodel.py").write_text(code, encoding="utf-8")
+    assert build_model(f"{tmp_path / 'mymodel.py'}:make", num_classes=3)[-1].out_features == 3

@@ -37,6 +37,15 @@ def test_the_first_commands_are_the_makefiles():
             assert re.match(rf"(autoslim ({known})|pip install)( |$)", command), command
 
 
+def test_runs_have_folders_of_their_own():
+    """`make demo` has made runs/digits, and a run refuses a folder that holds another one."""
+    runs = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("autoslim run ")]
+    new = [line for line in runs if "--resume" not in line and not line.startswith("autoslim run cifar10 ")]
+    places = [re.findall(r"--out (runs/\w+)", line) for line in new]
+    assert all(len(each) == 1 for each in places), new
+    assert len({"runs/digits", *(each[0] for each in places)}) == len(new) + 1
+
+
 def test_the_python_example_runs_and_is_short(tmp_path, monkeypatch):
     (example,) = blocks("python")
     assert len(example.splitlines()) <= 15
