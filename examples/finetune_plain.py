@@ -35,8 +35,10 @@ def parse(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("finetuned.pt"))
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, help="a state dict; FOLDER/finetuned.pt unless given")
+    args = parser.parse_args()
+    args.out = args.out or args.folder / "finetuned.pt"
+    return args
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
 
     print(f"after:  {measure(model, test):.2%}")
     torch.save(model.state_dict(), args.out)
+    print("weights:", args.out)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def main() -> None:
 
     print(f"after:  {measure(model, test):.2%}")
     torch.save(model.state_dict(), args.out)
+    print("weights:", args.out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ fifth of the images is set aside as test, and a note says so.
 """
 
 from pathlib import Path
+from tempfile import mkdtemp
 
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -13,7 +14,9 @@ from autoslim.data import load_data
 from autoslim.pipeline import RunConfig, run
 from autoslim.train import TrainConfig
 
-place = Path("runs/own_data/images")
+Path("runs").mkdir(exist_ok=True)
+work = Path(mkdtemp(prefix="own_data-", dir="runs"))  # another one each time; here, images and run
+place = work / "images"
 digits = load_digits()
 for number, (pixels, label) in enumerate(zip(digits.images[:400], digits.target[:400], strict=True)):
     folder = place / f"digit-{label}"
@@ -30,8 +33,9 @@ run(
         model="zoo:resnet_digits?width=8",  # gets 10 classes and 1 channel, as the data has
         data=f"folder:{place}",
         budget=("macs<=60%",),
-        out="runs/own_data/run",
+        out=str(work / "run"),  # must be new or empty
         baselines="none",
         train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=64, augment="none"),  # far too few, but quick
     )
 )
+print("images:", place, "; open", work / "run" / "report.html")

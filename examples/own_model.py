@@ -1,5 +1,8 @@
 """A network of your own: on the command line `autoslim run --model examples/own_model.py:Net --data digits`."""
 
+from pathlib import Path
+from tempfile import mkdtemp
+
 import torch
 from torch import nn
 
@@ -27,14 +30,16 @@ class Net(nn.Module):
 
 if __name__ == "__main__":  # the file is read by `run`, too, which looks for Net only
     print(autoslim.trace_channels(Net(), torch.zeros(1, 1, 8, 8)))
+    Path("runs").mkdir(exist_ok=True)
     folder = run(
         RunConfig(
             model=f"{__file__}:Net",
             data="digits",
             budget=("params<=60%",),
-            out="runs/own_model",
+            out=mkdtemp(prefix="own_model-", dir="runs"),  # must be new or empty: here another one each time
             baselines="none",
             train=TrainConfig(epochs_supernet=1, epochs_retrain=1, augment="none"),  # far too few, but quick
         )
     )
     print(autoslim.load(folder / "models" / "params-60"))
+    print("open", folder / "report.html")

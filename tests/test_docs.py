@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from autoslim import build_model
 from autoslim.cli import _COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -27,12 +28,13 @@ def load_hooks(name: str):
 
 
 class Page(HTMLParser):
-    """The links of a page and what in it can be linked to."""
+    """The links of a page, what in it can be linked to, and its words."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.places: set[str] = set()
+        self.words: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -41,6 +43,9 @@ class Page(HTMLParser):
         for name in ("href", "src"):
             if found.get(name):
                 self.links.append(found[name])
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
 
 
 def broken_links(site: Path) -> list[str]:
@@ -60,6 +65,12 @@ def broken_links(site: Path) -> list[str]:
     return broken
 
 
+def left_markers(site: Path) -> list[str]:
+    """Pages that show the line which should have taken a file in; highlighting cuts it into many elements."""
+    pages = {path: "".join(Page(path.read_text(encoding="utf-8")).words) for path in site.rglob("*.html")}
+    return [path.relative_to(site).as_posix() for path, text in pages.items() if re.search(r"--\s*8\s*<", text)]
+
+
 @pytest.mark.docs
 def test_the_site_builds_strictly_and_no_link_is_broken(tmp_path):
     site = tmp_path / "site"
@@ -69,6 +80,9 @@ def test_the_site_builds_strictly_and_no_link_is_broken(tmp_path):
     built = {path.parent.relative_to(site).as_posix().lstrip(".") for path in site.rglob("index.html")}
     assert {re.sub(r"(^|/)(index|README)$", r"\1", page[:-3]).rstrip("/") for page in PAGES} == built
     assert broken_links(site) == []
+    assert left_markers(site) == []
+    tutorial = "".join(Page((site / "tutorial" / "index.html").read_text(encoding="utf-8")).words)
+    assert "class Net(nn.Module):" in tutorial  # what it takes in from examples/
     names = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
     assert 'id="autoslim.trace_channels"' in names
     assert "&gt;&gt;&gt;" in names  # doctests, as code and not as quotations
@@ -81,6 +95,21 @@ def test_the_link_check_can_fail(tmp_path):
     (tmp_path / "a.html").write_text('<a href="b.html#there"><a href="#gone"><a href="c.html"><a href=".">')
     (tmp_path / "b.html").write_text('<p id="there">')
     assert broken_links(tmp_path) == ["a.html: #gone", "a.html: c.html", "a.html: ."]
+
+
+def test_the_marker_check_can_fail(tmp_path):
+    (tmp_path / "a.html").write_text('<b>--</b><i>8</i> <b>&lt;</b> <b>--</b>"x.py"')
+    (tmp_path / "b.html").write_text("<p>--8 columns</p>")
+    assert left_markers(tmp_path) == ["a.html"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_takes_in_exist(page):
+    for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
+        if re.match(r"\s*[-;]*--\s*8\s*<", line):
+            found = re.fullmatch(r'--8<-- "([^"]+)"', line)
+            assert found, line
+            assert (ROOT / found[1]).is_file(), line
 
 
 def test_pages_that_come_are_in_the_menu(tmp_path):
@@ -128,3 +157,10 @@ def test_commands_in_the_pages_exist(page):
 def test_the_first_example_of_a_page_runs(page):
     (code, *_) = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL | re.M)
     exec(compile(code, page, "exec"), {})
+
+
+def test_the_tutorials_model_is_one(tmp_path):
+    codes = re.findall(r"^```python\n(.*?)^```$", (DOCS / "tutorial.md").read_text(encoding="utf-8"), re.DOTALL | re.M)
+    (code,) = [code for code in codes if "def make(" in code]
+    (tmp_path / "mymodel.py").write_text(code, encoding="utf-8")
+    assert build_model(f"{tmp_path / 'mymodel.py'}:make", num_classes=3)[-1].out_features == 3

@@ -27,14 +27,23 @@ def test_the_tree_is_the_disks():
 
 def test_the_first_commands_are_the_makefiles():
     commands = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    assert commands[:2] == ["make demo", "make test"]
+    assert commands[:3] == ["make demo", ". .venv/bin/activate", "make test"]
     makefile = (ROOT / "Makefile").read_text()
     for command in commands:
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
-        elif command:
+        elif command and not command.startswith(". "):
             known = "run|trace|profile|search|trust|report|doctor|export|pick|completion|compare"
             assert re.match(rf"(autoslim ({known})|pip install)( |$)", command), command
+
+
+def test_runs_have_folders_of_their_own():
+    """`make demo` has made runs/digits, and a run refuses a folder that holds another one."""
+    runs = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("autoslim run ")]
+    new = [line for line in runs if not re.search("--resume|--dry-run|run cifar10", line)]
+    places = [re.findall(r"--out (runs/\w+)", line) for line in new]
+    assert all(len(each) == 1 for each in places), new
+    assert len({"runs/digits", *(each[0] for each in places)}) == len(new) + 1
 
 
 def test_the_python_example_runs_and_is_short(tmp_path, monkeypatch):
