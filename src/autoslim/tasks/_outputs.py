@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 AUXILIARY = 0.3  # weight of an auxiliary head's loss (Szegedy et al. 2015, section 5)
 
@@ -24,6 +25,17 @@ def weigh_heads(losses: Sequence[torch.Tensor]) -> torch.Tensor:
 def widen(logits: torch.Tensor) -> torch.Tensor:
     """In float32 at least, whatever precision the network calculates in."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def soften(output: Any) -> list[torch.Tensor]:
+    """What the widest teaches by its logits: a distribution over classes (temperature 1) per head, [N, classes, ...]."""
+    return [functional.softmax(widen(head.detach()), dim=1) for head in heads_of(output)]
+
+
+def match_soft(output: Any, taught: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Cross entropy with such distributions: the Kullback-Leibler divergence up to a constant."""
+    pairs = zip(heads_of(output), taught, strict=True)
+    return weigh_heads([functional.cross_entropy(widen(head), soft) for head, soft in pairs])
 
 
 def draw_images() -> torch.Tensor:

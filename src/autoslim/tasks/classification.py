@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Metric
-from autoslim.tasks._outputs import draw_images, heads_of, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, match_soft, soften, weigh_heads, widen
 
 
 class Classification:
@@ -46,14 +46,11 @@ class Classification:
 
     def teach(self, output: Any) -> Any:
         """The widest's soft output (temperature 1), one distribution per head (paper, section 3.2)."""
-        return [functional.softmax(widen(head.detach()), dim=1) for head in heads_of(output)]
+        return soften(output)
 
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         """Cross entropy with the soft targets: the Kullback-Leibler divergence up to a constant."""
-        losses = [
-            functional.cross_entropy(widen(head), soft) for head, soft in zip(heads_of(output), taught, strict=True)
-        ]
-        return weigh_heads(losses)
+        return match_soft(output, taught)
 
     def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits, labels = heads_of(output)[0].cpu().double(), targets.cpu()  # some accelerators have no float64

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Fit, Metric
-from autoslim.tasks._outputs import draw_images, heads_of, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, match_soft, soften, weigh_heads, widen
 
 IGNORED = 255  # a pixel that is of no class: neither learnt nor counted
 
@@ -114,14 +114,11 @@ class Segmentation:
 
     def teach(self, output: Any) -> Any:
         """The widest's soft output (temperature 1), one distribution per head and pixel."""
-        return [functional.softmax(widen(head.detach()), dim=1) for head in heads_of(output)]
+        return soften(output)
 
     def distill(self, output: Any, taught: Any) -> torch.Tensor:
         """Cross entropy with the soft targets, the mean over all pixels."""
-        losses = [
-            functional.cross_entropy(widen(head), soft) for head, soft in zip(heads_of(output), taught, strict=True)
-        ]
-        return weigh_heads(losses)
+        return match_soft(output, taught)
 
     def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each image's loss, the mean over its pixels, float64 [N]; intersections and unions int32 [N, 2, classes]."""
