@@ -41,10 +41,11 @@ SWITCHES: dict[str, Method] = {
     "no memory": Greedy(memory=False),
     "no reuse": Greedy(reuse=False),
     "breadth 3": Greedy(breadth=3),
-    "fading 0.9": Greedy(fading=0.9),
     "fading 0.95": Greedy(fading=0.95),
-    "fading 0.97": Greedy(fading=0.97),
     "fading 1": Greedy(fading=1.0),
+    "trust 0": Greedy(trust=0.0),
+    "narrowed 1": Greedy(narrowed=1.0),
+    "before": Greedy(fading=0.96, trust=0.0, narrowed=1.0),  # as search.json has it
 }
 
 

@@ -28,7 +28,7 @@ def widen(logits: torch.Tensor) -> torch.Tensor:
 
 
 def soften(output: Any) -> list[torch.Tensor]:
-    """What the widest teaches by its logits: a distribution over classes (temperature 1) per head, [N, classes, ...]."""
+    """What the widest teaches by its logits: a distribution [N, classes, ...] per head (temperature 1)."""
     return [functional.softmax(widen(head.detach()), dim=1) for head in heads_of(output)]
 
 
