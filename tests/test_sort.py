@@ -18,6 +18,7 @@ from autoslim.pipeline import RunConfig
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._weights import load_weights_
 from autoslim.sort import Sorted, filter_norms, sort_channels_
+from autoslim.tasks import TASKS
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
 
@@ -157,7 +158,7 @@ def test_an_importance_that_does_not_fit_is_refused(values: list[float]):
 
 def networks_from(path: Path, **more: Any) -> Networks:
     config = RunConfig(model="zoo:resnet_digits", data="digits", from_weights=str(path), **more)
-    return Networks(config, num_classes=10, input_shape=(1, 8, 8))
+    return Networks(config, TASKS["classification"], num_classes=10, input_shape=(1, 8, 8))
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested"])

@@ -85,7 +85,7 @@ class Job:
     def prepare(self, check: Callable[[], None] = lambda: None) -> None:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it.
 
-        `check` is called before that: it may refuse a network that is not the one that was searched.
+        `check` is called before that: it may refuse a network or images that are not those of before.
         """
         config = self.config
         self.data: Data = open_data(config, self.given, self.task)
@@ -109,14 +109,14 @@ class Job:
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
         check_network(self)
-        check()
-        if config.latency_limited:
-            self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
         self.train_split, self.search_split = hold_out(
             self.data.train, most=max(config.search_images, 10_000), seed=config.seed
         )
         parts = {"train": self.train_split, "search": self.search_split, "test": self.data.test}
         self.splits = list_splits(self.data.files, **parts)
+        check()
+        if config.latency_limited:
+            self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""

@@ -31,8 +31,12 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
     """
     run_folder, saved = RunFolder.open(Path(folder))
     job = Job(read_config(folder), shown or Shown(), saved["command"], data)
-    job.prepare(lambda: _check_identity(folder, saved, job.identity))
-    check_splits(run_folder.path, job.splits, job.data.files)
+
+    def check() -> None:
+        check_splits(run_folder.path, job.splits, job.data.files)
+        _check_identity(folder, saved, job.identity)
+
+    job.prepare(check)
     job.check_budgets()
     job.folder = run_folder
     return job

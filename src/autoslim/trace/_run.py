@@ -70,7 +70,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
         raise ModelError(
             f"{type(model).__name__}.forward fails on inputs of shape {shapes or 'none'}: {type(error).__name__}: "
             f"{error}. Expected inputs that the model runs on, in the order of its forward(). Give such example "
-            "inputs; on the command line --input, for instance --input 3,48,48."
+            "inputs. On the command line: --input, for instance --input 3,48,48."
         ) from error
     trace.notes.insert(0, f"traced as it ran on these very values, for it needs values ({why})")
     return trace
