@@ -92,7 +92,7 @@ def test_the_table_is_for_people(finished: Path, capsys):
 def test_a_latency_is_measured_for_what_is_picked(finished: Path, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = {path.name for path in finished.iterdir()}
-    picked = pick_network(finished, "latency<=99%", shown=Shown(quiet=True))  # so small a network hardly gets faster
+    picked = pick_network(finished, "latency<=95%", shown=Shown(quiet=True))
     assert picked.measured
-    assert picked.costs["latency"] <= 0.99 * picked.base["latency"]
+    assert picked.costs["latency"] <= 0.95 * picked.base["latency"]
     assert {path.name for path in finished.iterdir()} == before
