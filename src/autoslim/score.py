@@ -94,18 +94,19 @@ class SupernetScorer:
         buffers = _calibrate(self._net, trials, self._calibration, reuse, base)
         parts: list[list[Sample]] = [[] for _ in trials]
         alive, unseen, own = list(range(len(trials))), 0, iter(self._search)
+        ahead = None if referee is None else 1  # batches until the processes meet: without a referee, all
         training = self._net.training
         try:
             self._net.eval()
             while alive:
-                judged = ranks.gather(self._judge_next(own, trials, buffers, alive, reuse, base))
-                for samples in (samples for samples in judged if samples):
+                met = ranks.gather(list(self._judge_next(islice(own, ahead), trials, buffers, alive, reuse, base)))
+                for samples in _in_order(met):
                     for at in alive:
                         parts[at].append(samples[at])
                     unseen += len(samples[alive[0]]) if alive else 0
                     if referee is not None and unseen >= _LOOK:
                         alive, unseen = sorted(referee(alive, [_join(self._task, parts[at]) for at in alive])), 0
-                if not all(judged):
+                if ahead is None or not all(met):
                     break
         finally:
             self._net.train(training)
@@ -113,22 +114,22 @@ class SupernetScorer:
 
     def _judge_next(
         self,
-        batches: Iterator[Batch],
+        batches: Iterable[Batch],
         trials: Sequence[Widths],
         buffers: Sequence[dict[str, torch.Tensor]],
         alive: Sequence[int],
         reuse: "_NoReuse",
         base: Widths | None,
-    ) -> dict[int, Sample]:
-        """The next batch's samples of those alive, by their place among the trials; empty where there is none left."""
-        found: dict[int, Sample] = {}
-        for images, labels in islice(batches, 1):
+    ) -> Iterator[dict[int, Sample]]:
+        """Of each batch the samples of those alive, by their place among the trials."""
+        for images, labels in batches:
+            found: dict[int, Sample] = {}
             shared = reuse.shared([trials[at] for at in alive], base, calibrating=False)
             for index in shared.order:
                 at = alive[index]
                 with torch.no_grad(), self._net.at(trials[at], buffers=buffers[at]):
                     found[at] = _judge(self._task, shared.run(index, self._net, images), labels)
-        return found
+            yield found
 
     def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
         """The sub-network's score on other images, with the same BatchNorm statistics."""
