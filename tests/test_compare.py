@@ -315,6 +315,34 @@ def test_the_command_tells_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Closest: uniform" in capsys.readouterr().err
 
 
+def test_the_plan_counts_what_the_methods_share(tmp_path: Path):
+    run = replace(RUN, out=str(tmp_path / "out"))
+
+    def shared(*methods: str) -> float:
+        return plan_comparison(CompareConfig(run=run, methods=methods), shown=QUIET).shared_image_macs
+
+    assert shared("uniform", "flat") == 0
+    assert shared("autoslim", "slimmable") == shared("slimmable") > 0
+    assert shared("l1", "netadapt") == shared("l1") > 0
+    assert shared("autoslim", "l1") == shared("autoslim") + shared("l1")
+
+
+def test_slimmable_is_the_uniform_network_with_the_supernets_weights(done: Path, tmp_path: Path):
+    shutil.copytree(done, tmp_path / "out")
+    rows = rows_of(compare_methods(configure(tmp_path / "out", ("slimmable",)), shown=QUIET))
+    assert "slimmable" not in rows  # from scratch it is uniform
+    row, kept = rows["slimmable (kept weights)"], rows["autoslim (kept weights)"]
+    assert row["widths"] == rows["uniform"]["widths"]
+    assert row["to_autoslim"]["differences"] == [
+        own - other for own, other in zip(row["accuracies"], kept["accuracies"], strict=True)
+    ]
+    supernet = json.loads((tmp_path / "out/seed-0/supernet.json").read_text())
+    assert supernet["image_macs"] < kept["search_image_macs"]
+    found = [json.loads((tmp_path / f"out/seed-{seed}/methods/slimmable/chosen.json").read_text()) for seed in (0, 1)]
+    assert [each["networks"][0]["kept"] for each in found] == [True, True]
+    assert found[0]["image_macs"] >= supernet["image_macs"]  # and what the statistics of BatchNorm take
+
+
 def test_every_method_has_one_name():
     names = list_methods()
     assert len(names) == len(set(names))

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from autoslim.compare._bench import keeps_weights
+from autoslim.compare._bench import starts_of
 from autoslim.compare._page import say_difference, say_times
+from autoslim.compare._result import KEPT
 
 ROOT = Path(__file__).resolve().parents[1]
 WANTED = {"autoslim", "autoslim-plain", "evolution", "knapsack", "uniform", "flat", "ramp-up", "ramp-down", "hourglass",
           "bottleneck", "wide-inside", "equal", "l1", "bn-scale", "lasso", "taylor", "torch-pruning", "netadapt", "amc",
           "rl"}  # fmt: skip
+ENDINGS = {"scratch": "", "kept": KEPT}
 LOOPS = ("autoslim", "amc", "netadapt", "rl")
 PAGE = (ROOT / "docs" / "5-evidence.md").read_text(encoding="utf-8")
 
@@ -42,7 +44,8 @@ def tell(row: dict[str, Any]) -> str:
 def test_the_comparison_on_digits_has_every_method_and_seed(digits: dict[str, Any]):
     methods, rows = digits["methods"], {row["method"]: row for row in digits["rows"]}
     assert set(methods) >= WANTED
-    assert set(rows) == {*methods, *(f"{name} (kept weights)" for name in methods if keeps_weights(name))}
+    expected = {name + ending for name in methods for start, ending in ENDINGS.items() if start in starts_of(name)}
+    assert set(rows) == expected
     assert all(row["seeds"] == [0, 1] and len(row["accuracies"]) == 2 for row in rows.values())
     assert all(methods.values()), "the settings of every method are told"
     assert digits["uneven"] == []

@@ -30,11 +30,12 @@ from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
 STAGE = "compare"  # what the time of a method is noted under
+_SLIMMABLE = "slimmable"
 
 
 def list_methods() -> list[str]:
-    """All that can be compared: "autoslim", its variants, the other searches, then the baselines."""
-    return ["autoslim", "autoslim-plain", *(name for name in METHODS if name != "greedy"), *BASELINES]
+    """All that can be compared: "autoslim", its variants, "slimmable", the other searches, then the baselines."""
+    return ["autoslim", "autoslim-plain", _SLIMMABLE, *(name for name in METHODS if name != "greedy"), *BASELINES]
 
 
 def make_settings(name: str, *, seed: int) -> Method | Baseline:
@@ -43,17 +44,28 @@ def make_settings(name: str, *, seed: int) -> Method | Baseline:
 
 
 def make_search(name: str, *, seed: int) -> Method:
-    """The search method of a name: "autoslim" is `Greedy`, "autoslim-plain" the same without weighing by cost."""
+    """The search method of a name.
+
+    "autoslim" is `Greedy`, "autoslim-plain" the same without weighing by cost. "slimmable" is `Uniform` with the
+    supernet's weights: what a universally slimmable network gives without a search (Yu & Huang 2019, US-Nets).
+    """
     if name.startswith("autoslim"):
         return Greedy(normalize="cost" if name == "autoslim" else "none")
-    return make_method(name, seed=seed)
+    return make_method("uniform" if name == _SLIMMABLE else name, seed=seed)
 
 
-def keeps_weights(name: str) -> bool:
-    """Whether a method leaves networks with weights: from the supernet, or of the channels that pruning kept."""
+def starts_of(name: str) -> tuple[str, ...]:
+    """What a method's networks are trained from: "scratch", and "kept" where it leaves weights.
+
+    Those are of the supernet, or of the channels that pruning kept.
+    """
+    if name == _SLIMMABLE:  # from scratch they are those of uniform
+        return ("kept",)
     if name in BASELINES:
-        return BASELINES[name].keeps
-    return not isinstance(make_search(name, seed=0), (Uniform, ShapedSearch))  # those look at no score
+        keeps = BASELINES[name].keeps
+    else:
+        keeps = not isinstance(make_search(name, seed=0), (Uniform, ShapedSearch))  # those look at no score
+    return ("scratch", "kept") if keeps else ("scratch",)
 
 
 class Bench:
@@ -83,9 +95,8 @@ class Bench:
         rows: list[dict[str, Any]] = []
         for each in chosen:
             text, place = each.budget.text, f"models/{name}/{each.budget.slug}"
-            starts = {"scratch": None} if each.network is None else {"scratch": None, "kept": each.network}
-            for start, network in starts.items():
-                told = self.train(f"{place}/{start}", each.widths, network)
+            for start in starts_of(name):
+                told = self.train(f"{place}/{start}", each.widths, each.network if start == "kept" else None)
                 method = name if start == "scratch" else f"{name}{KEPT}"
                 whose = {"method": method, "seed": job.config.seed, "budget": text}
                 rows.append({**whose, "gap": self._excess(each.budget, each.widths), **told, **vars(spent)})
@@ -110,7 +121,7 @@ class Bench:
     def _search(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
         """What a search method starts from cost, and the search. Who looks at no score needs no supernet."""
         job, method = self.job, make_search(name, seed=self.job.config.seed)
-        keeps = keeps_weights(name)
+        keeps = "kept" in starts_of(name)
         shared = self._supernet() if keeps else Spent()
         scorer = job.fresh_scorer if keeps else Blind()  # one that remembers would hide what a search costs
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoslim.baselines import BASELINES, MacCounter
-from autoslim.compare._bench import keeps_weights
+from autoslim.compare._bench import starts_of
 from autoslim.pipeline import Job
 from autoslim.progress import Shown
 from autoslim.train import train_network
@@ -45,20 +45,17 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
     job.check_budgets()
     cost, train = job.costs["macs"], job.config.train
     most = [cost(job.space.widest) * _share(job, text) for text in config.run.budget]
-    kept = sum(keeps_weights(name) for name in config.methods)
-    prunes = any(name in BASELINES for name in config.methods)
-    trainings = (len(config.methods) + kept) * len(most) * config.seeds
+    rows = sum(len(starts_of(name)) for name in config.methods)
+    prunes = any(name in BASELINES and BASELINES[name].pretrained for name in config.methods)
+    shares = any(name not in BASELINES and "kept" in starts_of(name) for name in config.methods)
+    trainings = rows * len(most) * config.seeds
     loader = job.loader(job.data.train)
     images = len(loader) * loader.batch_size
-    final = _BACKWARD * images * train.epochs_retrain * sum(most) * (len(config.methods) + kept) * config.seeds
+    final = _BACKWARD * images * train.epochs_retrain * sum(most) * rows * config.seeds
     half = cost(job.graph.uniform_widths(0.5))
     subnets = cost(job.space.widest) + cost(job.space.narrowest) + train.random_subnets * half
-    shared = (
-        _BACKWARD
-        * images
-        * config.seeds
-        * (subnets * train.epochs_supernet + (cost(job.space.widest) * train.epochs_retrain if prunes else 0))
-    )
+    passes = shares * subnets * train.epochs_supernet + prunes * cost(job.space.widest) * train.epochs_retrain
+    shared = _BACKWARD * images * config.seeds * passes
     return Forecast(trainings, final, shared, (final + shared) / _speed(job) / 3600)
 
 
