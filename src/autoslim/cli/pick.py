@@ -25,7 +25,7 @@ class PickArgs:
     search: str = ""
     """Pick from this later search, a folder below RUN/searches, and not from the run's own."""
     extract: str = ""
-    """Write the network into this new folder, with the supernet's weights: not retrained."""
+    """Write the network into this new folder, with the supernet's weights: not retrained (autoslim retrain does)."""
     json: bool = False
     """Print JSON."""
 
@@ -53,7 +53,7 @@ def pick_command(args: list[str]) -> int:
     else:
         console.print(
             f"{folder} has the network with the supernet's weights and BatchNorm statistics of its own. It was not "
-            "retrained: a training of its own makes it better."
+            f"retrained; this trains it as the run does, and tests it: autoslim retrain {given.run} {folder}"
         )
     return 0
 
