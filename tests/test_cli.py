@@ -15,7 +15,8 @@ from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("run", "trace", "profile", "search", "trust", "compare", "report", "doctor", "completion", "export", "pick")
+COMMANDS = ("run", "trace", "profile", "search", "trust", "compare", "report", "doctor", "completion", "export")
+COMMANDS += ("pick", "retrain")
 
 
 def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,8 @@ from torch import nn
 from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
-from autoslim.pipeline import RunConfig, read_config, reopen_job, resume, run, search_again
+from autoslim.pick import pick_network
+from autoslim.pipeline import RunConfig, make_method, read_config, reopen_job, resume, run, search_again
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
@@ -158,6 +159,22 @@ def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_pa
     search_again(folder, asked, shown=Shown(quiet=True))
     assert (folder / _PLACE / "found.json").read_bytes() == whole
     assert len(moody.prepared) == count  # nothing is measured twice
+
+
+@pytest.mark.parametrize("method", ["greedy", "uniform"])
+def test_what_a_search_measured_is_picked_as_it_measured_it(moody, tmp_path, method):
+    """On the runtime of the search, which is not that of the run, and without measuring once more."""
+    config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
+    folder = run(config, shown=Shown(quiet=True))
+    asked = {"method": method, "search": make_method(method), "runtime": "moody", "budget": ("latency<=50%",)}
+    row = search_again(folder, replace(read_config(folder), **asked), shown=Shown(quiet=True))["found"][0]
+    count = len(moody.prepared)
+    picked = pick_network(folder, "latency<=50%", search=f"{method}-latency-50", shown=Shown(quiet=True))
+    assert picked.measured
+    assert dict(picked.widths) == row["widths"]
+    assert picked.costs["latency"] == pytest.approx(row["costs"]["latency"], rel=1e-9)
+    assert picked.costs["latency"] <= 0.5 * picked.base["latency"]
+    assert len(moody.prepared) == count
 
 
 def test_a_budget_that_no_network_holds_is_refused_before_the_folder_is_made(moody, tmp_path):

@@ -33,7 +33,7 @@ def test_the_first_commands_are_the_makefiles():
         if command.startswith("make "):
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
         elif command and not command.startswith(". "):
-            known = "run|trace|profile|search|trust|report|doctor|export|pick|completion|compare"
+            known = "run|trace|profile|search|trust|report|doctor|export|pick|retrain|completion|compare"
             assert re.match(rf"(autoslim ({known})|pip install)( |$)", command), command
 
 

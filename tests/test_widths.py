@@ -63,6 +63,12 @@ def test_equality_is_among_widths_and_ignores_the_order():
     assert Widths({"a": 1}) != {"a": 1}
 
 
+def test_the_digest_is_the_same_in_any_process_and_order():
+    """Checkpoints are found by it."""
+    assert Widths({"conv": 16, "layer1.0": 32}).digest == Widths({"layer1.0": 32, "conv": 16}).digest == "bce4261e"
+    assert Widths({"conv": 8, "layer1.0": 32}).digest != "bce4261e"
+
+
 def test_replace_gives_a_copy():
     widths = Widths({"conv": 16, "layer1.0": 32})
     assert widths.replace(conv=8) == Widths({"conv": 8, "layer1.0": 32})

@@ -1,7 +1,8 @@
-"""A sub-network for any budget from the path of a search that is done: nothing is searched again.
+"""A sub-network for a budget from a search that is done: nothing is searched again.
 
-The search's steps are one nested path from the widest network down, and a budget gets the first point of it that holds,
-as in the search itself (AutoSlim, section 3.3).
+The steps of a greedy search are one nested path from the widest network down, and any budget gets the first point of it
+that holds, as in the search itself (AutoSlim, section 3.3). Methods that go down no path leave one network for each
+budget that they were asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,22 +15,25 @@ from autoslim.costs import COSTS, make_cost
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
-from autoslim.pipeline import reopen_job, say
-from autoslim.pipeline._search import LATENCY, STEPS, obtain_latency
+from autoslim.pipeline import RunConfig, read_config, reopen_job, say
+from autoslim.pipeline._again import SEARCHES, open_search, read_found, read_search
+from autoslim.pipeline._reopen import load_supernet
+from autoslim.pipeline._search import LATENCY, STEPS
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json
 from autoslim.saved import save_network
-from autoslim.search import Score, Step
+from autoslim.search import METHODS, Score, Step
 from autoslim.widths import Widths
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picked:
-    """A point of a search's path.
+    """What a search has for a budget.
 
     Attributes:
         budget: What it holds.
-        step: After so many of the path's `steps`.
+        method: Of the search.
+        step: After so many of the path's `steps`; both None for a method that goes down no path.
         widths: Its channels per group.
         costs: Of each metric.
         base: The costs of the network as given.
@@ -38,8 +42,9 @@ class Picked:
     """
 
     budget: Budget
-    step: int
-    steps: int
+    method: str
+    step: int | None
+    steps: int | None
     widths: Widths
     costs: Mapping[str, float]
     base: Mapping[str, float]
@@ -47,16 +52,18 @@ class Picked:
     measured: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        facts = {"budget": self.budget.text, "step": self.step, "steps": self.steps, "widths": dict(self.widths)}
+        facts = {"budget": self.budget.text, "method": self.method, "step": self.step, "steps": self.steps}
+        costs = {"widths": dict(self.widths), "costs": dict(self.costs), "base": dict(self.base)}
         score = vars(self.score) if self.score is not None else None
-        return {**facts, "costs": dict(self.costs), "base": dict(self.base), "score": score, "measured": self.measured}
+        return {**facts, **costs, "score": score, "measured": self.measured}
 
 
 def pick_network(folder: str | Path, budget: str | Budget, *, search: str = "", shown: Shown | None = None) -> Picked:
-    """The first point of a search's path at which a budget holds.
+    """The first point of a search's path at which a budget holds, or what the search found for this very budget.
 
-    Costs in closed form are read from the path: no network is built, no image is loaded. A latency is predicted as in
-    the run, and measured for the network that is picked; where it is above the limit the next point is tried.
+    Costs in closed form are read from the files: no network is built, no image is loaded. A latency is predicted as in
+    the search, and measured for the network that is picked, if the search has not; where it is above the limit the next
+    point is tried.
 
     Args:
         folder: Of a run whose search is done.
@@ -65,14 +72,15 @@ def pick_network(folder: str | Path, budget: str | Budget, *, search: str = "", 
         shown: Where the progress of measurements goes.
 
     Raises:
-        RunFolderError: No run, or its search has left no path.
-        BudgetError: No point of the path holds the budget.
+        RunFolderError: No run, no such search, or one that has not ended.
+        BudgetError: No point of the path holds the budget, or it was not searched by a method that goes down no path.
     """
     folder, budget = Path(folder), Budget.parse(budget) if isinstance(budget, str) else budget
-    points = _read_path(folder, search)
+    asked = _find_search(folder, search, budget)
+    points = _read_path(asked) or _read_network(asked, budget)
     if any(limit.metric == LATENCY for limit in budget.limits):
-        return _pick_measured(folder, budget, points, shown or Shown())
-    return _first(budget, points, _read_base(folder))
+        return _pick_measured(asked, budget, points, shown or Shown())
+    return _first(budget, asked.config.method, points, _read_base(folder))
 
 
 def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown: Shown | None = None) -> Path:
@@ -92,14 +100,9 @@ def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown
     if out.exists():
         raise ConfigError(f"{out} is there already; expected a new folder. Give another one with --extract.")
     job = reopen_job(folder, shown=shown or Shown(quiet=True))
-    if not job.supernet_path.exists():
-        raise RunFolderError(
-            f"`{job.supernet_path.name}` is missing in {folder}; expected the trained supernet, whose weights are "
-            "taken. Restore it."
-        )
-    job.train_supernet()  # reads it
+    load_supernet(job)
     score = picked.score or job.scorer.score(picked.widths)
-    facts = {"budget": picked.budget.text, "retrained": False, "search_loss": score.loss}
+    facts = {"budget": picked.budget.text, "method": picked.method, "retrained": False, "search_loss": score.loss}
     save_network(
         out,
         job.inherit(picked.widths).eval(),
@@ -113,26 +116,73 @@ def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown
 
 
 @dataclass(frozen=True)
+class _Search:
+    """A search of a run, its own or a later one: what it was asked, and where its files are."""
+
+    run: Path
+    place: RunFolder
+    config: RunConfig
+
+
+@dataclass(frozen=True)
 class _Point:
+    step: int | None
     widths: Widths
     costs: Mapping[str, float]
     score: Score | None
 
 
-def _read_path(folder: Path, search: str) -> list[_Point]:
-    """The widest network, and the network after each step."""
-    RunFolder.open(folder)  # refuses what is no run
-    place = folder / "searches" / search if search else folder
-    steps = [Step.from_json(line) for line in RunFolder(place).lines(STEPS)]
+def _find_search(run: Path, name: str, budget: Budget) -> _Search:
+    """The search of that name, "" for the run's own; RunFolderError, with those that there are, if there is none."""
+    own = read_config(run)  # refuses what is no run
+    if not name:
+        return _Search(run, RunFolder(run), own)
+    known = sorted(path.parent.name for path in (run / SEARCHES).glob("*/search.json"))
+    if name in known:
+        return _Search(run, RunFolder(run / SEARCHES / name), read_search(run, name))
+    told = [f"{each} ({', '.join(read_search(run, each).budget)})" for each in known]
+    method = next((each for each in METHODS if name.startswith(each)), own.method)
+    raise RunFolderError(
+        f"No search {name!r} in {run / SEARCHES}; expected one of those that there are: {', '.join(told) or 'none'}. "
+        f'Name one of them, or search first: autoslim search {run} --method {method} --budget "{budget.text}"'
+    )
+
+
+def _read_path(search: _Search) -> list[_Point]:
+    """The widest network, and the network after each step; nothing where there are no steps."""
+    steps = [Step.from_json(line) for line in search.place.lines(STEPS)]
     if not steps:
-        raise RunFolderError(
-            f"`{STEPS}` in {place} has no steps; expected the path of a search that goes down one (greedy). Search for "
-            f'this budget instead: autoslim search {folder} --budget "..."'
-        )
-    graph = ChannelGraph.from_json(read_json(folder / "graph.json", kind="ChannelGraph", version=2))
+        return []
+    graph = ChannelGraph.from_json(read_json(search.run / "graph.json", kind="ChannelGraph", version=2))
     widest = graph.max_widths()
     costs: dict[str, float] = {name: int(make_cost(name, graph)(widest)) for name in COSTS}
-    return [_Point(widest, costs, None), *(_Point(s.widths, s.costs, Score(s.loss, s.accuracy)) for s in steps)]
+    narrower = [_Point(step.step, step.widths, step.costs, Score(step.loss, step.accuracy)) for step in steps]
+    return [_Point(0, widest, costs, None), *narrower]
+
+
+def _read_network(search: _Search, budget: Budget) -> list[_Point]:
+    """The network that was found for this very budget, where there is no path."""
+    method, place = search.config.method, search.place.path
+    again = f'autoslim search {search.run} --method {method} --budget "{budget.text}"'
+    if place == search.run:
+        raise RunFolderError(
+            f"`{STEPS}` in {place} has no steps; expected the path of a search that goes down one (greedy). Its own "
+            f"networks are in {place / 'models'}, once it has ended. For another one search, and pick it by --search: "
+            f"{again}"
+        )
+    found = read_found(search.place)
+    if found is None:
+        raise RunFolderError(
+            f"`found.json` is missing in {place}; expected a search that has ended. Go on with the command that began "
+            f"it (autoslim search {search.run} --method {method} ...)."
+        )
+    for each in found:
+        if set(each.budget.limits) == set(budget.limits):
+            return [_Point(None, each.widths, each.costs, each.score)]
+    raise BudgetError(
+        f"Budget {budget.text!r}: the search {place.name} went down no path, and was asked for "
+        f"{', '.join(each.budget.text for each in found)}; expected one of these. Search for it: {again}"
+    )
 
 
 def _read_base(folder: Path) -> dict[str, float]:
@@ -143,12 +193,14 @@ def _read_base(folder: Path) -> dict[str, float]:
     return {name: value for name, value in base.items() if isinstance(value, (int, float))}
 
 
-def _first(budget: Budget, points: Sequence[_Point], base: Mapping[str, float], *, measured: bool = False) -> Picked:
-    for step, point in enumerate(points):
+def _first(
+    budget: Budget, method: str, points: Sequence[_Point], base: Mapping[str, float], *, measured: bool = False
+) -> Picked:
+    for point in points:
         if budget.holds(point.costs, base):
             return Picked(
-                budget=budget, step=step, steps=len(points) - 1, widths=point.widths, costs=point.costs, base=base,
-                score=point.score, measured=measured,
+                budget=budget, method=method, step=point.step, steps=points[-1].step, widths=point.widths,
+                costs=point.costs, base=base, score=point.score, measured=measured,
             )  # fmt: skip
     end = {limit.metric: points[-1].costs[limit.metric] for limit in budget.limits}
     least = ", ".join(f"{metric} {say(value, metric)} ({value / base[metric]:.1%})" for metric, value in end.items())
@@ -158,21 +210,21 @@ def _first(budget: Budget, points: Sequence[_Point], base: Mapping[str, float], 
     )
 
 
-def _pick_measured(folder: Path, budget: Budget, points: Sequence[_Point], shown: Shown) -> Picked:
-    """With latencies as predicted here, and the picked one's as measured."""
-    job = reopen_job(folder, shown=shown)
-    cost = job.costs.get(LATENCY)
-    if not isinstance(cost, LatencyCost):  # the run had no use for it
-        cost, job.base[LATENCY] = obtain_latency(job)
+def _pick_measured(search: _Search, budget: Budget, points: Sequence[_Point], shown: Shown) -> Picked:
+    """With latencies as predicted there, and the picked one's as measured."""
+    config = replace(search.config, budget=(budget.text,))
+    job = open_search(search.run, config, search.place, shown=shown, trained=False)
+    cost = job.costs[LATENCY]
+    assert isinstance(cost, LatencyCost)
     while True:
         latencies = cost.many([point.widths for point in points]).tolist()
         priced = [
             replace(point, costs={**point.costs, LATENCY: cost.measured.get(point.widths, latency)})
             for point, latency in zip(points, latencies, strict=True)
         ]
-        picked = _first(budget, priced, job.base, measured=True)
+        picked = _first(budget, config.method, priced, job.base, measured=True)
         if picked.widths in cost.measured:
             return picked
         (latency,) = cost.measure([picked.widths])
-        shown.line(f"measure   step {picked.step}: predicted {picked.costs[LATENCY]:.3g} ms, measured {latency}")
+        shown.line(f"measure   predicted {picked.costs[LATENCY]:.3g} ms, measured {latency}")
         cost = cost.corrected({picked.widths: latency.median})

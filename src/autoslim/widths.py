@@ -1,5 +1,6 @@
 """Widths: how many channels each group keeps. The one value that search, supernet and extraction exchange."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from operator import index
 from typing import Any
@@ -36,6 +37,11 @@ class Widths(Mapping[str, int]):
         if unknown := sorted(set(changes) - set(self._items)):
             raise WidthsError(f"Widths have no group {unknown[0]!r}. Groups: {', '.join(list(self._items)[:12])}.")
         return Widths({**self._items, **changes})
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that tell these widths from others, in any process: a part of file names."""
+        return hashlib.sha256(repr(sorted(self._items.items())).encode()).hexdigest()[:8]
 
     def to_json(self) -> dict[str, Any]:
         return {"_type": _TYPE, "_version": _VERSION, "widths": dict(self._items)}

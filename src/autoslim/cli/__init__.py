@@ -15,6 +15,7 @@ from autoslim.cli.export import export_command
 from autoslim.cli.pick import pick_command
 from autoslim.cli.profile import profile_command
 from autoslim.cli.report import report_command
+from autoslim.cli.retrain import retrain_command
 from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
 from autoslim.cli.trace import trace_command
@@ -36,6 +37,7 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim report RUN [RUN...]      write the report anew, or of several runs side by side; --png: for papers
   autoslim completion bash|zsh      print a script that lets the shell complete all of this
   autoslim pick RUN --budget "..."  take a network for another budget from a finished search, without searching again
+  autoslim retrain RUN FOLDER       train a network that was picked as the run trains its own, and test it
 
 `autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
 """
@@ -52,6 +54,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_command,
     "completion": lambda args: completion_command(args, _COMMANDS),
     "pick": pick_command,
+    "retrain": retrain_command,
 }
 
 

@@ -1,4 +1,4 @@
-"""`autoslim pick`: a sub-network for any budget from the path of a finished search."""
+"""`autoslim pick`: a sub-network for a budget from a finished search."""
 
 import json
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class PickArgs:
     search: str = ""
     """Pick from this later search, a folder below RUN/searches, and not from the run's own."""
     extract: str = ""
-    """Write the network into this new folder, with the supernet's weights: not retrained."""
+    """Write the network into this new folder, with the supernet's weights: not retrained (autoslim retrain does)."""
     json: bool = False
     """Print JSON."""
 
@@ -33,8 +33,9 @@ class PickArgs:
 def pick_command(args: list[str]) -> int:
     """Picks a network and prints it; returns the exit code."""
     about = (
-        "Takes the first network of a finished search's path that holds a budget, without searching again. Its "
-        "accuracy is that in the supernet, on the search images; retrained it will be another."
+        "Takes a network for a budget from a finished search, without searching again: the first of its path that "
+        "holds it, or of a method that goes down no path (evolution, knapsack, random, uniform) what it found for this "
+        "very budget. Its accuracy is that in the supernet, on the search images; retrained it will be another."
     )
     given = tyro.cli(PickArgs, args=args, prog="autoslim pick", description=about)
     shown = Shown(quiet=given.json)
@@ -52,7 +53,7 @@ def pick_command(args: list[str]) -> int:
     else:
         console.print(
             f"{folder} has the network with the supernet's weights and BatchNorm statistics of its own. It was not "
-            "retrained: a training of its own makes it better."
+            f"retrained; this trains it as the run does, and tests it: autoslim retrain {given.run} {folder}"
         )
     return 0
 
@@ -63,7 +64,8 @@ def _show(console: Console, picked: Picked, metric: Metric) -> None:
         for metric, value in picked.costs.items()
         if metric in picked.base
     ]
-    console.print(f"{picked.budget.text}: after {picked.step} of {picked.steps} steps. {', '.join(costs)}")
+    where = f"found by {picked.method}" if picked.step is None else f"after {picked.step} of {picked.steps} steps"
+    console.print(f"{picked.budget.text}: {where}. {', '.join(costs)}")
     if picked.score is not None:
         console.print(
             f"predicted: {metric.name} {metric.say(picked.score.accuracy)}, loss {picked.score.loss:.3f} in the "

@@ -9,10 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoslim.budget import Budget
 from autoslim.errors import ConfigError, RunFolderError
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._plan import Plan, make_plan
-from autoslim.pipeline._reopen import read_config, reopen_job
+from autoslim.pipeline._reopen import load_supernet, read_config, reopen_job
 from autoslim.pipeline._search import (
     LATENCY,
     STEPS,
@@ -24,8 +25,9 @@ from autoslim.pipeline._search import (
 )
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import Found, Step, match_uniform
+from autoslim.search import Found, Score, Step, match_uniform
 from autoslim.search._path import PathSearch
+from autoslim.widths import Widths
 
 if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
@@ -65,7 +67,7 @@ def search_again(
     asked = _asked(config)
     _check_asked(place, asked)
     if not (place.path / _FOUND).exists():
-        job = _open(Path(folder), config, place, shown, data)
+        job = open_search(Path(folder), config, place, shown=shown, data=data)
         job.check_budgets()
         place.path.mkdir(parents=True, exist_ok=True)
         job.ranks.wait()  # all have looked at what was there
@@ -94,29 +96,70 @@ def plan_search(folder: str | Path, config: RunConfig, *, data: Any = None, show
         data: Likewise.
         shown: Where progress goes.
     """
-    return make_plan(_open(Path(folder), config, RunFolder(Path(folder) / SEARCHES), shown, data, trained=False))
+    place = RunFolder(Path(folder) / SEARCHES)
+    return make_plan(open_search(Path(folder), config, place, shown=shown, data=data, trained=False))
 
 
-def _open(
-    folder: Path, config: RunConfig, place: RunFolder, shown: Shown | None, data: Any, *, trained: bool = True
+def read_search(folder: str | Path, name: str) -> RunConfig:
+    """What a later search of a run was asked: the run's configuration with the search's own in it.
+
+    Args:
+        folder: Of the run.
+        name: Of the search, a folder below `searches/`.
+
+    Raises:
+        RunFolderError: There is no such search.
+    """
+    asked = read_json(Path(folder) / SEARCHES / name / _ASKED, kind="Search")
+    runtime = {field: asked[field] for field in _RUNTIME if field in asked}
+    changes = {"method": asked["method"], "search": asked["settings"], "budget": asked["budgets"], **runtime}
+    return RunConfig.from_json({**asdict(read_config(folder)), "finalists": 0, **changes})
+
+
+def read_found(place: RunFolder) -> list[Found] | None:
+    """What a later search found, budget by budget; None if it has not ended."""
+    if not (place.path / _FOUND).exists():
+        return None
+    return [
+        Found(Budget.parse(row["budget"]), Widths(row["widths"]), row["costs"], Score(row["loss"], row["accuracy"]))
+        for row in read_json(place.path / _FOUND, kind="Found")["found"]
+    ]
+
+
+def open_search(
+    folder: Path,
+    config: RunConfig,
+    place: RunFolder,
+    *,
+    shown: Shown | None = None,
+    data: Any = None,
+    trained: bool = True,
 ) -> "Job":
-    """The run's job, with what is asked now."""
+    """The run's job, with what a search asks.
+
+    Args:
+        folder: Of the run.
+        config: As for `search_again`.
+        place: Of the search; a table of latencies in it is taken, else that of the run if its runtime is the same.
+        shown: Where progress goes.
+        data: What the run was given in Python, once more.
+        trained: Whether the supernet must be trained.
+
+    Raises:
+        RunFolderError: The supernet is not trained though it must be, or model or data have changed.
+    """
     own = read_config(folder)
-    if trained and not (folder / "supernet.safetensors").exists():
-        raise RunFolderError(
-            f"`supernet.safetensors` is missing in {folder}; expected the trained supernet of a run. Train it with: "
-            f"autoslim run --resume {folder}"
-        )
     job = reopen_job(folder, shown=shown, data=data)
-    if job.supernet_path.exists():
-        job.train_supernet()
+    if trained or job.supernet_path.exists():
+        load_supernet(job)
     changes = {field: getattr(config, field) for field in ("method", "search", "budget", *_RUNTIME)}
     job.config = replace(job.config, finalists=0, **changes)
     if job.config.latency_limited:
         same = all(getattr(own, field) == getattr(config, field) for field in _RUNTIME)
         tables = [place.path / TABLE, *([folder / TABLE] if same else [])]
         table = next((path for path in tables if path.exists()), tables[0])
-        job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table)
+        if LATENCY not in job.costs or table != folder / TABLE:  # else it is the run's own, which it has already
+            job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table)
     return job
 
 

@@ -1,11 +1,8 @@
 """One sub-network trained alone for a short while, and judged on the search images: what finalists and trust share."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from autoslim.pipeline._training import checkpoints_of, train_found
 from autoslim.score import evaluate
@@ -69,10 +66,9 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
         TrainingError: The loss is no longer finite.
     """
     config = replace(job.config.train, epochs_retrain=epochs)
-    small = job.start(widths).to(job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    small = job.start(widths)
     loader = job.loader(job.train_split)
-    digest = hashlib.sha256(repr(sorted(widths.items())).encode()).hexdigest()[:8]
-    kept = checkpoints_of(job, f"alone/{epochs}/{digest}")
+    kept = checkpoints_of(job, f"alone/{epochs}/{widths.digest}")
     train_found(job, small, loader, config, name=name, checkpoints=kept)
     judged = evaluate(small, job.batches(job.search_split), job.task)
     kept.remove()

@@ -241,7 +241,7 @@ class Job:
         path = self.folder.path / folder
         if (path / "metrics.json").exists():
             return path
-        small = self.start(widths).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        small = self.start(widths)
         trained, checkpoints = Trained([], 0), None
         if self.config.retrain != "none":
             trained, checkpoints = retrain_network(self, small, folder)
@@ -259,13 +259,15 @@ class Job:
         return path
 
     def start(self, widths: Widths) -> nn.Module:
-        """The extracted network with the weights it starts from."""
+        """The extracted network with the weights it starts from, on the device of the run."""
         if self.config.retrain == "scratch" and widths == self.own:
-            return self.networks.build_own()
-        if self.config.retrain == "scratch":
+            small = self.networks.build_own()
+        elif self.config.retrain == "scratch":
             fresh = self.networks.build()
-            return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
-        return self.inherit(widths)
+            small = correct_scale_(extract_network(fresh, self.graph, widths), fresh)
+        else:
+            small = self.inherit(widths)
+        return small.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def inherit(self, widths: Widths) -> nn.Module:
         """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""

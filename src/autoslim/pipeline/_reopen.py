@@ -42,6 +42,16 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
     return job
 
 
+def load_supernet(job: Job) -> None:
+    """Puts the trained weights into the supernet of a run; RunFolderError if they are not there."""
+    if not job.supernet_path.exists():
+        raise RunFolderError(
+            f"`{job.supernet_path.name}` is missing in {job.folder.path}; expected the trained supernet of a run. "
+            f"Restore it, or if the run has not got so far: autoslim run --resume {job.folder.path}"
+        )
+    job.train_supernet()  # reads it
+
+
 def _check_identity(folder: str | Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     for what, now in identity.items():
         then = saved.get(what)
