@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from autoslim.data import Encoded, Split, load_data
 from autoslim.errors import ConfigError, DataError, RunFolderError
+from autoslim.pick import extract_picked, pick_network
 from autoslim.pipeline import RunConfig, read_config, reopen_job, resume, run, search_again
 from autoslim.pipeline._batches import ordered_batches
 from autoslim.pipeline._splits import FILE, check_splits, list_splits, write_splits
 from autoslim.progress import Shown
 from autoslim.ranks import Ranks
+from autoslim.retrain import retrain_folder
 from autoslim.train import TrainConfig
 
 QUIET = Shown(quiet=True)
@@ -66,6 +68,14 @@ def test_a_run_on_given_datasets_goes_on_with_them(done: Path, stopped: Path, gi
     assert summaries[0]["budgets"] == summaries[1]["budgets"]
     config = replace(read_config(done), budget=("macs<=90%",))
     assert search_again(done, config, data=given, shown=QUIET)["found"]
+
+
+def test_what_was_found_on_given_datasets_is_picked_and_trained_with_them(stopped: Path, given: Any, tmp_path: Path):
+    picked = pick_network(stopped, "macs<=90%", data=given)
+    folder = extract_picked(stopped, picked, tmp_path / "picked", data=given)
+    assert retrain_folder(stopped, folder, data=given, shown=QUIET)["retrained"]
+    with pytest.raises(DataError, match="were given in Python; expected them once more"):
+        extract_picked(stopped, picked, tmp_path / "other")
 
 
 def test_a_run_on_given_datasets_asks_for_them(stopped: Path):

@@ -58,7 +58,9 @@ class Picked:
         return {**facts, **costs, "score": score, "measured": self.measured}
 
 
-def pick_network(folder: str | Path, budget: str | Budget, *, search: str = "", shown: Shown | None = None) -> Picked:
+def pick_network(
+    folder: str | Path, budget: str | Budget, *, search: str = "", data: Any = None, shown: Shown | None = None
+) -> Picked:
     """The first point of a search's path at which a budget holds, or what the search found for this very budget.
 
     Costs in closed form are read from the files: no network is built, no image is loaded. A latency is predicted as in
@@ -69,6 +71,7 @@ def pick_network(folder: str | Path, budget: str | Budget, *, search: str = "", 
         folder: Of a run whose search is done.
         budget: As for `autoslim run`; shares are of the network as given.
         search: A later search's name, a folder below `searches/`; default the run's own search.
+        data: What the run was given in Python, once more.
         shown: Where the progress of measurements goes.
 
     Raises:
@@ -79,17 +82,20 @@ def pick_network(folder: str | Path, budget: str | Budget, *, search: str = "", 
     asked = _find_search(folder, search, budget)
     points = _read_path(asked) or _read_network(asked, budget)
     if any(limit.metric == LATENCY for limit in budget.limits):
-        return _pick_measured(asked, budget, points, shown or Shown())
-    return _first(budget, asked.config.method, points, _read_base(folder))
+        return _pick_measured(asked, budget, points, data, shown or Shown())
+    return _first(budget, asked.config.method, points, _read_base(folder, data))
 
 
-def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown: Shown | None = None) -> Path:
+def extract_picked(
+    folder: str | Path, picked: Picked, out: str | Path, *, data: Any = None, shown: Shown | None = None
+) -> Path:
     """Writes what was picked as a model folder: the supernet's weights, BatchNorm statistics of its own, no retraining.
 
     Args:
         folder: Of the run.
         picked: From `pick_network`.
         out: Must not exist.
+        data: What the run was given in Python, once more.
         shown: Where progress goes.
 
     Raises:
@@ -99,7 +105,7 @@ def extract_picked(folder: str | Path, picked: Picked, out: str | Path, *, shown
     out = Path(out)
     if out.exists():
         raise ConfigError(f"{out} is there already; expected a new folder. Give another one with --extract.")
-    job = reopen_job(folder, shown=shown or Shown(quiet=True))
+    job = reopen_job(folder, shown=shown or Shown(quiet=True), data=data)
     load_supernet(job)
     score = picked.score or job.scorer.score(picked.widths)
     facts = {"budget": picked.budget.text, "method": picked.method, "retrained": False, "search_loss": score.loss}
@@ -185,10 +191,10 @@ def _read_network(search: _Search, budget: Budget) -> list[_Point]:
     )
 
 
-def _read_base(folder: Path) -> dict[str, float]:
+def _read_base(folder: Path, data: Any) -> dict[str, float]:
     """The costs of the network as given: from the summary, or anew where the run has not got so far."""
     if not (folder / "summary.json").exists():
-        return reopen_job(folder, shown=Shown(quiet=True)).base
+        return reopen_job(folder, shown=Shown(quiet=True), data=data).base
     base = read_json(folder / "summary.json", kind="Summary", versions=(1, 2))["base"]
     return {name: value for name, value in base.items() if isinstance(value, (int, float))}
 
@@ -210,10 +216,10 @@ def _first(
     )
 
 
-def _pick_measured(search: _Search, budget: Budget, points: Sequence[_Point], shown: Shown) -> Picked:
+def _pick_measured(search: _Search, budget: Budget, points: Sequence[_Point], data: Any, shown: Shown) -> Picked:
     """With latencies as predicted there, and the picked one's as measured."""
     config = replace(search.config, budget=(budget.text,))
-    job = open_search(search.run, config, search.place, shown=shown, trained=False)
+    job = open_search(search.run, config, search.place, shown=shown, data=data, trained=False)
     cost = job.costs[LATENCY]
     assert isinstance(cost, LatencyCost)
     while True:
