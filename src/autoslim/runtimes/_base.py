@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autoslim._extras import install_extra
 from autoslim._registry import Registry
 from autoslim.errors import ConfigError, RuntimeFailedError
 
@@ -134,7 +135,7 @@ def load_package(name: str, runtime: str, extra: str) -> ModuleType:
     except ImportError as error:
         raise RuntimeFailedError(
             f"Runtime {runtime!r}: the package {name!r} can't be imported ({error}); expected it to be installed. "
-            f'Install it with pip install "autoslim[{extra}]", or choose another runtime.'
+            f"Install it with {install_extra(extra)}, or choose another runtime."
         ) from error
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from autoslim._extras import install_extra
 from autoslim.errors import ConfigError, ModelError
 from autoslim.tasks._base import TASKS, Fit, Metric
 from autoslim.tasks._outputs import draw_images
@@ -154,7 +155,7 @@ class Detection:
         if missing:
             raise ConfigError(
                 f"The task detection needs {' and '.join(missing)}, which is not installed here; expected them for the "
-                'mAP. Install them with pip install "autoslim[detection]".'
+                f"mAP. Install them with {install_extra('detection')}."
             )
         fixed = getattr(getattr(model, "transform", None), "fixed_size", None)
         if not isinstance(model, SSD) or fixed is None:
