@@ -98,7 +98,9 @@ def test_a_task_is_found_by_name_or_in_a_file(tmp_path):
     file = tmp_path / "own.py"
     file.write_text("from autoslim.tasks import TASKS\n\ndef make():\n    return TASKS['segmentation']\n\nmade = 3\n")
     assert find_task(f"{file}:make") is SEGMENTATION
-    with pytest.raises(ConfigError, match=r"the file has changed; expected the one with sha256 0. Bring that version"):
+    with pytest.raises(
+        ConfigError, match=r"the file has changed; expected the one with sha256 0. Put it back as it was"
+    ):
         find_task(f"{file}:make", sha256="0")
     file.write_text("def make():\n    return object()\n\ndef fail():\n    raise ValueError('no luck')\n")
     for name, told in (

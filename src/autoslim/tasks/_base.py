@@ -231,7 +231,8 @@ def find_task(name: str, *, sha256: str = "") -> Task:
     data = path.read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ConfigError(
-            f"Task {name}: the file has changed; expected the one with sha256 {sha256}. Bring that version back."
+            f"Task {name}: the file has changed; expected the one with sha256 {sha256}. Put it back as it was, from "
+            "version control or a copy."
         )
     try:
         task = getattr(run_code(path, data), factory)()
