@@ -338,3 +338,17 @@ def test_other_detectors_and_missing_packages_are_refused(monkeypatch):
 def test_an_output_for_other_classes_is_refused(task, output, told):
     with pytest.raises(ValueError, match=told):
         TASKS[task].check(output, 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "make"),
+    [
+        ("classification", lambda classes: torch.zeros(2, classes)),
+        ("segmentation", lambda classes: {"out": torch.zeros(2, classes, 8, 8), "aux": torch.zeros(2, 21, 8, 8)}),
+        ("detection", lambda classes: {"cls_logits": torch.zeros(2, 9, classes)}),
+    ],
+)
+def test_outputs_that_no_target_asks_for_are_told(task, make):
+    assert TASKS[task].check(make(4), 4) is None
+    told = "it has outputs for 9 classes, and there are 4: the rest are never right, and cost MACs in the last layer"
+    assert TASKS[task].check(make(9), 4) == told

@@ -172,8 +172,10 @@ class Task(Protocol):
         """
         ...
 
-    def check(self, output: Any, outputs: int) -> None:
+    def check(self, output: Any, outputs: int) -> str | None:
         """Holds what the network gives for two images against what the targets ask for.
+
+        What fits but is more than they ask for may be told, in a clause about the network ("it has ..."); else None.
 
         Args:
             output: Of the adapted network, in eval mode.
