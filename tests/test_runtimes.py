@@ -12,7 +12,15 @@ from torch import nn
 
 from autoslim import extract_network, trace_channels
 from autoslim.errors import ConfigError, ModelError, RuntimeFailedError, UnknownNameError
-from autoslim.runtimes import RUNTIMES, Latency, describe_machine, export_onnx, find_runtime, measure_networks
+from autoslim.runtimes import (
+    RUNTIMES,
+    Latency,
+    describe_machine,
+    export_onnx,
+    find_runtime,
+    measure_networks,
+    read_processor,
+)
 
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -206,3 +214,4 @@ def test_noise_is_told():
 
 def test_the_machine_is_told():
     assert "cores" in describe_machine() == describe_machine()
+    assert read_processor("nothing of this name") == ""
