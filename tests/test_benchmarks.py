@@ -209,3 +209,19 @@ def test_the_gpu_benchmark_times_each_kind_of_step():
     kinds = ["plain", "recorded", "supernet"] if torch.cuda.is_available() else ["plain", "supernet"]
     assert [row["kind"] for row in found["rows"]] == kinds
     assert all(row["steps"] >= 3 and row["milliseconds"] > 0 for row in found["rows"])
+
+
+# int8.py --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_int8_benchmark_times_both_files(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "int8.json"
+    monkeypatch.setattr(sys, "argv", ["int8.py", "--only", SMALL, "--size", "64", "--rounds", "2", "--out", str(out)])
+    load("int8", monkeypatch).main()
+    result = json.loads(out.read_text())
+    told = result["networks"][SMALL]
+    assert (told["threads"], told["batch"], told["rounds"]) == (1, 1, 2)
+    assert told["int8_bytes"] < told["float_bytes"]
+    assert told["int8_ms"] > 0
+    assert capsys.readouterr().out.startswith(f"{SMALL}: int8 ")
+    assert set(result) == {"command", "date", "machine", "versions", "networks"}

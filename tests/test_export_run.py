@@ -45,6 +45,11 @@ def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, 
     own = accuracy(load(finished / "models" / "macs-60"), config["mean"][0], config["std"][0])
     assert int8["float_test_accuracy"] == pytest.approx(own)
     assert abs(int8["test_accuracy"] - own) < 0.1
+    latency = int8["latency"]
+    assert (latency["batch"], latency["threads"], latency["rounds"]) == (16, 1, 20)
+    assert latency["int8_ms"] > 0
+    assert latency["float_ms"] > 0
+    assert latency["verdict"] in ("faster", "slower", "alike")
     import onnx
 
     kinds = {node.op_type for node in onnx.load(int8["path"]).graph.node}

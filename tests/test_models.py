@@ -508,7 +508,7 @@ def test_a_changed_file_is_refused_and_its_new_code_is_what_a_new_build_runs(wri
     assert build_model(f"{path}:make").out_features == 2
     write("from torch import nn\ndef make(): return nn.Linear(1, 3)")  # same size, same second: no stale bytecode
     now = describe_model(f"{path}:make")["sha256"]
-    fails(lambda: rebuild_model(config), f"`{path}`", now, f"expected {config['sha256']}", "Bring that version back")
+    fails(lambda: rebuild_model(config), f"`{path}`", now, f"expected {config['sha256']}", "Put it back as it was")
     assert build_model(f"{path}:make").out_features == 3
     path.unlink()
     fails(lambda: rebuild_model(config), f"`{path}`: No such file", config["sha256"], "Put it back", "`path`")

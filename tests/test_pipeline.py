@@ -1,5 +1,6 @@
 """The main job at its smallest, on real digits: what it leaves keeps the contract that later tools rely on."""
 
+import html
 import json
 import shutil
 from dataclasses import replace
@@ -191,6 +192,20 @@ def test_a_network_that_cannot_be_trained_is_refused_before_anything_is_written(
     with pytest.raises(ModelError, match=told):
         run(config, shown=QUIET)
     assert not (tmp_path / "o").exists()
+
+
+def test_outputs_beyond_the_classes_are_told_once_in_the_plan_and_in_the_report(tmp_path, capsys):
+    model = write_factory(tmp_path, classes=1000)
+    config = replace(CONFIG, model=model, budget=("macs<=60%",), baselines="none", out=str(tmp_path / "o"))
+    told = (
+        f"`{model}`: it has outputs for 1000 classes, and there are 10: the rest are never right, and cost MACs in the "
+        "last layer. Give the number as a builder argument, or let the factory take num_classes."
+    )
+    plan_run(config)
+    assert [line for line in capsys.readouterr().out.splitlines() if "1000" in line] == [f"trace     {told}"]
+    folder = run(config, shown=QUIET)
+    assert json.loads((folder / "summary.json").read_text())["notes"].count(told) == 1
+    assert html.escape(told) in (folder / "report.html").read_text()
 
 
 def test_a_channels_last_network_resumes_to_the_same_search(tmp_path):

@@ -1,12 +1,13 @@
 """A slim network on disk and back, with this library and without it."""
 
+import hashlib
 import json
 
 import pytest
 import torch
 
 from autoslim import extract_network, load, trace_channels
-from autoslim.errors import RunFolderError
+from autoslim.errors import ModelError, RunFolderError
 from autoslim.models import build_model, describe_model
 from autoslim.saved import load_tensors_, save_network, save_tensors
 
@@ -86,3 +87,36 @@ def test_files_are_as_readable_as_any_other(saved, tmp_path):
     (tmp_path / "plain").write_text("")
     mode = (tmp_path / "plain").stat().st_mode
     assert {p.stat().st_mode for p in saved[0].iterdir()} == {mode}
+
+
+def test_a_changed_code_file_is_refused_and_each_way_out_that_is_told_works(tmp_path):
+    file = tmp_path / "net.py"
+    code = "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    file.write_text(code)
+    model = build_model(f"{file}:make").eval()
+    graph = trace_channels(model, X)
+    folder, builder = tmp_path / "saved", describe_model(f"{file}:make")
+    save_network(
+        folder, model, builder=builder, attributes=graph.attributes(graph.max_widths()), widths=graph.max_widths(),
+        preparation={"input": [1, 3, 32, 32]}, metrics={},
+    )  # fmt: skip
+    new = code + "# the same network\n"
+    file.write_text(new)
+    sha256 = hashlib.sha256(new.encode()).hexdigest()
+    with pytest.raises(ModelError) as error:
+        load(folder)
+    assert str(error.value) == (
+        f"Model file `{file}`: it has changed since the network was built from it: its sha256 is {sha256}; expected "
+        f"{builder['sha256']}. Put it back as it was, from version control or a copy, or write where that version lies "
+        "as `path` into the description (of a saved network: under `model` in the `config.json` of its folder). If you "
+        "know that the new code builds the same network, layers and forward alike, write its sha256 there. A network "
+        "that is another one needs a new run."
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "old.py").write_text(code)
+    for change in ({"path": str(tmp_path / "old.py")}, {"sha256": sha256}):
+        (folder / "config.json").write_text(json.dumps({**config, "model": {**builder, **change}}))
+        assert torch.equal(load(folder)(X), model(X))
+    (folder / "config.json").write_text(json.dumps(config))
+    file.write_text(code)
+    assert torch.equal(load(folder)(X), model(X))

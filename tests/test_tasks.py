@@ -98,7 +98,9 @@ def test_a_task_is_found_by_name_or_in_a_file(tmp_path):
     file = tmp_path / "own.py"
     file.write_text("from autoslim.tasks import TASKS\n\ndef make():\n    return TASKS['segmentation']\n\nmade = 3\n")
     assert find_task(f"{file}:make") is SEGMENTATION
-    with pytest.raises(ConfigError, match=r"the file has changed; expected the one with sha256 0. Bring that version"):
+    with pytest.raises(
+        ConfigError, match=r"the file has changed; expected the one with sha256 0. Put it back as it was"
+    ):
         find_task(f"{file}:make", sha256="0")
     file.write_text("def make():\n    return object()\n\ndef fail():\n    raise ValueError('no luck')\n")
     for name, told in (
@@ -315,7 +317,7 @@ def test_other_detectors_and_missing_packages_are_refused(monkeypatch):
         DETECTION.adapt(nn.Linear(2, 2))
     monkeypatch.setattr("autoslim.tasks.detection.find_spec", lambda name: None if name == "pycocotools" else object())
     with pytest.raises(
-        ConfigError, match=r'needs pycocotools, which is not installed.* pip install "autoslim\[detecti'
+        ConfigError, match=r"needs pycocotools, which is not installed.* with pip install .*\"pycocotools>="
     ):
         DETECTION.adapt(nn.Linear(2, 2))
 
@@ -336,3 +338,17 @@ def test_other_detectors_and_missing_packages_are_refused(monkeypatch):
 def test_an_output_for_other_classes_is_refused(task, output, told):
     with pytest.raises(ValueError, match=told):
         TASKS[task].check(output, 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "make"),
+    [
+        ("classification", lambda classes: torch.zeros(2, classes)),
+        ("segmentation", lambda classes: {"out": torch.zeros(2, classes, 8, 8), "aux": torch.zeros(2, 21, 8, 8)}),
+        ("detection", lambda classes: {"cls_logits": torch.zeros(2, 9, classes)}),
+    ],
+)
+def test_outputs_that_no_target_asks_for_are_told(task, make):
+    assert TASKS[task].check(make(4), 4) is None
+    told = "it has outputs for 9 classes, and there are 4: the rest are never right, and cost MACs in the last layer"
+    assert TASKS[task].check(make(9), 4) == told

@@ -113,7 +113,8 @@ def test_services_get_the_figures_through_lightnings_loggers(name, tmp_path, mon
 def test_a_missing_package_is_told_before_anything_else(name, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     config = RunConfig(model="zoo:resnet_digits", data="hf:not-even-looked-at", tracker=name, out=str(tmp_path / "x"))
-    with pytest.raises(ConfigError, match=rf"which needs {name} and pytorch_lightning: not installed here"):
+    told = rf"which needs {name} and pytorch_lightning: not installed here.* with pip install .*\"{name}(-skinny)?>="
+    with pytest.raises(ConfigError, match=told):
         run(config, shown=Shown(quiet=True))
     assert not (tmp_path / "x").exists()
     check_tracker("tensorboard")

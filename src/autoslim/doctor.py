@@ -20,6 +20,7 @@ import torch
 from packaging.requirements import Requirement
 from torch.nn import functional
 
+from autoslim._extras import PACKAGE, requirements_of, say_install
 from autoslim.budget import Budget
 from autoslim.errors import AutoSlimError
 from autoslim.pipeline import RunConfig, run
@@ -28,7 +29,6 @@ from autoslim.runtimes import RUNTIMES, describe_machine, export_onnx, find_runt
 from autoslim.saved import load
 from autoslim.train import TrainConfig
 
-_PACKAGE = "autoslim"
 _BUDGET = "macs<=50%"
 _TENSOR = 1 << 26  # bytes: above the 32 MiB up to which glibc learns by itself, so that its setting shows
 _PAGE = 4096
@@ -99,43 +99,24 @@ def diagnose(*, self_test: bool = True, shown: Shown | None = None) -> Diagnosis
 # Packages ------------------------------------------------------------------------------------------------------------
 
 
-def check_packages(package: str = _PACKAGE) -> Iterator[Check]:
+def check_packages(package: str = PACKAGE) -> Iterator[Check]:
     """The package itself, what it requires, and its extras, by its own metadata."""
     try:
         about = metadata.metadata(package)
-        wanted = [Requirement(text) for text in metadata.requires(package) or []]
     except metadata.PackageNotFoundError:
-        yield Check("package", package, "missing", "not installed", advice=f"pip install {package}")
+        yield Check("package", package, "missing", "not installed", advice="pip install -e . in the clone")
         return
     yield Check("package", package, "works", about["Version"])
-    for requirement in wanted:
-        if _applies(requirement, ""):
-            told, fits = _version(requirement)
-            state: State = "works" if fits else "fails" if told != "not installed" else "missing"
-            yield Check("package", requirement.name, state, told, advice="" if fits else f'pip install "{requirement}"')
+    for requirement in requirements_of(package=package):
+        told, fits = _version(requirement)
+        state: State = "works" if fits else "fails" if told != "not installed" else "missing"
+        yield Check("package", requirement.name, state, told, advice="" if fits else say_install([requirement]))
     for extra in about.get_all("Provides-Extra") or []:
-        lacking = sorted(set(_lacking(wanted, extra, package)))
-        advice = f'pip install "{package}[{extra}]"' if lacking else ""
-        told = f"lacks {', '.join(lacking)}" if lacking else "all there"
+        lacking = [each for each in requirements_of(extra, package) if not _version(each)[1]]
+        advice = say_install(lacking) if lacking else ""
+        names = sorted({f"{each.name}{each.specifier}" for each in lacking})
+        told = f"lacks {', '.join(names)}" if lacking else "all there"
         yield Check("extra", extra, "missing" if lacking else "works", told, needed=False, advice=advice)
-
-
-def _applies(requirement: Requirement, extra: str) -> bool:
-    """Whether a requirement belongs to the extra ("": to the package itself) on this machine."""
-    if requirement.marker is None:
-        return not extra
-    return requirement.marker.evaluate({"extra": extra}) and not (extra and requirement.marker.evaluate({"extra": ""}))
-
-
-def _lacking(wanted: list[Requirement], extra: str, package: str) -> Iterator[str]:
-    """The requirements of an extra that are not met; an extra may be made of others."""
-    for requirement in wanted:
-        if _applies(requirement, extra):
-            if requirement.name == package:
-                for inner in requirement.extras:
-                    yield from _lacking(wanted, inner, package)
-            elif not _version(requirement)[1]:
-                yield f"{requirement.name}{requirement.specifier}"
 
 
 def _version(requirement: Requirement) -> tuple[str, bool]:
@@ -204,7 +185,7 @@ def check_runtimes() -> Iterator[Check]:
             (latency,) = measure_networks(find_runtime(name), [model], image, repeats=5)
         except Exception as error:  # noqa: BLE001 - what a runtime raises is told, whatever it is
             absent = isinstance(error.__cause__, ImportError)
-            advice = re.search(r'pip install "[^"]+"', str(error)) if absent else None
+            advice = re.search(r'pip install( "[^"]+")+', str(error)) if absent else None
             told = "not installed" if absent else _first_line(error)
             yield Check(
                 "runtime", name, "missing" if absent else "fails", told, needed=name == "torch",

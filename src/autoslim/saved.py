@@ -92,8 +92,8 @@ def save_network(
 def load(folder: str | Path) -> nn.Module:
     """The network in a model folder of a run, in eval mode: a plain module of its own class.
 
-    A factory file named in `config.json` is code and is run, if its sha256 is still the recorded one. From the hub such
-    a folder is refused.
+    A factory file named in `config.json` is code and is run, if its sha256 is still the recorded one; the error says
+    what can be done where it is not. From the hub such a folder is refused.
 
     Args:
         folder: On the disk, or "hf-hub:user/name" (also "hf-hub:user/name@revision"), which is downloaded.

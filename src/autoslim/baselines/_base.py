@@ -273,8 +273,8 @@ class _Penalised:
     def adapt(self, model: nn.Module) -> nn.Module:
         return self.inner.adapt(model)
 
-    def check(self, output: Any, outputs: int) -> None:
-        self.inner.check(output, outputs)
+    def check(self, output: Any, outputs: int) -> str | None:
+        return self.inner.check(output, outputs)
 
     def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         return self.inner.loss(output, targets, smoothing=smoothing) + self.penalty()

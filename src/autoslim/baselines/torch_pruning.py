@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from autoslim._extras import install_extra
 from autoslim.baselines._base import BASELINES, Chosen, Lab
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ModelError
@@ -152,8 +153,8 @@ def _package() -> Any:
         return importlib.import_module("torch_pruning")
     except ImportError as error:
         raise ModelError(
-            "torch_pruning: the package is not installed; expected torch-pruning. Install it with pip install "
-            "'autoslim[bench]', or leave this method out."
+            "torch_pruning: the package is not installed; expected torch-pruning. Install it with "
+            f"{install_extra('bench')}, or leave this method out."
         ) from error
 
 

@@ -11,12 +11,25 @@ from rich.console import Console
 
 from autoslim.cli._deploy import Images, find_folder, find_images
 from autoslim.errors import ConfigError
-from autoslim.export import FORMATS, Exported, Options, ServedNetwork, export_network, quantize_onnx
+from autoslim.export import (
+    FORMATS,
+    Exported,
+    Int8Latency,
+    Options,
+    ServedNetwork,
+    export_network,
+    quantize_onnx,
+    time_int8,
+)
 from autoslim.run_folder import read_json
 from autoslim.saved import load
 from autoslim.score import evaluate
 
 _COMPARED, _CALIBRATION, _AT_ONCE = 64, 512, 32  # images
+_SLOW = {
+    "slower": "int8 is slower here: the float file is the better choice on this processor",
+    "alike": "int8 is not faster here",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +45,7 @@ class ExportArgs(Options):
     out: str = ""
     """The file; beside the model's own unless given."""
     int8: bool = False
-    """Also write an int8 file (ONNX, static quantisation), and measure both on the test images."""
+    """Also write an int8 file (ONNX, static quantisation), and measure accuracy and latency of both."""
     images: str = ""
     """Images to compare on: a run's folder, digits, folder:PATH or hf:NAME; the run's search images unless given."""
     random: bool = False
@@ -69,20 +82,22 @@ def export_command(args: list[str]) -> int:
             "expected one whose outputs can be judged as they are. Leave --int8 out."
         )
     told = export_network(network, compared, path, to=given.to, options=options)
-    int8 = _quantize(folder, told, images) if given.int8 else None
+    int8, latency = _quantize(folder, told, images) if given.int8 else (None, None)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if given.json:
         console.print(
             json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": _prepare(config)})
         )
     else:
-        _show(console, told, images, int8)
+        _show(console, told, images)
+        if int8 is not None and latency is not None:
+            _show_int8(console, images, int8, latency)
         console.print(f"{'to prepare':<13}{_say_prepare(_prepare(config))}")
     return 0
 
 
-def _quantize(folder: Path, told: Exported, images: Images) -> dict[str, Any]:
-    """The int8 file beside the float one, and what both are worth on the test images."""
+def _quantize(folder: Path, told: Exported, images: Images) -> tuple[dict[str, Any], Int8Latency]:
+    """The int8 file beside the float one, what both are worth on the test images, and how long they take."""
     source = told.files[0]
     target, chosen = source.with_suffix(".int8.onnx"), images.take(_CALIBRATION)
     size = _AT_ONCE if told.batch == "dynamic" else told.batch
@@ -93,17 +108,20 @@ def _quantize(folder: Path, told: Exported, images: Images) -> dict[str, Any]:
         name: evaluate(ServedNetwork(FORMATS["onnx"].open(path, load(folder)), told.batch), tests, images.task).score
         for name, path in (("float", source), ("int8", target))
     }
-    return {
+    latency = time_int8(source, target, chosen[: 1 if told.batch == "dynamic" else told.batch])
+    facts = {
         "path": str(target),
         "bytes": target.stat().st_size,
         "calibration_images": len(chosen),
         "test_images": sum(len(labels) for _, labels in tests),
         f"test_{metric.key}": metric.turn(scores["int8"].accuracy),
         f"float_test_{metric.key}": metric.turn(scores["float"].accuracy),
+        "latency": latency.to_json(),
     }
+    return facts, latency
 
 
-def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any] | None) -> None:
+def _show(console: Console, told: Exported, images: Images) -> None:
     facts = [f"{path} ({_size(path.stat().st_size)})" for path in told.files]
     facts += [f"opset {told.opset}"] if told.opset is not None else []
     facts += ["any batch" if told.batch == "dynamic" else f"batch {told.batch}"]
@@ -113,13 +131,18 @@ def _show(console: Console, told: Exported, images: Images, int8: dict[str, Any]
         f"{'compared':<13}on {told.images} {images.told}: differs by at most {told.max_difference:.2g} from the "
         f"module, whose outputs reach {told.largest_output:.3g} (allowed: {told.tolerance:g} of that)"
     )
-    if int8 is not None:
-        metric, key = images.task.metric, f"test_{images.task.metric.key}"
-        console.print(
-            f"{'int8':<13}{int8['path']} ({_size(int8['bytes'])}), ranges from {int8['calibration_images']} "
-            f"{images.told}: {metric.tell(metric.turn(int8[key]))} on {int8['test_images']} test images, float "
-            f"{metric.tell(metric.turn(int8['float_' + key]))}"
-        )
+
+
+def _show_int8(console: Console, images: Images, int8: Mapping[str, Any], latency: Int8Latency) -> None:
+    metric, key = images.task.metric, f"test_{images.task.metric.key}"
+    console.print(
+        f"{'int8':<13}{int8['path']} ({_size(int8['bytes'])}), ranges from {int8['calibration_images']} "
+        f"{images.told}: {metric.tell(metric.turn(int8[key]))} on {int8['test_images']} test images, float "
+        f"{metric.tell(metric.turn(int8['float_' + key]))}"
+    )
+    console.print(f"{'latency':<13}{latency}")
+    if latency.verdict in _SLOW:
+        console.print(f"{'':<13}{_SLOW[latency.verdict]}. Likely reason: {latency.reason}.")
 
 
 def _prepare(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class ReportArgs:
     out: str = ""
     """The page; report.html in the run's folder unless given, of several runs reports.html here."""
     png: str = ""
-    """Also a picture for papers: width bars and accuracy against cost (.png, .pdf, .svg; needs autoslim[png])."""
+    """Also a picture for papers: width bars and accuracy against cost (.png, .pdf, .svg; needs matplotlib)."""
     axis: str = "macs"
     """Cost on the picture's horizontal axis: macs, params, memory, peak_memory or latency."""
 

@@ -14,4 +14,6 @@ from autoslim.export._base import Served as Served
 from autoslim.export._base import ServedNetwork as ServedNetwork
 from autoslim.export._base import export_network as export_network
 from autoslim.export._fold import fold_batchnorm_ as fold_batchnorm_
+from autoslim.export._int8 import Int8Latency as Int8Latency
 from autoslim.export._int8 import quantize_onnx as quantize_onnx
+from autoslim.export._int8 import time_int8 as time_int8

@@ -16,6 +16,11 @@ from autoslim._code import run_code
 from autoslim.errors import ModelError
 from autoslim.models._base import BUILDERS, Builder, Factory, drop_none, read_parameters
 
+_PLACE = (
+    "where that version lies as `path` into the description (of a saved network: under `model` in the `config.json` of "
+    "its folder)"
+)
+
 
 def _names() -> list[str]:
     return []
@@ -31,13 +36,14 @@ def _locate(name: str) -> dict[str, Any]:
 
 def _factory(config: Mapping[str, Any]) -> Factory:
     path, name, expected = Path(config["path"]).resolve(), config["factory"], config["sha256"]
-    where = "or change `path` in the description to where it is now"
-    data = _read(path, f"expected the one with sha256 {expected}. Put it back there, {where}")
+    data = _read(path, f"expected the one with sha256 {expected}. Put it back there, or write {_PLACE}")
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise ModelError(
-            f"Model file `{path}`: its sha256 is {found}; expected {expected}, the file that the network was built "
-            f"from. Bring that version back, {where}; to build from the new code, start anew with `build_model`."
+            f"Model file `{path}`: it has changed since the network was built from it: its sha256 is {found}; expected "
+            f"{expected}. Put it back as it was, from version control or a copy, or write {_PLACE}. If you know that "
+            "the new code builds the same network, layers and forward alike, write its sha256 there. A network that "
+            "is another one needs a new run."
         )
     make = _pick(_load(path, data), path, name)
     return Factory(label=f"{path.name}:{name}", make=make, source=make)

@@ -212,7 +212,8 @@ class Job:
         """With `finalists`, what is best after a short training alone; else what was found."""
         if self.config.finalists:
             with self.timed("finalists"):
-                found, self.notes = choose_finalists(self, found)
+                found, notes = choose_finalists(self, found)
+                self.notes += notes
             self.shown.line(f"finalists {self.took('finalists')}")
         return found
 

@@ -82,7 +82,11 @@ def adapt_network(task: Task, config: "RunConfig", model: nn.Module) -> nn.Modul
 
 
 def check_network(job: "Job") -> None:
-    """Raises ModelError for a network that can't be trained on the job's images, before anything is written."""
+    """Raises ModelError for a network that can't be trained on the job's images, before anything is written.
+
+    What fits but is of no use is told, and is a note of the job.
+    """
+    advice = "Give the number as a builder argument, or let the factory take num_classes."
     name, outputs, shape = job.config.model, job.data.num_classes, job.data.input_shape
     for note in job.graph.notes:
         if note.startswith("train mode"):
@@ -91,12 +95,12 @@ def check_network(job: "Job") -> None:
     with torch.no_grad():
         output = job.model.eval()(torch.zeros(2, *shape))
     try:
-        job.task.check(output, outputs)
+        note = job.task.check(output, outputs)
         if (told := job.data.train.told) is not None:
             job.task.judge(output, told.values[:1].expand(2, *told.values.shape[1:]))
     except (IndexError, KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
         what = "classes" if job.config.task == _PLAIN else f"outputs of {job.config.task}"
-        raise ModelError(
-            f"`{name}`: its output does not fit {outputs} {what}: {error}. "
-            "Give the number as a builder argument, or let the factory take num_classes."
-        ) from error
+        raise ModelError(f"`{name}`: its output does not fit {outputs} {what}: {error}. {advice}") from error
+    if note is not None:
+        job.notes.append(f"`{name}`: {note}. {advice}")
+        job.shown.line(f"trace     {job.notes[-1]}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from autoslim._extras import install_extra
 from autoslim.errors import ConfigError
 from autoslim.run_folder import write_whole
 from autoslim.train import Tracker
@@ -122,7 +123,7 @@ def check_tracker(name: TrackerName) -> None:
     if missing:
         raise ConfigError(
             f"RunConfig.tracker is {name!r}, which needs {' and '.join(missing)}: not installed here. Expected them or "
-            'another tracker. Install them with pip install "autoslim[trackers]", or write --tracker tensorboard.'
+            f"another tracker. Install them with {install_extra('trackers')}, or write --tracker tensorboard."
         )
 
 

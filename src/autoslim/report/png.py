@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoslim._extras import install_extra
 from autoslim.errors import ConfigError, RunFolderError
 from autoslim.report.run import Run
 from autoslim.report.text import METRIC_WORDS
@@ -45,7 +46,7 @@ def write_png(runs: Sequence[Run], file: Path, *, metric: str = "macs") -> Path:
     except ImportError as error:
         raise RunFolderError(
             f"`{file}`: a picture needs matplotlib ({error}); expected it to be installed. "
-            "Install it with: pip install 'autoslim[png]'. report.html needs nothing."
+            f"Install it with {install_extra('png')}. report.html needs nothing."
         ) from error
     heights = [1.0] * len(runs) + [1.35]
     figure = Figure(figsize=(7.2, 2.3 * sum(heights) + 0.4), dpi=200, layout="constrained")

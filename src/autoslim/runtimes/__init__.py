@@ -13,6 +13,9 @@ from autoslim.runtimes._base import describe_machine as describe_machine
 from autoslim.runtimes._base import find_runtime as find_runtime
 from autoslim.runtimes._base import load_package as load_package
 from autoslim.runtimes._base import measure_networks as measure_networks
+from autoslim.runtimes._base import read_processor as read_processor
+from autoslim.runtimes._base import sum_up as sum_up
 from autoslim.runtimes._base import time_networks as time_networks
 from autoslim.runtimes._onnx import export_onnx as export_onnx
 from autoslim.runtimes._onnx import open_onnx as open_onnx
+from autoslim.runtimes.onnxruntime import time_files as time_files

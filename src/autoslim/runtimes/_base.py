@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from autoslim._extras import install_extra
 from autoslim._registry import Registry
 from autoslim.errors import ConfigError, RuntimeFailedError
 
@@ -134,19 +135,21 @@ def load_package(name: str, runtime: str, extra: str) -> ModuleType:
     except ImportError as error:
         raise RuntimeFailedError(
             f"Runtime {runtime!r}: the package {name!r} can't be imported ({error}); expected it to be installed. "
-            f'Install it with pip install "autoslim[{extra}]", or choose another runtime.'
+            f"Install it with {install_extra(extra)}, or choose another runtime."
         ) from error
 
 
 def describe_machine() -> str:
     """What tells this machine from another: its processor and how many cores there are."""
-    cores = os.cpu_count()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores} cores, {platform.system()}"
+    name = read_processor("model name") or platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def read_processor(*names: str) -> str:
+    """What Linux tells of the first processor under one of these names; "" where it tells nothing."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        return next((line.partition(":")[2].strip() for line in file if line.startswith(names)), "")
+    return ""
 
 
 def stopwatch(run: Callable[[], object]) -> Pass:
@@ -228,9 +231,17 @@ def measure_networks(
     repeats: int = 20,
 ) -> list[Latency]:
     """The latencies of networks, timed as `time_networks` does, whose arguments and errors it has."""
-    times = time_networks(runtime, models, x, threads=threads, precision=precision, repeats=repeats)
+    return sum_up(time_networks(runtime, models, x, threads=threads, precision=precision, repeats=repeats))
+
+
+def sum_up(times: NDArray[np.float64]) -> list[Latency]:
+    """The latencies that rounds tell, [rounds, networks] in milliseconds.
+
+    >>> sum_up(np.array([[1.0, 4.0], [3.0, 4.0], [2.0, 4.0]]))[0].median
+    2.0
+    """
     low, median, high = np.quantile(times, (0.25, 0.5, 0.75), axis=0).tolist()
-    return [Latency(median[i], low[i], high[i], len(times)) for i in range(len(models))]
+    return [Latency(*each, len(times)) for each in zip(median, low, high, strict=True)]
 
 
 @contextlib.contextmanager

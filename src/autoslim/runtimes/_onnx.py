@@ -58,11 +58,19 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
     )
 
 
-def open_onnx(source: Path | bytes, *, threads: int = 1) -> Any:
-    """An ONNX file, or its bytes, in a session of ONNX Runtime on the CPU."""
+def open_onnx(source: Path | bytes, *, threads: int = 1, optimized: Path | None = None) -> Any:
+    """An ONNX file, or its bytes, in a session of ONNX Runtime on the CPU.
+
+    Args:
+        source: The network.
+        threads: That the session may use.
+        optimized: A file for the network as the session runs it, its operators fused for this processor.
+    """
     package: Any = load_package("onnxruntime", "onnxruntime", "onnx")
     options = package.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as `quick_torch` does
     options.log_severity_level = 3  # errors only
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     return package.InferenceSession(source, options, providers=["CPUExecutionProvider"])

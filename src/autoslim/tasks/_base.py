@@ -172,8 +172,10 @@ class Task(Protocol):
         """
         ...
 
-    def check(self, output: Any, outputs: int) -> None:
+    def check(self, output: Any, outputs: int) -> str | None:
         """Holds what the network gives for two images against what the targets ask for.
+
+        What fits but is more than they ask for may be told, in a clause about the network ("it has ..."); else None.
 
         Args:
             output: Of the adapted network, in eval mode.
@@ -231,7 +233,8 @@ def find_task(name: str, *, sha256: str = "") -> Task:
     data = path.read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise ConfigError(
-            f"Task {name}: the file has changed; expected the one with sha256 {sha256}. Bring that version back."
+            f"Task {name}: the file has changed; expected the one with sha256 {sha256}. Put it back as it was, from "
+            "version control or a copy."
         )
     try:
         task = getattr(run_code(path, data), factory)()

@@ -22,6 +22,18 @@ def weigh_heads(losses: Sequence[torch.Tensor]) -> torch.Tensor:
     return losses[0] + AUXILIARY * sum(losses[1:], torch.zeros_like(losses[0]))
 
 
+def note_spare(given: int, outputs: int) -> str | None:
+    """What is told of a network with outputs that no target asks for; None where there are none.
+
+    >>> note_spare(5, 4)
+    'it has outputs for 5 classes, and there are 4: the rest are never right, and cost MACs in the last layer'
+    """
+    if given <= outputs:
+        return None
+    told = f"it has outputs for {given} classes, and there are {outputs}"
+    return f"{told}: the rest are never right, and cost MACs in the last layer"
+
+
 def widen(logits: torch.Tensor) -> torch.Tensor:
     """In float32 at least, whatever precision the network calculates in."""
     return logits if logits.dtype == torch.float64 else logits.float()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Metric
-from autoslim.tasks._outputs import draw_images, heads_of, match_soft, soften, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, match_soft, note_spare, soften, weigh_heads, widen
 
 
 class Classification:
@@ -33,10 +33,11 @@ class Classification:
     def adapt(self, model: nn.Module) -> nn.Module:
         return model
 
-    def check(self, output: Any, outputs: int) -> None:
+    def check(self, output: Any, outputs: int) -> str | None:
         shape = [list(head.shape) for head in heads_of(output)[:1]]
         if not shape or len(shape[0]) != 2 or shape[0][1] < outputs:
             raise ValueError(f"it is {shape[0] if shape else 'no tensor'}. Expected logits [N, {outputs}]")
+        return note_spare(shape[0][1], outputs)
 
     def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         losses = [

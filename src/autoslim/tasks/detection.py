@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from autoslim._extras import install_extra
 from autoslim.errors import ConfigError, ModelError
 from autoslim.tasks._base import TASKS, Fit, Metric
-from autoslim.tasks._outputs import draw_images
+from autoslim.tasks._outputs import draw_images, note_spare
 
 _NEEDS = ("torchmetrics", "pycocotools")
 _MATCH, _NEGATIVES = 0.5, 3.0  # IoU of a match; background boxes that count for each matched one (section 2.2 of SSD)
@@ -154,7 +155,7 @@ class Detection:
         if missing:
             raise ConfigError(
                 f"The task detection needs {' and '.join(missing)}, which is not installed here; expected them for the "
-                'mAP. Install them with pip install "autoslim[detection]".'
+                f"mAP. Install them with {install_extra('detection')}."
             )
         fixed = getattr(getattr(model, "transform", None), "fixed_size", None)
         if not isinstance(model, SSD) or fixed is None:
@@ -165,10 +166,11 @@ class Detection:
             )
         return RawDetector(model)
 
-    def check(self, output: Any, outputs: int) -> None:
+    def check(self, output: Any, outputs: int) -> str | None:
         classes = output["cls_logits"].shape[2]
         if classes < outputs:
             raise ValueError(f"it tells {classes} classes apart. Expected {outputs}, the background among them")
+        return note_spare(classes, outputs)
 
     def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         """Sum over the matched boxes of smooth L1 and cross entropy, and over three times as many of background.

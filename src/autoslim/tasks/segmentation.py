@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.tasks._base import TASKS, Fit, Metric
-from autoslim.tasks._outputs import draw_images, heads_of, match_soft, soften, weigh_heads, widen
+from autoslim.tasks._outputs import draw_images, heads_of, match_soft, note_spare, soften, weigh_heads, widen
 
 IGNORED = 255  # a pixel that is of no class: neither learnt nor counted
 
@@ -93,11 +93,12 @@ class Segmentation:
     def adapt(self, model: nn.Module) -> nn.Module:
         return model
 
-    def check(self, output: Any, outputs: int) -> None:
+    def check(self, output: Any, outputs: int) -> str | None:
         shape = [list(head.shape) for head in heads_of(output)[:1]]
         if not shape or len(shape[0]) != 4 or shape[0][1] < outputs:
             told = shape[0] if shape else "no tensor"
             raise ValueError(f"it is {told}. Expected logits [N, {outputs}, H, W]")
+        return note_spare(shape[0][1], outputs)
 
     def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
         """The mean over all pixels of the batch that have a class."""
