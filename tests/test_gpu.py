@@ -38,7 +38,7 @@ def test_batches_made_on_the_gpu_are_those_of_the_processor_to_the_bit(augment):
         assert other[0].device.type == "cuda"
         assert torch.equal(one[0], other[0].cpu())
         assert torch.equal(one[1], other[1].cpu())
-        assert other[0].is_contiguous(memory_format=torch.channels_last)
+        assert other[0].is_contiguous()
 
 
 def make_model(dropout: float = 0.0) -> nn.Module:

@@ -201,7 +201,7 @@ def _apply(cuts: tuple[_Cut, ...], tensor: torch.Tensor) -> torch.Tensor:
 
 def _copy(cuts: tuple[_Cut, ...], tensor: torch.Tensor) -> torch.Tensor:
     """A dense copy of what the cuts leave, in the layout of the full tensor: channels-last stays channels-last."""
-    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    last = is_channels_last(tensor)
     return _apply(cuts, tensor).clone(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
@@ -223,3 +223,18 @@ def _add_(parameter: torch.Tensor, cuts: tuple[_Cut, ...], gradient: torch.Tenso
         for cut in gather:
             full[cut.dim] = cut.indices  # pyright: ignore[reportArgumentType, reportCallIssue]
         target.index_put_(tuple(torch.meshgrid(*full, indexing="ij")), gradient, accumulate=True)
+
+
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Whether the strides are those of channels-last memory.
+
+    Operators go by these, where a weight of one input channel counts as contiguous in both layouts.
+
+    >>> weight = torch.zeros(8, 1, 3, 3)
+    >>> weight.is_contiguous(memory_format=torch.channels_last), is_channels_last(weight)
+    (True, False)
+    """
+    if tensor.dim() != 4:
+        return False
+    _, channels, height, width = tensor.shape
+    return tensor.stride() == (height * width * channels, 1, width * channels, channels)

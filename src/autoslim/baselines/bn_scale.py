@@ -35,7 +35,7 @@ class BnScale:
             raise ConfigError(f"BnScale: penalty={self.penalty}; expected above 0, below 1. Pass for instance 1e-4.")
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
-        model = lab.build().to(lab.runtime.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model = lab.build().to(lab.runtime.device)
         scales = list(_scales(model).values())
         if not scales:
             raise BudgetError(

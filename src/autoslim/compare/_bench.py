@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
@@ -176,7 +175,7 @@ class Bench:
     def _trained(self) -> tuple[nn.Module, Spent]:
         """The full-width network, trained as any other but without the search images: where pruning starts."""
         weights, job = self.path / "trained.safetensors", self.job
-        model = self._placed(job.networks.build())
+        model = job.place(job.networks.build())
 
         def train() -> None:
             if not weights.exists():
@@ -228,7 +227,7 @@ class Bench:
         told = self.path / place / "trained.json"
         if not told.exists():
             job = self.job
-            model = self._placed(job.start(widths) if network is None else network)
+            model = job.place(job.start(widths) if network is None else network)
             checkpoints = self._fit(place, model, job.data.train, job.config.train)
             accuracy = evaluate(model, job.batches(job.data.test), job.task).score.accuracy
             told.parent.mkdir(parents=True, exist_ok=True)
@@ -243,9 +242,6 @@ class Bench:
         job, checkpoints = self.job, checkpoints_of(self.job, name)
         train_found(job, model, job.loader(split), config, name=name, checkpoints=checkpoints)
         return checkpoints
-
-    def _placed(self, model: nn.Module) -> nn.Module:
-        return model.to(self.job.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 class Blind:

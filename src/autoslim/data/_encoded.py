@@ -164,7 +164,7 @@ class _Batches(Dataset[Any]):
     def __getitem__(self, index: tuple[int, Sequence[int]]) -> "tuple[torch.Tensor, torch.Tensor] | _Failure":
         (place, images), loader = index, self._loader
         listing, (channels, height, width) = loader.split.listing, loader.split.shape
-        x = torch.empty(len(images), height, width, channels).permute(0, 3, 1, 2)
+        x = torch.empty(len(images), channels, height, width)
         shifts: list[Shift | None] = []
         try:
             files = listing.read(listing.rows[images].tolist())

@@ -83,8 +83,8 @@ class Loader:
     def epoch(self, number: int, start: int = 0, stride: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of epoch `number`: batch `start`, and every `stride`-th from there on.
 
-        Images float32 [B, C, H, W] in channels-last memory, and labels int64 [B] or other targets [B, ...]; B is this
-        process's part of a batch.
+        Images float32 [B, C, H, W], contiguous whatever the network's layout, and labels int64 [B] or other targets
+        [B, ...]; B is this process's part of a batch.
         """
         down, right, mirrored = self._draw(number)
         height, width = self.split.images.shape[2:]
@@ -104,7 +104,7 @@ class Loader:
     @cached_property
     def _pixels(self) -> "_Here | _There":
         """The images where batches are made of them."""
-        scale = (np.float32(255) * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
+        scale = (255 * np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
         if self.device == _CPU:
             return _Here(self.split.images.numpy(), self.split.labels.numpy(), *scale)
         tensors = self.split.images, self.split.labels, *(torch.from_numpy(each) for each in scale)
@@ -129,7 +129,7 @@ _Pixels = tuple[NDArray[np.int64], slice, NDArray[np.int64], NDArray[np.int64]] 
 
 @dataclass(frozen=True)
 class _Here:
-    """Images uint8 [N, C, H, W] in the processor's memory, labels [N], and 255 times mean and std, [C] each.
+    """Images uint8 [N, C, H, W] in the processor's memory, labels [N], and 255 times mean and std, [C, 1, 1] each.
 
     In numpy, not torch: its indexing stays on one core and leaves torch's threads to the network.
     """
@@ -140,12 +140,12 @@ class _Here:
     std: NDArray[np.float32]
 
     def batch(self, chosen: NDArray[np.int64], pixels: _Pixels | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The chosen images, whole or pixel by pixel, normalised: [B, C, H, W] in channels-last memory; labels [B]."""
-        x_NHWC = self.images[chosen].transpose(0, 2, 3, 1) if pixels is None else self.images[pixels]
-        x_NHWC = x_NHWC.astype(np.float32, order="C")
-        x_NHWC -= self.mean
-        x_NHWC /= self.std
-        return torch.from_numpy(x_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.labels[chosen])
+        """The chosen images, whole or pixel by pixel, normalised: [B, C, H, W]; labels [B]."""
+        x = self.images[chosen] if pixels is None else self.images[pixels].transpose(0, 3, 1, 2)
+        x = x.astype(np.float32, order="C")
+        x -= self.mean
+        x /= self.std
+        return torch.from_numpy(x), torch.from_numpy(self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,11 @@ class _There:
         """As `_Here.batch`, to the bit."""
         at = self._sent(chosen)
         if pixels is None:
-            x_NHWC = self.images[at].permute(0, 2, 3, 1).contiguous()
+            x = self.images[at]
         else:
-            x_NHWC = self.images[tuple(each if isinstance(each, slice) else self._sent(each) for each in pixels)]
-        return x_NHWC.float().sub_(self.mean).div_(self.std).permute(0, 3, 1, 2), self.labels[at]
+            index = tuple(each if isinstance(each, slice) else self._sent(each) for each in pixels)
+            x = self.images[index].permute(0, 3, 1, 2).contiguous()
+        return x.float().sub_(self.mean).div_(self.std), self.labels[at]
 
     def _sent(self, index: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(index)).to(self.images.device, non_blocking=True)

@@ -163,7 +163,7 @@ class Job:
         path = self.supernet_path
         if path.exists():
             load_tensors_(path, self.model)
-            self.net.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.place(self.net)
             self.trained = True
             return
         train_whole_supernet(self)
@@ -268,7 +268,11 @@ class Job:
             small = correct_scale_(extract_network(fresh, self.graph, widths), fresh)
         else:
             small = self.inherit(widths)
-        return small.to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self.place(small)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """A network where all of the run's are: on its device, in its layout; the module itself, changed."""
+        return model.to(self.fabric.device, memory_format=self.networks.layout)  # pyright: ignore[reportCallIssue]
 
     def inherit(self, widths: Widths) -> nn.Module:
         """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
@@ -318,7 +322,7 @@ class Job:
 
     def test_network(self, path: Path, batches: Iterable[Batch]) -> float:
         """What a network as it lies on the disk is worth on the test images, kept in its `metrics.json`."""
-        model = self.task.adapt(load(path)).to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        model = self.place(self.task.adapt(load(path)))
         score, key = evaluate(model, batches, self.task).score, f"test_{self.task.metric.key}"
         told = {"test_loss": score.loss, key: self.task.metric.turn(score.accuracy)}
         told |= {} if key == "test_accuracy" else {"metric": self.task.metric.name}

@@ -1,6 +1,8 @@
 """The networks of a run: the one given, and the one that is searched, which may be rewritten or wider."""
 
+import traceback
 from functools import reduce
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -27,11 +29,16 @@ class Networks:
             a file of them was given, its channels sorted.
         graph: Its groups, kept and limited as the user asks.
         own: The widths at which `graph` gives the user's own network.
+        layout: Of all weights, which feature maps follow: channels-last, which is faster, unless the user's code can't
+            run so.
+        note: Why not, if so; else "".
     """
 
     def __init__(self, config: RunConfig, task: Task, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
         self._config, self._task, self._num_classes, self._channels = config, task, num_classes, input_shape[0]
         self._example = x = torch.zeros(1, *input_shape)
+        self.layout, self.note = torch.contiguous_format, ""
+        self.layout, self.note = choose_layout(self.build_own(), torch.zeros(2, *input_shape))
         self.model = self._rewritten(self.build_own())
         self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
         self.own = self.graph.max_widths()
@@ -57,7 +64,7 @@ class Networks:
             torch.manual_seed(self._config.seed)
             model = build_model(self._config.model, num_classes=self._num_classes, in_channels=self._channels)
         model = adapt_network(self._task, self._config, model)
-        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
 
     def build(self) -> nn.Module:
         """The network that is searched, freshly initialised from the seed."""
@@ -66,4 +73,30 @@ class Networks:
             with torch.random.fork_rng():
                 torch.manual_seed(self._config.seed)
                 model = widen_network(model, self._own_graph, self._config.widen)
-        return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+
+
+def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_format, str]:
+    """Channels-last, unless the model runs on `images` [N, C, H, W] in contiguous memory alone, and why.
+
+    `x.view(n, -1)` is code that can't: only `flatten` and `reshape` take feature maps in any layout. A model that runs
+    in neither is left to the trace, which tells what broke.
+    """
+    try:
+        _run(model, images, torch.channels_last)
+    except Exception as error:  # noqa: BLE001 - the user's code raises anything
+        try:
+            _run(model, images, torch.contiguous_format)
+        except Exception:  # noqa: BLE001
+            return torch.channels_last, ""
+        place, what = traceback.extract_tb(error.__traceback__)[-1], str(error).partition("\n")[0].rstrip(".")
+        return torch.contiguous_format, (
+            f"{Path(place.filename).name}:{place.lineno} can't run in channels-last memory ({what}), which is the "
+            "faster one; all is trained in contiguous memory. Write flatten or reshape there, if it is a view."
+        )
+    return torch.channels_last, ""
+
+
+def _run(model: nn.Module, images: torch.Tensor, layout: torch.memory_format) -> None:
+    with torch.no_grad():
+        model.to(memory_format=layout).eval()(images)  # pyright: ignore[reportCallIssue]

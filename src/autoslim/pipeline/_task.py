@@ -96,11 +96,13 @@ def check_network(job: "Job") -> None:
         output = job.model.eval()(torch.zeros(2, *shape))
     try:
         note = job.task.check(output, outputs)
-        if (told := job.data.train.told) is not None:
-            job.task.judge(output, told.values[:1].expand(2, *told.values.shape[1:]))
+        if (targets := job.data.train.told) is not None:
+            job.task.judge(output, targets.values[:1].expand(2, *targets.values.shape[1:]))
     except (IndexError, KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
         what = "classes" if job.config.task == _PLAIN else f"outputs of {job.config.task}"
         raise ModelError(f"`{name}`: its output does not fit {outputs} {what}: {error}. {advice}") from error
-    if note is not None:
-        job.notes.append(f"`{name}`: {note}. {advice}")
-        job.shown.line(f"trace     {job.notes[-1]}")
+    notes = [f"`{name}`: {job.networks.note}"] if job.networks.note else []
+    notes += [f"`{name}`: {note}. {advice}"] if note is not None else []
+    for told in notes:
+        job.shown.line(f"trace     {told}")
+    job.notes += notes
