@@ -343,6 +343,15 @@ def test_slimmable_is_the_uniform_network_with_the_supernets_weights(done: Path,
     assert found[0]["image_macs"] >= supernet["image_macs"]  # and what the statistics of BatchNorm take
 
 
+def test_a_comparison_goes_on_from_its_small_files_alone(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that finished seeds can be kept as text, and others added to them elsewhere."""
+    shutil.copytree(done, tmp_path / "out", ignore=shutil.ignore_patterns("*.safetensors", "metrics", "*.png"))
+    before = json.loads((done / "compare.json").read_text())
+    monkeypatch.setattr(Bench, "train", None)  # nothing is trained again
+    after = compare_methods(configure(tmp_path / "out"), shown=QUIET)
+    assert [row["accuracies"] for row in after["rows"]] == [row["accuracies"] for row in before["rows"]]
+
+
 def test_every_method_has_one_name():
     names = list_methods()
     assert len(names) == len(set(names))
