@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 from torch import nn
 
 from autoslim import ChannelGraph, make_cost, trace_channels
+from autoslim._console import make_console
 from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
@@ -162,6 +164,17 @@ def test_errors_are_told_without_a_traceback_and_leave_nothing(args, told, capsy
     assert captured.err.startswith(told)
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_printed_as_they_are(capsys):
+    """Neither emoji nor markup is read into them."""
+    assert main(["run", "--data", "folder:cat:/[bold]x"]) == 2
+    assert capsys.readouterr().err.startswith("autoslim: folder:cat:/[bold]x")
+    make_console(soft_wrap=True).print(json.dumps({"folder:cat:": ":cat: [red]"}))
+    assert json.loads(capsys.readouterr().out) == {"folder:cat:": ":cat: [red]"}
+    table = Table(":cat:", "[red]", box=None)
+    make_console().print(table)
+    assert capsys.readouterr().out.split() == [":cat:", "[red]"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._method import FLAT
 from autoslim.cli._stop import tell_stopped
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison

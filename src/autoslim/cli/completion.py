@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.recipes import RECIPES
 from autoslim.runtimes import RUNTIMES
 from autoslim.search import METHODS
@@ -56,7 +56,7 @@ def completion_command(args: list[str], commands: Mapping[str, Callable[[list[st
         cases += [_case(f"{name} {name}", (*first, *options)), _case(f"{name} *", tuple(options))]
     words = {"commands": shlex.quote(" ".join(commands)), "cases": "\n".join(cases)}
     script = _SCRIPT.format(shell=given.shell, first=_ZSH if given.shell == "zsh" else "", **words)
-    Console(highlight=False, soft_wrap=True).print(script, markup=False, end="")
+    make_console(soft_wrap=True).print(script, end="")
     return 0
 
 

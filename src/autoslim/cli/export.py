@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.cli._deploy import Images, find_folder, find_images
 from autoslim.errors import ConfigError
 from autoslim.export import (
@@ -83,7 +84,7 @@ def export_command(args: list[str]) -> int:
         )
     told = export_network(network, compared, path, to=given.to, options=options)
     int8, latency = _quantize(folder, told, images) if given.int8 else (None, None)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if given.json:
         console.print(
             json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": _prepare(config)})

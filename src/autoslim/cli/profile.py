@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.errors import ConfigError
 from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
@@ -64,7 +64,7 @@ def profile_command(args: list[str]) -> int:
         widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
         found = profile_network(build_model(given.model), torch.zeros(shape), widths=widths, latency=given.latency)
     if given.json:
-        console.print(json.dumps(found.to_json()), markup=False)
+        console.print(json.dumps(found.to_json()))
     elif isinstance(found, Profile):
         _show_network(console, found)
     else:
@@ -101,7 +101,7 @@ def _show_paper(console: Console, table: PaperTable) -> None:
     console.print(shown)
     for row in table.rows:
         if row.note:
-            console.print(f"{row.name}: {row.note}", markup=False)
+            console.print(f"{row.name}: {row.note}")
     counts = ", ".join("{} {} of {}".format(column, *table.count(column)) for column in ("params", "memory", "flops"))
     console.print(f"Equal to the printed digit (* is not): {counts}.")
     correlation = table.rank_correlation()

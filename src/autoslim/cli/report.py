@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.errors import ConfigError
 from autoslim.report import write_comparison, write_png, write_report
 from autoslim.report.run import read_runs
@@ -35,7 +35,7 @@ def report_command(args: list[str]) -> int:
             "autoslim report: no run was given; expected the folder of a finished run, or several. "
             "Write for instance: autoslim report runs/digits"
         )
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if len(folders) == 1 and not given.out:
         page = write_report(folders[0])
     else:

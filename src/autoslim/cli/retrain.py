@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.retrain import retrain_folder
@@ -37,5 +37,5 @@ def retrain_command(args: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped(f"go on with autoslim retrain {given.run} {given.folder}", interrupt)
     if given.json:
-        make_console(markup=False, soft_wrap=True).print(json.dumps({**metrics, "folder": given.folder}))
+        make_console(soft_wrap=True).print(json.dumps({**metrics, "folder": given.folder}))
     return 0

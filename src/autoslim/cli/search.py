@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim._console import make_console
 from autoslim.budget import Budget
-from autoslim.cli._console import make_console
 from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
@@ -72,7 +72,7 @@ def search_command(args: list[str]) -> int:
         found = search_again(folder, config, name=given.name, shown=shown)
     except KeyboardInterrupt as interrupt:
         return tell_stopped("the same command goes on with the search", interrupt)
-    console = make_console(markup=False, soft_wrap=given.json)
+    console = make_console(soft_wrap=given.json)
     if given.json:
         console.print(json.dumps(found))
     elif not given.quiet:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._explain import collect, dot_text, group_shares, say_layers
 from autoslim.costs import make_cost
 from autoslim.errors import ConfigError
@@ -45,7 +45,7 @@ def trace_command(args: list[str]) -> int:
     model, x = build_model(given.model), torch.zeros(shape)
     traced = trace_best(model, x) if given.rewrite else None
     graph = trace_channels(model, x) if traced is None else traced.graph
-    console = make_console(markup=False, soft_wrap=given.json or given.dot)
+    console = make_console(soft_wrap=given.json or given.dot)
     if given.json:
         console.print(json.dumps({**graph.to_json(), "shares": group_shares(graph), **_which(traced)}))
     elif given.dot:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
@@ -43,7 +42,7 @@ def trust_command(args: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped(f"go on with autoslim trust {given.run}", interrupt)
     if given.json:
-        Console(highlight=False, soft_wrap=True).print(json.dumps(trust), markup=False)
+        make_console(soft_wrap=True).print(json.dumps(trust))
     elif not given.quiet:
         _show(trust)
     return 0
