@@ -183,6 +183,7 @@ def test_names_are_printed_as_they_are(capsys):
         (["--budget", "macs<50%"], "Budget 'macs<50%': can't read 'macs<50%'; expected metric<=number with"),
         (["--widen", "0.5"], "RunConfig.widen is 0.5; expected 1 (the network as given) or more."),
         (["--limit", "layer4"], "Limit 'layer4': expected a path or glob, a colon, then min=N, divisor=N or both"),
+        (["--baselines", "none,base"], "RunConfig.baselines is 'none,base'; expected base, uniform, both with a comma"),
         (["--search-images", "0"], "RunConfig.search_images is 0; expected at least 1."),
         (["--lr", "-1"], "TrainConfig.lr is -1.0; expected above 0. Give another --lr"),
         (["--weight-decay", "-1"], "TrainConfig.weight_decay is -1.0; expected 0 or more."),

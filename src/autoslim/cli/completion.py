@@ -3,7 +3,7 @@
 import io
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -60,7 +60,12 @@ def completion_command(args: list[str], commands: Mapping[str, Callable[[list[st
     return 0
 
 
-_VALUES: dict[str, Mapping[str, object]] = {"--method": METHODS, "--runtime": RUNTIMES}  # that the help can't list
+# That the help can't list.
+_VALUES: dict[str, Iterable[str]] = {
+    "--method": METHODS,
+    "--runtime": RUNTIMES,
+    "--baselines": ("base,uniform", "base", "uniform", "none"),
+}
 
 
 def find_options(text: str) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -37,7 +37,7 @@ _SLOW = {
 class ExportArgs(Options):
     """What `autoslim export` takes."""
 
-    place: tyro.conf.Positional[str]
+    place: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
     """Folder of a run, or of one model."""
     to: str = "onnx"
     """Format: onnx, openvino, torch-export, state-dict or python."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -18,7 +19,7 @@ from autoslim.tasks import Metric, find_task
 class PickArgs:
     """What `autoslim pick` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of a run whose search is done."""
     budget: str
     """What the network may cost, as for autoslim run: "macs<=30%", "latency<=4ms", "macs<=30%,params<=2M"."""

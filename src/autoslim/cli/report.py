@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -15,7 +16,7 @@ from autoslim.report.run import read_runs
 class ReportArgs:
     """What `autoslim report` takes."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Folders of finished runs."""
     out: str = ""
     """The page; report.html in the run's folder unless given, of several runs reports.html here."""

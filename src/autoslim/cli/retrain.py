@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -15,9 +16,9 @@ from autoslim.retrain import retrain_folder
 class RetrainArgs:
     """What `autoslim retrain` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of the run that the network was found in."""
-    folder: tyro.conf.Positional[str]
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
     """Folder of the network, as autoslim pick --extract writes it; the trained weights take the place of its own."""
     quiet: bool = False
     """Show nothing but errors; the result is in FOLDER/metrics.json."""

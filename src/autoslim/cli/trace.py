@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import tyro
@@ -24,7 +25,7 @@ from autoslim.trace import trace_channels
 class TraceArgs:
     """What `autoslim trace` takes."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     input: str = "1,3,224,224"
     """Shape of the example input."""

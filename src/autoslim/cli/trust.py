@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -17,7 +17,7 @@ from autoslim.trust import measure_trust
 class TrustArgs:
     """What `autoslim trust` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
     samples: int = 12
     """Sub-networks that are trained alone, spread over the MACs of the run's budgets."""
