@@ -106,6 +106,29 @@ class Reduced(nn.Module):
 SHARES = [f"{(48 + 192) / 288:.1%}", f"{(48 + 16 + 32 + 192) / (288 + 16 + 32 + 12 + 4):.1%}"]
 
 
+def test_a_factory_that_needs_a_number_of_classes_can_be_looked_at(capsys, tmp_path):
+    """The tutorial's: `make(num_classes, in_channels)`. What was assumed is told beside the JSON, not in it."""
+    path = tmp_path / "mymodel.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef make(num_classes, in_channels, *, width=8):\n"
+        "    layers = nn.Conv2d(in_channels, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers, nn.Linear(width, num_classes))\n",
+        encoding="utf-8",
+    )
+    spec, shape = f"{path}:make", ["--input", "3,16,16", "--json"]
+    assert main(["trace", spec, *shape]) == 0
+    told = capsys.readouterr()
+    assert ChannelGraph.from_json(json.loads(told.out)).groups[-1].size == 10
+    assert told.err == f"num_classes 10, for want of data; give {spec}?num_classes=N\n"
+    assert main(["profile", f"{spec}?width=4", *shape, "--no-latency"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["params"] == (3 * 9 + 1) * 4 + (4 + 1) * 10
+    assert told.err == f"num_classes 10, for want of data; give {spec}?width=4&num_classes=N\n"
+    assert main(["trace", f"{spec}?num_classes=7", *shape]) == 0
+    told = capsys.readouterr()
+    assert (ChannelGraph.from_json(json.loads(told.out)).groups[-1].size, told.err) == (7, "")
+
+
 def test_trace_prints_a_graphviz_file(capsys):
     assert main(["trace", "zoo:resnet_digits", "--input", "1,8,8", "--dot"]) == 0
     lines = capsys.readouterr().out.splitlines()

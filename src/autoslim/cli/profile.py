@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim._console import make_console
+from autoslim.cli._look import build_shown
 from autoslim.errors import ConfigError
-from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
 from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile_paper
 from autoslim.progress import Shown
@@ -63,7 +63,8 @@ def profile_command(args: list[str]) -> int:
     else:
         shape = parse_shape(given.input)
         widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
-        found = profile_network(build_model(given.model), torch.zeros(shape), widths=widths, latency=given.latency)
+        model = build_shown(given.model, shape)
+        found = profile_network(model, torch.zeros(shape), widths=widths, latency=given.latency)
     if given.json:
         console.print(json.dumps(found.to_json()))
     elif isinstance(found, Profile):

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from autoslim._console import make_console
 from autoslim.cli._explain import collect, dot_text, group_shares, say_layers
+from autoslim.cli._look import build_shown
 from autoslim.costs import make_cost
 from autoslim.errors import ConfigError
 from autoslim.graph import ChannelGraph
-from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
 from autoslim.rewrite import Traced, trace_best
 from autoslim.trace import trace_channels
@@ -43,7 +43,7 @@ def trace_command(args: list[str]) -> int:
     if given.json and given.dot:
         raise ConfigError("autoslim trace: --json and --dot were both given; expected one. Drop the other.")
     shape = parse_shape(given.input)
-    model, x = build_model(given.model), torch.zeros(shape)
+    model, x = build_shown(given.model, shape), torch.zeros(shape)
     traced = trace_best(model, x) if given.rewrite else None
     graph = trace_channels(model, x) if traced is None else traced.graph
     console = make_console(soft_wrap=given.json or given.dot)
