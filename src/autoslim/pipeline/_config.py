@@ -142,7 +142,7 @@ class RunConfig:
     @property
     def latency_limited(self) -> bool:
         """Whether a budget limits latency, so that it must be measured."""
-        return any(limit.metric == "latency" for budget in self.budgets for limit in budget.limits)
+        return any(budget.measured for budget in self.budgets)
 
     @property
     def limits(self) -> list[tuple[str, dict[str, int]]]:
