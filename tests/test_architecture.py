@@ -133,7 +133,7 @@ def check_shelves(sources: Sources, shelves: set[str]) -> list[str]:
 
 
 def check_style(sources: Sources) -> list[str]:
-    """No star imports, no print, and our own modules are imported at the top only."""
+    """No star imports, no print, one maker of consoles, and our own modules are imported at the top only."""
     problems: list[str] = []
     for path, text in sources.items():
         tree = ast.parse(text)
@@ -149,6 +149,8 @@ def check_style(sources: Sources) -> list[str]:
                 problems.append(f"{path}:{node.lineno}: imports *")
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                 problems.append(f"{path}:{node.lineno}: calls print")
+            if isinstance(node, ast.Call) and path != "_console.py" and "Console" in ast.unparse(node.func).split("."):
+                problems.append(f"{path}:{node.lineno}: makes a console of its own")
     return list(dict.fromkeys(problems))
 
 
@@ -335,6 +337,8 @@ LONG = "def long():\n" + "    x = 1\n" * 59
         ("widths.py", "from autoslim.errors import *", "widths.py:1: imports *"),
         ("widths.py", "from math import *", "widths.py:1: imports *"),
         ("widths.py", "def f():\n    print(1)", "widths.py:2: calls print"),
+        ("widths.py", "x = Console(stderr=True)", "widths.py:1: makes a console of its own"),
+        ("widths.py", "x = rich.console.Console()", "widths.py:1: makes a console of its own"),
         ("widths.py", "x = 1\n" * 401, "widths.py: 401 lines, at most 400"),
         ("widths.py", "@cache\n" + LONG, "widths.py:1: long has 61 lines, at most 60"),
         ("widths.py", "async " + LONG + "    x = 1\n", "widths.py:1: long has 61 lines, at most 60"),

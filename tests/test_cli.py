@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.table import Table
 from torch import nn
 
 from autoslim import ChannelGraph, make_cost, trace_channels
+from autoslim._console import make_console
 from autoslim.cli import main
 from autoslim.cli._explain import group_edges, group_shares
 
@@ -104,6 +106,29 @@ class Reduced(nn.Module):
 SHARES = [f"{(48 + 192) / 288:.1%}", f"{(48 + 16 + 32 + 192) / (288 + 16 + 32 + 12 + 4):.1%}"]
 
 
+def test_a_factory_that_needs_a_number_of_classes_can_be_looked_at(capsys, tmp_path):
+    """The tutorial's: `make(num_classes, in_channels)`. What was assumed is told beside the JSON, not in it."""
+    path = tmp_path / "mymodel.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef make(num_classes, in_channels, *, width=8):\n"
+        "    layers = nn.Conv2d(in_channels, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers, nn.Linear(width, num_classes))\n",
+        encoding="utf-8",
+    )
+    spec, shape = f"{path}:make", ["--input", "3,16,16", "--json"]
+    assert main(["trace", spec, *shape]) == 0
+    told = capsys.readouterr()
+    assert ChannelGraph.from_json(json.loads(told.out)).groups[-1].size == 10
+    assert told.err == f"num_classes 10, for want of data; give {spec}?num_classes=N\n"
+    assert main(["profile", f"{spec}?width=4", *shape, "--no-latency"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["params"] == (3 * 9 + 1) * 4 + (4 + 1) * 10
+    assert told.err == f"num_classes 10, for want of data; give {spec}?width=4&num_classes=N\n"
+    assert main(["trace", f"{spec}?num_classes=7", *shape]) == 0
+    told = capsys.readouterr()
+    assert (ChannelGraph.from_json(json.loads(told.out)).groups[-1].size, told.err) == (7, "")
+
+
 def test_trace_prints_a_graphviz_file(capsys):
     assert main(["trace", "zoo:resnet_digits", "--input", "1,8,8", "--dot"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -164,12 +189,24 @@ def test_errors_are_told_without_a_traceback_and_leave_nothing(args, told, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_are_printed_as_they_are(capsys):
+    """Neither emoji nor markup is read into them."""
+    assert main(["run", "--data", "folder:cat:/[bold]x"]) == 2
+    assert capsys.readouterr().err.startswith("autoslim: folder:cat:/[bold]x")
+    make_console(soft_wrap=True).print(json.dumps({"folder:cat:": ":cat: [red]"}))
+    assert json.loads(capsys.readouterr().out) == {"folder:cat:": ":cat: [red]"}
+    table = Table(":cat:", "[red]", box=None)
+    make_console().print(table)
+    assert capsys.readouterr().out.split() == [":cat:", "[red]"]
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (["--budget", "macs<50%"], "Budget 'macs<50%': can't read 'macs<50%'; expected metric<=number with"),
         (["--widen", "0.5"], "RunConfig.widen is 0.5; expected 1 (the network as given) or more."),
         (["--limit", "layer4"], "Limit 'layer4': expected a path or glob, a colon, then min=N, divisor=N or both"),
+        (["--baselines", "none,base"], "RunConfig.baselines is 'none,base'; expected base, uniform, both with a comma"),
         (["--search-images", "0"], "RunConfig.search_images is 0; expected at least 1."),
         (["--lr", "-1"], "TrainConfig.lr is -1.0; expected above 0. Give another --lr"),
         (["--weight-decay", "-1"], "TrainConfig.weight_decay is -1.0; expected 0 or more."),

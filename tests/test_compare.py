@@ -18,7 +18,9 @@ import pytest
 import torch
 from scipy import stats
 
+from autoslim._console import make_console
 from autoslim.cli import main
+from autoslim.cli.compare import show_table
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison, summarise
 from autoslim.compare._bench import Bench, make_settings
 from autoslim.compare._page import render_page
@@ -30,6 +32,7 @@ from autoslim.progress import Shown
 from autoslim.search import Uniform
 from autoslim.train import TrainConfig
 
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 Rows = dict[str, dict[str, Any]]
 
 QUIET = Shown(quiet=True)
@@ -310,9 +313,32 @@ def test_the_command_tells_its_plan(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["compare", "digits", "--methods", "uniform", "--seeds", "1", "--dry-run", "--out", str(tmp_path / "x")])
         == 0
     )
-    assert "2 final trainings" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 final trainings" in told
+    assert re.search(r"About (\d+\.\d s|\d+ min \d\d s) at the speed", told)
     assert main(["compare", "digits", "--methods", "unifrom", "--dry-run"]) == 2
     assert "Closest: uniform" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["compare_digits", "compare_digits_five"])
+def test_the_table_fits_a_terminal_of_80_columns(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Each row on a line of its own, nothing cut; two seeds or one, one budget or five."""
+    monkeypatch.setenv("COLUMNS", "80")
+    told = json.loads((RESULTS / f"{name}.json").read_text())
+    show_table(make_console(), told)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    table = lines[: next(at for at, line in enumerate(lines) if line.startswith("(kept weights): "))]
+    budgets = {row["budget"] for row in told["rows"]}
+    assert len(table) == 1 + len(budgets) + len(told["rows"])
+    assert max(map(len, table)) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    for row in told["rows"]:
+        assert any(
+            line.startswith(f"{row['method']} ") and f"{100 * row['accuracy_mean']:.2f}" in line for line in table
+        )
 
 
 def test_the_plan_counts_what_the_methods_share(tmp_path: Path):

@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from autoslim import Budget, ChannelGraph, Widths, extract_network, make_cost, trace_channels
-from autoslim.costs import COSTS, MEASURED, LatencyCost, check_metric, make_latency
+from autoslim.budget import MEASURED
+from autoslim.costs import COSTS, LatencyCost, check_metric, make_latency
 from autoslim.costs.latency import draw_widths
 from autoslim.errors import BudgetError, ConfigError, RunFolderError, RuntimeFailedError, UnknownNameError, WidthsError
 from autoslim.runtimes import RUNTIMES, Runtime

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from autoslim.cli import main
 from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
@@ -68,8 +69,18 @@ def test_what_is_found_holds_its_budget_as_measured(moody, tmp_path, capsys):
     for row, limit in zip(summary["budgets"], limits, strict=True):
         assert true_ms(load(folder / row["folder"])) <= limit
         assert row["latency"] == pytest.approx(true_ms(load(folder / row["folder"])), rel=1e-6)
-    first = summary["budgets"][0]
-    assert first["uniform"]["latency"] == pytest.approx(first["latency"], rel=0.15)
+    graph = reopen_job(folder).graph
+    for row, limit in zip(summary["budgets"], limits, strict=True):
+        uniform = json.loads((folder / row["folder"] / "uniform" / "widths.json").read_text())["widths"]
+        assert all(uniform[group.name] in group.candidates for group in graph.groups)
+        assert row["uniform"]["latency"] <= limit
+        (line,) = [line for line in told.splitlines() if line.startswith(f"uniform   {row['budget']}: ratio 0.")]
+        metric = "macs" if "macs" in row["budget"] else "latency"
+        assert f"{row['uniform'][metric] / row[metric] - 1:+.2%} {metric} of AutoSlim's, predicted" in line
+        below = f"{1 - row['uniform']['latency'] / limit:.1%} below the limit: the next wider candidates break it"
+        if metric == "latency":
+            assert row["uniform"]["note"] == below
+        assert line.endswith(f"; {row['uniform']['note']}")
     assert "measure   predicted" in told
     table = json.loads((folder / "latency.json").read_text())
     assert len(table["measured"]) >= 2
@@ -131,7 +142,7 @@ def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(mood
     assert json.loads((folder / "finalists.json").read_text())["budgets"] == enrolled
 
 
-def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path):
+def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path, capsys):
     config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
     folder = run(config, shown=Shown(quiet=True))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -159,6 +170,13 @@ def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_pa
     search_again(folder, asked, shown=Shown(quiet=True))
     assert (folder / _PLACE / "found.json").read_bytes() == whole
     assert len(moody.prepared) == count  # nothing is measured twice
+
+    uniform = found["found"][0]["uniform"]
+    assert uniform["costs"]["latency"] < 0.5 * own
+    assert uniform["note"].endswith("% below the limit: the next wider candidates break it")
+    capsys.readouterr()
+    assert main(["search", str(folder), "--budget", "latency<=50%", "--runtime", "moody"]) == 0
+    assert f"latency<=50%: uniform is {uniform['note']}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["greedy", "uniform"])

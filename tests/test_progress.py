@@ -46,9 +46,9 @@ def test_a_terminal_gets_a_bar(clock):
     shown.console = Console(file=seen, force_terminal=True, width=120, color_system=None)
     with shown.bar("retrain", 8) as bar:
         clock[0] += 0.5
-        bar.advance("loss 0.1", steps=2)
+        bar.advance("loss 0.1 :cat: [red]", steps=2)
     text = seen.getvalue()
-    for part in ("retrain loss 0.1", "2/8", "4/s, 0:02 left", "━"):
+    for part in ("retrain loss 0.1 :cat: [red]", "2/8", "4/s, 0:02 left", "━"):
         assert part in text
 
 

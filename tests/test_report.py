@@ -322,6 +322,13 @@ def test_steps_that_are_not_nested_are_no_path(tmp_path: Path) -> None:
     assert page_of(fill(tmp_path, steps=[make_step(1), make_step(2, widths=wider)])).drawn()["path"] is False
 
 
+def test_a_uniform_network_that_is_not_at_its_limit_says_so(tmp_path: Path) -> None:
+    budget = make_budget("macs<=50%", 0.5, 0.961, 0.952)
+    note = budget["uniform"]["note"] = "12.3% below the limit: the next wider candidates break it"
+    page = page_of(fill(tmp_path, summary=make_summary(budgets=[budget])))
+    assert f"uniform macs<=50%, ratio 0.7; {note}" in [row[0] for table in page.tables for row in table]
+
+
 def test_the_networks_of_every_budget_are_drawn_at_their_costs(run: Path) -> None:
     drawn = page_of(run).drawn()
     first, second = drawn["found"]

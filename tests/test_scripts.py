@@ -79,6 +79,7 @@ def test_bash_completes(capsys):
     assert complete(script, "autoslim run dig") == {"digits"}
     assert complete(script, "autoslim run digits --epochs-s") == {"--epochs-supernet"}
     assert complete(script, "autoslim run digits --method ev") == {"evolution"}
+    assert complete(script, "autoslim run digits --baselines b") == {"base", "base,uniform"}
     assert complete(script, "autoslim search runs/digits --runtime open") == {"openvino"}
     assert complete(script, "autoslim trace --js") == {"--json"}
     assert complete(script, "autoslim doctor --self") == {"--self-test"}

@@ -27,6 +27,7 @@ from autoslim.search import (
     Step,
     Uniform,
     check_budgets,
+    hold_uniform,
     match_uniform,
 )
 from autoslim.testing import check_search_method
@@ -529,6 +530,73 @@ def test_uniform_at_and_beyond_the_ends():
     assert match_uniform(space, cost, 0.5) == (0.1, Widths({"a": 1, "b": 1}))
     frozen = make_space(a=(4,))
     assert match_uniform(frozen, LinearCost({"a": 1.0}), 1.0) == (1.0, Widths({"a": 4}))
+
+
+@dataclass(frozen=True)
+class StairCost(LinearCost):
+    """Milliseconds that rise by 75% where a width is no multiple of 8, as on ONNX Runtime."""
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        return super().__call__(widths) * (1.75 if any(width % 8 for width in widths.values()) else 1.0)
+
+
+STAIRS = make_space(a=(8, 16, 24, 32), b=(16, 32, 48, 64), c=(8,))
+STAIR = StairCost({"a": 1.0, "b": 1.0})
+
+
+def test_uniform_under_a_latency_takes_the_widest_candidates_that_hold():
+    """Filled up channel by channel to 52% it would take 17 and 33, and 91% of the time."""
+    space = STAIRS
+    base = {"latency": STAIR(space.widest)}
+    wanted = {50.0: (0.5, 16, 32), 74.9: (0.5, 24, 32), 75.0: (0.75, 24, 48), 100.0: (1.0, 32, 64)}
+    for share, (ratio, a, b) in wanted.items():
+        budget = Budget.parse(f"latency<={share}%")
+        widths = Widths({"a": a, "b": b, "c": 8})
+        assert hold_uniform(space, {"latency": STAIR}, budget, base=base) == (ratio, widths)
+        (found,) = Uniform().search(space, {"latency": STAIR}, [budget], ConvexScorer({}, {}), base=base)
+        assert found.widths == widths
+    filled = match_uniform(space, LinearCost({"a": 1.0, "b": 1.0}), 0.52 * base["latency"], tolerance=0.0)[1]
+    assert STAIR(filled) > 0.9 * base["latency"]
+
+
+def test_uniform_under_several_limits_holds_all_of_them():
+    space = make_space(a=(8, 16, 24, 32), b=(16, 32, 48, 64))
+    costs = {"latency": STAIR, "macs": ChainCost(("a", "b"))}
+    base = {metric: cost(space.widest) for metric, cost in costs.items()}
+    wanted = {
+        "latency<=80%,macs<=62%": (24, 48),
+        "latency<=80%,macs<=50%": (24, 32),
+        "latency<=30%,macs<=62%": (8, 16),
+    }
+    for text, (a, b) in wanted.items():
+        budget = Budget.parse(text)
+        _, widths = hold_uniform(space, costs, budget, base=base)
+        assert widths == Widths({"a": a, "b": b})
+        assert budget.holds({metric: cost(widths) for metric, cost in costs.items()}, base)
+
+
+@given(st.integers(0, 10**6), st.floats(0.3, 1.0))
+@fast
+def test_uniform_under_a_latency_holds_it_with_candidates(seed: int, share: float):
+    problem = make_problem(seed)
+    costs = {"latency": problem.costs["macs"]}
+    base = {"latency": problem.base["macs"]}
+    budget = Budget.parse(f"latency<={100 * share:.3f}%")
+    if not budget.holds({"latency": costs["latency"](problem.space.narrowest)}, base):
+        return
+    ratio, widths = hold_uniform(problem.space, costs, budget, base=base)
+    assert budget.holds({"latency": costs["latency"](widths)}, base)
+    for group, width in widths.items():  # one ratio: rounded down, or up by one candidate
+        candidates = problem.space.candidates[group]
+        below = max((each for each in candidates if each <= ratio * candidates[-1] + 1e-6), default=candidates[0])
+        assert width in candidates[candidates.index(below) :][:2]
+
+
+def test_uniform_that_cannot_hold_is_the_narrowest_that_is_allowed():
+    space, budget = make_space(a=(8, 16, 24, 32), b=(48, 64)), Budget.parse("latency<=20")
+    assert hold_uniform(space, {"latency": STAIR}, budget, base={}) == (0.25, Widths({"a": 8, "b": 48}))
+    allowed = {"a": (16, 32), "b": (8, 64)}
+    assert hold_uniform(space, {"latency": STAIR}, budget, base={}, allowed=allowed)[1] == Widths({"a": 16, "b": 8})
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, math.nan])

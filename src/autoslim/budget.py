@@ -11,6 +11,8 @@ from autoslim.errors import BudgetError
 _UNITS = {"%": Decimal("0.01"), "": Decimal(1), "k": Decimal(10**3), "m": Decimal(10**6), "g": Decimal(10**9)}
 _TIMES = {"us": Decimal("0.001"), "ms": Decimal(1), "s": Decimal(1000)}  # of latency, which counts in milliseconds
 _ALIASES = {"flops": "macs"}
+MEASURED = ("latency",)
+"""Metrics in no closed form: measured first, and no smooth function of the channels."""
 _PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|us|ms|s|[kmg]?)\s*", re.IGNORECASE)
 
 
@@ -70,6 +72,11 @@ class Budget:
     def slug(self) -> str:
         """A name for files and folders: "macs-50", "macs-300M", "macs-50+params-2M"."""
         return "+".join(f"{limit.metric}-{_short(limit)}" for limit in self.limits)
+
+    @property
+    def measured(self) -> bool:
+        """Whether a limit is of a metric that is measured: a latency."""
+        return any(limit.metric in MEASURED for limit in self.limits)
 
     def holds(self, costs: Mapping[str, float], base: Mapping[str, float]) -> bool:
         """Whether every limit holds for a network of these costs."""

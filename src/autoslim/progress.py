@@ -4,8 +4,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from autoslim._console import make_console
 
 _EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
 
@@ -64,10 +65,10 @@ class Shown:
     """Where a run's words go. `quiet` shows nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = make_console(quiet=quiet, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     @contextmanager
     def bar(self, name: str, total: int) -> Generator[Bar, None, None]:
@@ -75,7 +76,7 @@ class Shown:
         if not self.console.is_terminal or self.console.quiet:
             yield Bar(self, name, total, None)
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(
             *columns, TextColumn("{task.fields[pace]}"), TimeElapsedColumn(), console=self.console, transient=True
         ) as bars:

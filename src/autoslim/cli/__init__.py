@@ -4,8 +4,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-
+from autoslim._console import make_console
 from autoslim._registry import unknown_name
 from autoslim.cli._stop import hear_terminate, tell_stopped
 from autoslim.cli.compare import compare_command
@@ -67,9 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)
-        Console(highlight=False, soft_wrap=True).print(
-            _HELP.format(recipes=", ".join(recipes), default=recipes[0]), markup=False
-        )
+        make_console(soft_wrap=True).print(_HELP.format(recipes=", ".join(recipes), default=recipes[0]))
         return 0
     try:
         if args[0] not in _COMMANDS:
@@ -77,7 +74,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with hear_terminate():
             return _COMMANDS[args[0]](args[1:])
     except AutoSlimError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: {error}", markup=False)
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}")
         return 2
     except KeyboardInterrupt as interrupt:
         return tell_stopped("nothing was left half-written", interrupt)
@@ -85,5 +82,5 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in _FULL:
             raise
         told = f"autoslim: {error}. Expected room to write. Free some space, and go on where it stopped."
-        Console(stderr=True, highlight=False, soft_wrap=True).print(told, markup=False)
+        make_console(stderr=True, soft_wrap=True).print(told)
         return 2

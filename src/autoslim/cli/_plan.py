@@ -5,19 +5,20 @@ import json
 from rich.console import Console
 from rich.table import Table
 
+from autoslim._console import make_console
 from autoslim.pipeline import Plan, say, say_effort
 
 
 def show_plan(plan: Plan, *, as_json: bool = False) -> int:
     """Prints a plan; returns the exit code: 2 where a budget can't be met."""
-    console = Console(highlight=False, markup=False, soft_wrap=as_json)
+    console = make_console(soft_wrap=as_json)
     if as_json:
         console.print(json.dumps(plan.to_json()))
     else:
         _show(console, plan)
     if plan.refused is None:
         return 0
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"autoslim: {plan.refused}")
+    make_console(stderr=True, soft_wrap=True).print(f"autoslim: {plan.refused}")
     return 2
 
 

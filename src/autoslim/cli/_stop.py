@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
+from autoslim._console import make_console
 
 
 class Terminated(KeyboardInterrupt):
@@ -28,7 +28,7 @@ def hear_terminate() -> Generator[None, None, None]:
 
 def tell_stopped(how: str, interrupt: KeyboardInterrupt) -> int:
     """Says `how` to go on; returns 143 after SIGTERM, 130 after Ctrl-C."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"autoslim: stopped; {how}", markup=False)
+    make_console(stderr=True, soft_wrap=True).print(f"autoslim: stopped; {how}")
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 

@@ -8,17 +8,24 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._method import FLAT
 from autoslim.cli._stop import tell_stopped
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison
-from autoslim.compare._page import HEAD, caution, row_cells, say_times
+from autoslim.compare._page import caution, say_difference, say_times
+from autoslim.compare._result import KEPT
 from autoslim.pipeline import RunConfig
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
+from autoslim.report.text import say_count, say_seconds
 from autoslim.train import TrainConfig
 
 _DEFAULT = "autoslim,uniform,l1,netadapt"
+_KEPT = f"{KEPT.strip()}: trained on from the weights that pruning kept, or the supernet's; all others from scratch."
+_SEARCH = (
+    "search: image-MACs (multiply-accumulates of all passes on all images) until the widths were chosen, the training "
+    "that it starts from included, as times AutoSlim's."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +77,14 @@ def compare_command(args: list[str]) -> int:
     )
     methods = tuple(list_methods() if given.methods == "all" else given.methods.split(","))
     config = CompareConfig(run=_run_of(given, recipe), methods=methods, seeds=given.seeds)
-    console = make_console(soft_wrap=True)
+    console = make_console()
     if given.dry_run:
         plan = plan_comparison(config, shown=Shown())
         console.print(
-            f"{plan.trainings} final trainings, {plan.final_image_macs:.3g} image-MACs; shared before them "
-            f"{plan.shared_image_macs:.3g}. About {plan.hours:.2g} h at the speed of a few steps, the searches "
-            "themselves not included."
+            f"{plan.trainings} final trainings, {plan.final_image_macs:.3g} image-MACs (multiply-accumulates of all "
+            f"passes on all images); shared before them {plan.shared_image_macs:.3g}. About "
+            f"{say_seconds(3600 * plan.hours)} at the speed of a few steps, the searches themselves not included.",
+            soft_wrap=True,
         )
         return 0
     try:
@@ -84,7 +92,8 @@ def compare_command(args: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped("the same command again goes on", interrupt)
     show_table(console, result)
-    console.print(f"Pictures and all settings: {config.run.out}/compare.html")
+    place = config.run.out
+    console.print(f"All costs, pictures, settings: {place}/compare.html; numbers: compare.json", soft_wrap=True)
     return 0
 
 
@@ -97,14 +106,28 @@ def _run_of(given: CompareArgs, recipe: RunConfig) -> RunConfig:
 
 
 def show_table(console: Console, result: dict[str, Any]) -> None:
-    """The rows, what each search cost, and what can't be compared."""
-    table = Table(box=None)
-    for column in ("budget", *HEAD, "search image-MACs", "search s", "x AutoSlim's"):
-        table.add_column(column, justify="left" if column in ("budget", "method") else "right")
-    for row in result["rows"]:
-        spent = f"{row['search_image_macs']:.3g}", f"{row['search_seconds']:.1f}", say_times(row["times_autoslim"])
-        table.add_row(row["budget"], *row_cells(row), *spent)
+    """What 80 columns hold of each row, what the words mean, and what can't be compared."""
+    table = Table("method", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("accuracy, %", "to uniform (95% interval)", "MACs", "search"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for budget in dict.fromkeys(row["budget"] for row in result["rows"]):
+        table.add_row(budget, style="bold")
+        for row in result["rows"]:
+            if row["budget"] == budget:
+                table.add_row(*_cells(row))
     console.print(table)
-    console.print(caution(result["rows"]))
-    for line in result["uneven"]:
-        console.print(f"More than 1% from its budget, not to be compared: {line}")
+    notes = [_SEARCH, caution(result["rows"])]
+    if any(row["method"].endswith(KEPT) for row in result["rows"]):
+        notes.insert(0, _KEPT)
+    notes += [f"More than 1% from its budget, not to be compared: {line}" for line in result["uneven"]]
+    for note in notes:
+        console.print(note, soft_wrap=True)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    accuracy = f"{100 * row['accuracy_mean']:.2f}"
+    if row["accuracy_std"] is not None:
+        accuracy += f" \N{PLUS-MINUS SIGN} {100 * row['accuracy_std']:.2f}"
+    difference, interval = say_difference(row["to_uniform"])
+    told = f"{difference} ({interval})" if interval else difference
+    return [row["method"], accuracy, told, say_count(row["macs"]), say_times(row["times_autoslim"])]

@@ -3,14 +3,14 @@
 import io
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.recipes import RECIPES
 from autoslim.runtimes import RUNTIMES
 from autoslim.search import METHODS
@@ -56,11 +56,16 @@ def completion_command(args: list[str], commands: Mapping[str, Callable[[list[st
         cases += [_case(f"{name} {name}", (*first, *options)), _case(f"{name} *", tuple(options))]
     words = {"commands": shlex.quote(" ".join(commands)), "cases": "\n".join(cases)}
     script = _SCRIPT.format(shell=given.shell, first=_ZSH if given.shell == "zsh" else "", **words)
-    Console(highlight=False, soft_wrap=True).print(script, markup=False, end="")
+    make_console(soft_wrap=True).print(script, end="")
     return 0
 
 
-_VALUES: dict[str, Mapping[str, object]] = {"--method": METHODS, "--runtime": RUNTIMES}  # that the help can't list
+# That the help can't list.
+_VALUES: dict[str, Iterable[str]] = {
+    "--method": METHODS,
+    "--runtime": RUNTIMES,
+    "--baselines": ("base,uniform", "base", "uniform", "none"),
+}
 
 
 def find_options(text: str) -> dict[str, tuple[str, ...]]:

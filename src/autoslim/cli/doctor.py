@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autoslim._console import make_console
 from autoslim.doctor import Check, Diagnosis, diagnose
 from autoslim.progress import Shown
 
@@ -32,16 +33,16 @@ def doctor_command(args: list[str]) -> int:
     )
     given = tyro.cli(DoctorArgs, args=args, prog="autoslim doctor", description=about)
     found = diagnose(self_test=given.self_test, shown=Shown(quiet=given.json))
-    console = Console(highlight=False, soft_wrap=given.json)
+    console = make_console(soft_wrap=given.json)
     if given.json:
-        console.print(json.dumps(found.to_json()), markup=False)
+        console.print(json.dumps(found.to_json()))
     else:
         _show(console, found)
     return 0 if found.well else 1
 
 
 def _show(console: Console, found: Diagnosis) -> None:
-    console.print(found.machine, markup=False)
+    console.print(found.machine)
     table = Table(box=None, show_header=False)
     before = ""
     for check in found.checks:
@@ -50,7 +51,7 @@ def _show(console: Console, found: Diagnosis) -> None:
     console.print(table)
     lacking = [check.name for check in found.checks if check.needed and check.state != "works"]
     broken = f"autoslim run needs what does not work here: {', '.join(lacking)}."
-    console.print(broken if lacking else "All that autoslim run needs works.", markup=False)
+    console.print(broken if lacking else "All that autoslim run needs works.")
 
 
 def _say(check: Check) -> str:

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.cli._deploy import Images, find_folder, find_images
 from autoslim.errors import ConfigError
 from autoslim.export import (
@@ -36,7 +37,7 @@ _SLOW = {
 class ExportArgs(Options):
     """What `autoslim export` takes."""
 
-    place: tyro.conf.Positional[str]
+    place: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
     """Folder of a run, or of one model."""
     to: str = "onnx"
     """Format: onnx, openvino, torch-export, state-dict or python."""
@@ -83,7 +84,7 @@ def export_command(args: list[str]) -> int:
         )
     told = export_network(network, compared, path, to=given.to, options=options)
     int8, latency = _quantize(folder, told, images) if given.int8 else (None, None)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if given.json:
         console.print(
             json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": _prepare(config)})

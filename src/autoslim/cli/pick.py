@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.pick import Picked, extract_picked, pick_network
 from autoslim.pipeline import read_config, say
 from autoslim.progress import Shown
@@ -18,7 +19,7 @@ from autoslim.tasks import Metric, find_task
 class PickArgs:
     """What `autoslim pick` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of a run whose search is done."""
     budget: str
     """What the network may cost, as for autoslim run: "macs<=30%", "latency<=4ms", "macs<=30%,params<=2M"."""
@@ -41,7 +42,7 @@ def pick_command(args: list[str]) -> int:
     shown = Shown(quiet=given.json)
     picked = pick_network(given.run, given.budget, search=given.search, shown=shown)
     folder = extract_picked(given.run, picked, given.extract) if given.extract else None
-    console = make_console(markup=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if given.json:
         console.print(json.dumps({**picked.to_json(), "folder": None if folder is None else str(folder)}))
         return 0

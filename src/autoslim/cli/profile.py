@@ -3,15 +3,16 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
+from autoslim.cli._look import build_shown
 from autoslim.errors import ConfigError
-from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
 from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile_paper
 from autoslim.progress import Shown
@@ -25,7 +26,7 @@ _INPUT = "1,3,224,224"
 class ProfileArgs:
     """What `autoslim profile` takes."""
 
-    model: tyro.conf.Positional[str] = ""
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[MODEL]")] = ""
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     widths: str = ""
     """A widths.json: profile that sub-network."""
@@ -62,9 +63,10 @@ def profile_command(args: list[str]) -> int:
     else:
         shape = parse_shape(given.input)
         widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
-        found = profile_network(build_model(given.model), torch.zeros(shape), widths=widths, latency=given.latency)
+        model = build_shown(given.model, shape)
+        found = profile_network(model, torch.zeros(shape), widths=widths, latency=given.latency)
     if given.json:
-        console.print(json.dumps(found.to_json()), markup=False)
+        console.print(json.dumps(found.to_json()))
     elif isinstance(found, Profile):
         _show_network(console, found)
     else:
@@ -101,7 +103,7 @@ def _show_paper(console: Console, table: PaperTable) -> None:
     console.print(shown)
     for row in table.rows:
         if row.note:
-            console.print(f"{row.name}: {row.note}", markup=False)
+            console.print(f"{row.name}: {row.note}")
     counts = ", ".join("{} {} of {}".format(column, *table.count(column)) for column in ("params", "memory", "flops"))
     console.print(f"Equal to the printed digit (* is not): {counts}.")
     correlation = table.rank_correlation()

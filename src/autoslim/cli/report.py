@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
-from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.errors import ConfigError
 from autoslim.report import write_comparison, write_png, write_report
 from autoslim.report.run import read_runs
@@ -15,7 +16,7 @@ from autoslim.report.run import read_runs
 class ReportArgs:
     """What `autoslim report` takes."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Folders of finished runs."""
     out: str = ""
     """The page; report.html in the run's folder unless given, of several runs reports.html here."""
@@ -35,7 +36,7 @@ def report_command(args: list[str]) -> int:
             "autoslim report: no run was given; expected the folder of a finished run, or several. "
             "Write for instance: autoslim report runs/digits"
         )
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     if len(folders) == 1 and not given.out:
         page = write_report(folders[0])
     else:

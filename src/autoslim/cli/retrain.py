@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.retrain import retrain_folder
@@ -15,9 +16,9 @@ from autoslim.retrain import retrain_folder
 class RetrainArgs:
     """What `autoslim retrain` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of the run that the network was found in."""
-    folder: tyro.conf.Positional[str]
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
     """Folder of the network, as autoslim pick --extract writes it; the trained weights take the place of its own."""
     quiet: bool = False
     """Show nothing but errors; the result is in FOLDER/metrics.json."""
@@ -37,5 +38,5 @@ def retrain_command(args: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped(f"go on with autoslim retrain {given.run} {given.folder}", interrupt)
     if given.json:
-        make_console(markup=False, soft_wrap=True).print(json.dumps({**metrics, "folder": given.folder}))
+        make_console(soft_wrap=True).print(json.dumps({**metrics, "folder": given.folder}))
     return 0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 
+from autoslim._console import make_console
 from autoslim.cli._method import FLAT, hide_seed, named_method, show_seed
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
@@ -91,7 +91,7 @@ def _until_stopped(work: Callable[[], Path], folder: str, *, as_json: bool) -> i
         return tell_stopped(how, interrupt)
     if as_json:
         summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
-        Console(highlight=False, soft_wrap=True).print(json.dumps(summary), markup=False)
+        make_console(soft_wrap=True).print(json.dumps(summary))
     return 0
 
 

@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from autoslim._console import make_console
 from autoslim.budget import Budget
-from autoslim.cli._console import make_console
 from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
@@ -72,7 +72,7 @@ def search_command(args: list[str]) -> int:
         found = search_again(folder, config, name=given.name, shown=shown)
     except KeyboardInterrupt as interrupt:
         return tell_stopped("the same command goes on with the search", interrupt)
-    console = make_console(markup=False, soft_wrap=given.json)
+    console = make_console(soft_wrap=given.json)
     if given.json:
         console.print(json.dumps(found))
     elif not given.quiet:
@@ -115,9 +115,13 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
     name = metric.name.capitalize() if metric.name.islower() else metric.name
     console.print(
         f"{name} in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
-        f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
+        f"the same cost, or under a latency the widest that holds it. "
+        f"{found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
         soft_wrap=True,
     )
+    for row in rows:
+        if row["uniform"].get("note"):
+            console.print(f"{row['budget']}: uniform is {row['uniform']['note']}", soft_wrap=True)
     run, name = Path(found["folder"]).parents[1], Path(found["folder"]).name
     console.print(
         f'A network of it: autoslim pick {run} --search {name} --budget "{rows[0]["budget"]}" --extract DIR',

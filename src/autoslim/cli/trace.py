@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import tyro
@@ -9,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._explain import collect, dot_text, group_shares, say_layers
+from autoslim.cli._look import build_shown
 from autoslim.costs import make_cost
 from autoslim.errors import ConfigError
 from autoslim.graph import ChannelGraph
-from autoslim.models import build_model
 from autoslim.pipeline import parse_shape
 from autoslim.rewrite import Traced, trace_best
 from autoslim.trace import trace_channels
@@ -24,7 +25,7 @@ from autoslim.trace import trace_channels
 class TraceArgs:
     """What `autoslim trace` takes."""
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
     input: str = "1,3,224,224"
     """Shape of the example input."""
@@ -42,10 +43,10 @@ def trace_command(args: list[str]) -> int:
     if given.json and given.dot:
         raise ConfigError("autoslim trace: --json and --dot were both given; expected one. Drop the other.")
     shape = parse_shape(given.input)
-    model, x = build_model(given.model), torch.zeros(shape)
+    model, x = build_shown(given.model, shape), torch.zeros(shape)
     traced = trace_best(model, x) if given.rewrite else None
     graph = trace_channels(model, x) if traced is None else traced.graph
-    console = make_console(markup=False, soft_wrap=given.json or given.dot)
+    console = make_console(soft_wrap=given.json or given.dot)
     if given.json:
         console.print(json.dumps({**graph.to_json(), "shares": group_shares(graph), **_which(traced)}))
     elif given.dot:

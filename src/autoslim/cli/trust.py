@@ -2,13 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from autoslim.cli._console import make_console
+from autoslim._console import make_console
 from autoslim.cli._stop import tell_stopped
 from autoslim.progress import Shown
 from autoslim.trust import measure_trust
@@ -18,7 +17,7 @@ from autoslim.trust import measure_trust
 class TrustArgs:
     """What `autoslim trust` takes."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """Folder of a finished run."""
     samples: int = 12
     """Sub-networks that are trained alone, spread over the MACs of the run's budgets."""
@@ -43,7 +42,7 @@ def trust_command(args: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped(f"go on with autoslim trust {given.run}", interrupt)
     if given.json:
-        Console(highlight=False, soft_wrap=True).print(json.dumps(trust), markup=False)
+        make_console(soft_wrap=True).print(json.dumps(trust))
     elif not given.quiet:
         _show(trust)
     return 0

@@ -6,7 +6,6 @@ from autoslim.costs import memory as memory
 from autoslim.costs import params as params
 from autoslim.costs import peak as peak
 from autoslim.costs._base import COSTS as COSTS
-from autoslim.costs._base import MEASURED as MEASURED
 from autoslim.costs._base import Cost as Cost
 from autoslim.costs._base import check_metric as check_metric
 from autoslim.costs._base import make_cost as make_cost

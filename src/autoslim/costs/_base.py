@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim._registry import Registry, unknown_name
+from autoslim.budget import MEASURED
 from autoslim.errors import ConfigError, WidthsError
 from autoslim.graph import ChannelGraph, Term
 
@@ -104,8 +105,6 @@ def atoms_of(graph: ChannelGraph, widths: "Sequence[Mapping[str, int]] | NDArray
 
 
 COSTS: Registry[type[Cost]] = Registry("cost")
-MEASURED = ("latency",)
-"""Costs in no closed form: measured first, made by a function of their own."""
 
 
 def check_metric(name: str) -> None:

@@ -14,6 +14,7 @@ from autoslim.models import zoo as zoo
 from autoslim.models._base import BUILDERS as BUILDERS
 from autoslim.models._base import ZOO as ZOO
 from autoslim.models.build import build_model as build_model
+from autoslim.models.build import build_without_data as build_without_data
 from autoslim.models.build import describe_model as describe_model
 from autoslim.models.build import rebuild_model as rebuild_model
 from autoslim.models.official import OFFICIAL as OFFICIAL

@@ -71,6 +71,13 @@ def read_parameters(source: Callable[..., object]) -> tuple[list[str], bool]:
     return named, any(item.kind == item.VAR_KEYWORD for item in parameters)
 
 
+def find_required(source: Callable[..., object]) -> list[str]:
+    """The parameters of `source` that it is never called without."""
+    named, _ = read_parameters(source)
+    defaults = {name: item.default for name, item in inspect.signature(source).parameters.items()} if named else {}
+    return [name for name in named if defaults[name] is inspect.Parameter.empty]
+
+
 def make_network(factory: Factory, arguments: Mapping[str, Any]) -> nn.Module:
     """Calls the factory.
 
@@ -92,8 +99,8 @@ def make_network(factory: Factory, arguments: Mapping[str, Any]) -> nn.Module:
     except Exception as error:
         raise ModelError(
             f"{called} raised {type(error).__name__}: {str(error).rstrip('.')}. By its signature it takes "
-            f"{_say_parameters(factory)}. Change the arguments after `?` in the model's name, "
-            "or correct what makes it."
+            f"{_say_parameters(factory)}. Change the arguments in the model's name (`{factory.label}?NAME=VALUE`), or "
+            "correct what makes it."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(

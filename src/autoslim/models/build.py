@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from autoslim.errors import ModelError
-from autoslim.models._base import BUILDERS, Factory, make_network
+from autoslim.models._base import BUILDERS, Factory, find_required, make_network
 from autoslim.models._spec import pack_value, parse_spec, unpack_value
+
+_CLASSES = 10  # where no data says how many
 
 
 def build_model(spec: str, *, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
@@ -32,6 +34,26 @@ def build_model(spec: str, *, num_classes: int | None = None, in_channels: int |
     Linear(in_features=32, out_features=4, bias=True)
     """
     return rebuild_model(describe_model(spec, num_classes=num_classes, in_channels=in_channels))
+
+
+def build_without_data(spec: str, *, in_channels: int) -> tuple[nn.Module, dict[str, int]]:
+    """Builds a network to be looked at, where no data says how many classes there are.
+
+    Args:
+        spec: As for `build_model`, which raises the same.
+        in_channels: Channels of the example images, for a factory that can't be called without them.
+
+    Returns:
+        The network, and the arguments that nobody gave: its factory has no default of its own for them.
+
+    >>> build_without_data("zoo:resnet_digits", in_channels=1)[1]
+    {}
+    """
+    config = describe_model(spec)
+    factory, arguments = _read_config(config)
+    known = BUILDERS[config["builder"]].inputs(factory, _CLASSES, in_channels)
+    added = {name: known[name] for name in find_required(factory.source) if name in known and name not in arguments}
+    return rebuild_model({**config, "arguments": {**arguments, **added}}), added
 
 
 def describe_model(spec: str, *, num_classes: int | None = None, in_channels: int | None = None) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from autoslim.pipeline._search import (
     LATENCY,
     STEPS,
     TABLE,
-    binding_metric,
     keep_latency,
     obtain_latency,
     search_budgets,
 )
+from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import Found, Score, Step, match_uniform
+from autoslim.search import Found, Score, Step
 from autoslim.search._path import PathSearch
 from autoslim.widths import Widths
 
@@ -207,9 +207,8 @@ def _take_steps(job: "Job", place: RunFolder) -> None:
 
 def _row(job: "Job", found: Found) -> dict[str, Any]:
     """One budget's network, and the uniform one of about its cost."""
-    metric = binding_metric(found, job.base)
-    ratio, widths = match_uniform(job.space, job.costs[metric], found.costs[metric])
-    score = job.scorer.score(widths)
-    uniform = {"ratio": ratio, "costs": job.price(widths), **vars(score)}
+    beside = find_uniform(job, found)
+    price, score = job.price(beside.widths), job.scorer.score(beside.widths)
+    uniform = {**beside.facts, "costs": price, **vars(score)}
     mine = {"widths": dict(found.widths), "costs": job.price(found.widths), **vars(found.score)}
     return {"budget": found.budget.text, **mine, "uniform": uniform}

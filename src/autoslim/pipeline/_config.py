@@ -42,8 +42,8 @@ class RunConfig:
     """Images that decide each search step, of the 10% that are held out of train: 10,000 at most, or so many."""
     workers: int = -1
     """Processes that decode and augment images that are not in memory; 0: none, -1: as there are cores, 8 at most."""
-    baselines: Literal["base,uniform", "base", "uniform", "none"] = "base,uniform"
-    """What is trained beside the found networks: your own network (base), the uniform network of equal cost."""
+    baselines: str = "base,uniform"
+    """What is trained beside what was found: base (your own network), uniform (at equal cost), base,uniform or none."""
     retrain: Literal["scratch", "inherit", "none"] = "scratch"
     """Where the found networks' weights come from: trained anew, trained on from the supernet's, or the supernet's."""
     widen: float = 1.0
@@ -117,6 +117,11 @@ class RunConfig:
                 "trained: a wider one is drawn anew, a rewritten one names its tensors otherwise. Drop one of them."
             )
         check_finalists(self.finalists, self.finalist_epochs, search=self.search, retrain=self.retrain)
+        if self.baselines != "none" and not {*self.baselines.split(",")} <= {"base", "uniform"}:
+            raise ConfigError(
+                f"RunConfig.baselines is {self.baselines!r}; expected base, uniform, both with a comma between them, "
+                "or none. Write for instance --baselines base,uniform."
+            )
         if self.search_images < 1:
             raise ConfigError(f"RunConfig.search_images is {self.search_images}; expected at least 1.")
         if self.workers < -1:
@@ -137,7 +142,7 @@ class RunConfig:
     @property
     def latency_limited(self) -> bool:
         """Whether a budget limits latency, so that it must be measured."""
-        return any(limit.metric == "latency" for budget in self.budgets for limit in budget.limits)
+        return any(budget.measured for budget in self.budgets)
 
     @property
     def limits(self) -> list[tuple[str, dict[str, int]]]:

@@ -30,7 +30,7 @@ from autoslim.graph import ChannelGraph
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import METHODS, Cost, Found, Greedy, Method, Score, Scorer, Space, Uniform
+from autoslim.search import METHODS, Cost, Found, Greedy, Method, Score, Scorer, Space, Uniform, hold_uniform
 from autoslim.search._base import costs_of
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
@@ -213,7 +213,8 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
 class AllowedUniform:
     """The uniform networks where the user limits widths, which one that may be retrained has to obey.
 
-    Each group takes the widest that it may, up to one ratio: a candidate where it is limited, any atoms elsewhere.
+    Each group takes the widest that it may, up to one ratio: a candidate where it is limited and under a latency, any
+    atoms elsewhere.
     """
 
     graph: ChannelGraph
@@ -236,19 +237,12 @@ class AllowedUniform:
             else tuple(range(group.atom, group.size + 1, group.atom))
             for group in free
         }
-        ratios = sorted({width / group.size for group in free for width in allowed[group.name]})
-        rows = [
-            space.widest.replace(
-                {g.name: max([w for w in allowed[g.name] if w / g.size <= ratio] or allowed[g.name][:1]) for g in free}
-            )
-            for ratio in ratios
+        chosen = [
+            hold_uniform(space, costs, budget, base=base, allowed=None if budget.measured else allowed)[1]
+            for budget in budgets
         ]
-        prices = costs_of(costs, rows)
-        found: list[Found] = []
-        for budget in budgets:
-            at = max([at for at, price in enumerate(prices) if budget.holds(price, base)], default=0)
-            found.append(Found(budget, rows[at], prices[at], scorer.score(rows[at])))
-        return found
+        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
+        return [Found(budget, widths, price, score) for budget, widths, price, score in rows]
 
 
 def _distinct(candidates: Mapping[str, Found]) -> dict[str, Any]:

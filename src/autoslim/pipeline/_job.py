@@ -25,7 +25,7 @@ from autoslim.pipeline._finalists import choose_finalists
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
-from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._search import LATENCY, keep_latency, obtain_latency, search_budgets
 from autoslim.pipeline._splits import list_splits, write_splits
 from autoslim.pipeline._task import (
     check_network,
@@ -34,18 +34,18 @@ from autoslim.pipeline._task import (
     summary_of,
 )
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
+from autoslim.pipeline._uniform import find_uniform, say_uniform
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
 from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
-from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
+from autoslim.search import Cost, Found, Space, check_budgets
 from autoslim.supernet import Supernet
 from autoslim.train import OnStep, Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
-_CLOSE = 0.01  # how far the uniform network's cost may be from AutoSlim's
 
 
 class Job:
@@ -229,12 +229,11 @@ class Job:
             folder = f"models/{each.budget.slug}"
             places[each.budget.slug] = self.obtain(folder, each.widths, {"budget": each.budget.text})
             if "uniform" in wanted and self.config.retrain != "none":
-                metric = binding_metric(each, self.base)
-                ratio, widths = match_uniform(self.space, self.costs[metric], each.costs[metric], tolerance=_CLOSE)
-                gap = self.costs[metric](widths) / each.costs[metric] - 1
-                self.shown.line(f"uniform   {each.budget.text}: ratio {ratio:.3f}, {gap:+.2%} {metric} of AutoSlim's")
-                slug = f"{each.budget.slug}/uniform"
-                places[slug] = self.obtain(f"{folder}/uniform", widths, {"ratio": ratio, "gap": gap})
+                beside = find_uniform(self, each)
+                told = say_uniform(beside, measured=each.budget.measured)
+                self.shown.line(f"uniform   {each.budget.text}: {told}")
+                facts = {**beside.facts, "gap": beside.gap}
+                places[f"{each.budget.slug}/uniform"] = self.obtain(f"{folder}/uniform", beside.widths, facts)
         return places
 
     def obtain(self, folder: str, widths: Widths, facts: Mapping[str, Any]) -> Path:
@@ -313,6 +312,7 @@ class Job:
                 metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")
                 row["uniform"] = {
                     **{name: metrics[name] for name in ("ratio", *self.costs)},
+                    **({"note": metrics["note"]} if "note" in metrics else {}),
                     key: self.turned({"test": tested[f"{slug}/uniform"]}),
                 }
             rows.append(row)

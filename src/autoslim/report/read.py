@@ -40,7 +40,8 @@ class Network:
 class BudgetResult:
     """What was found for one budget; `metric` is the first metric that it limits, or else MACs.
 
-    `uniform` is None where that baseline was not run; `ratio` is the width it gives all layers.
+    `uniform` is None where that baseline was not run; `ratio` is the width it gives all layers, `note` where it is not
+    at the limit, and why.
     """
 
     budget: str
@@ -50,6 +51,7 @@ class BudgetResult:
     slim: Network
     uniform: Network | None
     ratio: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +251,7 @@ def _budget(node: _Node, base: Network, scale: Metric) -> BudgetResult:
     slim, uniform = _network(node, scale), None if beside.value is None else _network(beside, scale)
     metric = budget.split("<=")[0].strip().lower()
     told = all(metric in network.costs for network in (base, slim, uniform) if network is not None)
-    ratio = None if uniform is None else beside.at("ratio")
+    ratio, note = (None if uniform is None else beside.at(name) for name in ("ratio", "note"))
     return BudgetResult(
         budget=budget,
         metric=metric if told else "macs",
@@ -258,6 +260,7 @@ def _budget(node: _Node, base: Network, scale: Metric) -> BudgetResult:
         slim=slim,
         uniform=uniform,
         ratio=None if ratio is None or ratio.value is None else ratio.fraction(),
+        note="" if note is None or note.value is None else note.text(),
     )
 
 

@@ -72,7 +72,8 @@ def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None
             ]
         )
         ratio = "" if result.ratio is None else f", ratio {result.ratio:.3g}"
-        name = Cell("uniform", colour=tone, aside=f"{result.budget}{ratio}")
+        note = f"; {result.note}" if result.note else ""
+        name = Cell("uniform", colour=tone, aside=f"{result.budget}{ratio}{note}")
         if uniform is None:
             rows.append([name, *[Cell(NOT_RUN)] * (len(own) + 3)])
             continue

@@ -27,4 +27,5 @@ from autoslim.search.shapes import Hourglass as Hourglass
 from autoslim.search.shapes import RampDown as RampDown
 from autoslim.search.shapes import RampUp as RampUp
 from autoslim.search.uniform import Uniform as Uniform
+from autoslim.search.uniform import hold_uniform as hold_uniform
 from autoslim.search.uniform import match_uniform as match_uniform

@@ -1,5 +1,6 @@
 """The uniform network: one ratio for all groups, at an exact cost. What every other method has to beat."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,13 @@ _EPSILON = 1e-9  # k / n * n may fall below k; two ratios differ by far more
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(WholeSearch):
-    """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest."""
+    """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest.
+
+    Under a limit of latency widths are candidates (`hold_uniform`); else any whole atoms.
+    """
 
     tolerance: float = 0.01
-    """How far below its tightest limit a network may stay, as a share of it; 0 fills up as far as one atom allows."""
+    """How far below its tightest limit a network of whole atoms may stay, as a share; 0 fills up to the last atom."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
@@ -46,11 +50,8 @@ class Uniform(WholeSearch):
         return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
 
     def _match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
-        def excess(widths: Sequence[Widths]) -> NDArray[np.float64]:
-            return excess_of(costs, budget, base, widths)
-
-        widths = _fit(space, excess, self.tolerance, over=False)[1]
-        if excess([widths])[0] > 0:
+        _, widths = hold_uniform(space, costs, budget, base=base, tolerance=self.tolerance)
+        if excess_of(costs, budget, base, [widths])[0] > 0:
             raise BudgetError(
                 f"Budget {budget.text!r}: no uniform network holds it, though the narrowest sub-network does; expected "
                 "a cost that grows with every width. Search this budget with another method."
@@ -61,8 +62,44 @@ class Uniform(WholeSearch):
 METHODS.register("uniform", Uniform)
 
 
+def hold_uniform(
+    space: Space,
+    costs: Mapping[str, Cost],
+    budget: Budget,
+    *,
+    base: Mapping[str, float],
+    tolerance: float = 0.01,
+    allowed: Mapping[str, Sequence[int]] | None = None,
+) -> tuple[float, Widths]:
+    """The widest uniform network that holds a budget.
+
+    Args:
+        space: The groups; frozen ones stay whole.
+        costs: Every metric of the budget.
+        budget: What it may cost.
+        base: The base network's cost per metric, of which relative limits are a share.
+        tolerance: How far below the tightest limit it may stay, as a share of it.
+        allowed: Per group the widths it may take, ascending; default its candidates where a latency is limited, as one
+            would take by hand: beside them a latency jumps. Else whole atoms, at least one.
+
+    Returns:
+        The ratio and the widths. The ratio is the largest at which all groups, rounded down to what is allowed, hold
+        the budget. From there those with the largest remainders are rounded up, where the budget still holds, until
+        the tightest limit is within `tolerance`. If none holds it, the narrowest; to tell is the caller's.
+    """
+
+    def excess(widths: Sequence[Widths]) -> NDArray[np.float64]:
+        return excess_of(costs, budget, base, widths)
+
+    if allowed is None:
+        allowed = space.candidates if budget.measured else _whole_atoms(space)
+    return _fit(space, allowed, excess, tolerance, over=False)
+
+
 def match_uniform(space: Space, cost: Cost, target: float, *, tolerance: float = 0.01) -> tuple[float, Widths]:
     """The uniform network of a given cost, to compare another sub-network of that cost with.
+
+    For costs that are counted. A latency jumps beside the candidates: `hold_uniform`.
 
     Args:
         space: The groups; frozen ones stay whole. Widths are whole atoms, at least one: the candidates do not bind.
@@ -80,54 +117,60 @@ def match_uniform(space: Space, cost: Cost, target: float, *, tolerance: float =
     """
     if not target > 0:
         raise BudgetError(f"match_uniform: target {target}; expected a cost above 0. Pass that of the other network.")
-    return _fit(space, lambda widths: (cost.many(widths) - target) / target, tolerance, over=True)
+    return _fit(space, _whole_atoms(space), lambda widths: (cost.many(widths) - target) / target, tolerance, over=True)
 
 
-def _fit(space: Space, excess: _Excess, tolerance: float, *, over: bool) -> tuple[float, Widths]:
+def _whole_atoms(space: Space) -> dict[str, range]:
+    return {group: range(space.atoms[group], space.widest[group] + 1, space.atoms[group]) for group in space.free}
+
+
+def _fit(
+    space: Space, allowed: Mapping[str, Sequence[int]], excess: _Excess, tolerance: float, *, over: bool
+) -> tuple[float, Widths]:
     """The largest ratio without excess, and its widths filled up; only if `over` may they end above the target."""
-    sizes = {group: space.candidates[group][-1] // space.atoms[group] for group in space.free}
-
-    def widths_at(kept: Mapping[str, int]) -> Widths:
-        return space.widest.replace({group: kept[group] * space.atoms[group] for group in kept})
+    sizes = {group: space.widest[group] for group in space.free}
 
     def gap_at(kept: Mapping[str, int]) -> float:
-        return float(excess([widths_at(kept)])[0])
+        return float(excess([space.widest.replace(kept)])[0])
 
     def floor(ratio: float) -> dict[str, int]:
-        return {group: max(int(ratio * size + _EPSILON), 1) for group, size in sizes.items()}
+        fitting = {group: bisect_right(allowed[group], ratio * size + _EPSILON) for group, size in sizes.items()}
+        return {group: allowed[group][max(count - 1, 0)] for group, count in fitting.items()}
 
     if not sizes or gap_at(sizes) <= 0:
         return 1.0, space.widest
-    ratios = np.unique(np.concatenate([np.arange(1, size + 1) / size for size in sizes.values()])).tolist()
+    ratios = np.unique(np.concatenate([np.array(allowed[group]) / size for group, size in sizes.items()])).tolist()
     low, high = 0, len(ratios) - 1  # the widths change at these ratios only, so bisecting them is exact
     gap = gap_at(floor(ratios[low]))
     if gap > 0:
-        return ratios[low], widths_at(floor(ratios[low]))
+        return ratios[low], space.widest.replace(floor(ratios[low]))
     while high - low > 1:
         middle = (low + high) // 2
         tried = gap_at(floor(ratios[middle]))
         low, high, gap = (middle, high, tried) if tried <= 0 else (low, middle, gap)
     kept = floor(ratios[low])
-    remainders = {group: ratios[high] * size - kept[group] for group, size in sizes.items()}
-    order = sorted((group for group in sizes if remainders[group] > 0), key=lambda group: -remainders[group])
-    return ratios[low], widths_at(_fill(kept, gap, order, gap_at, tolerance, over=over))
+    wider = {g: allowed[g][bisect_right(allowed[g], kept[g])] for g, size in sizes.items() if kept[g] < size}
+    parts = {group: (ratios[high] * sizes[group] - kept[group]) / (wider[group] - kept[group]) for group in wider}
+    order = sorted((group for group in wider if parts[group] > 0), key=lambda group: -parts[group])
+    steps = {group: wider[group] for group in order}
+    return ratios[low], space.widest.replace(_fill(kept, gap, steps, gap_at, tolerance, over=over))
 
 
 def _fill(
     kept: dict[str, int],
     gap: float,
-    order: Sequence[str],
+    steps: Mapping[str, int],
     gap_at: Callable[[Mapping[str, int]], float],
     tolerance: float,
     *,
     over: bool,
 ) -> dict[str, int]:
-    """One more atom for each group in `order`, where it stays below the target; the closest on the way is given."""
+    """One group after another is widened as `steps` say, where it stays below the target; the closest is given."""
     best, closest = kept, gap
-    for group in order:
+    for group, width in steps.items():
         if abs(closest) <= tolerance:
             break
-        trial = {**kept, group: kept[group] + 1}
+        trial = {**kept, group: width}
         gap = gap_at(trial)
         if abs(gap) < abs(closest) and (over or gap <= 0):
             best, closest = trial, gap

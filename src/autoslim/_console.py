@@ -1,0 +1,23 @@
+"""Where words go: the one kind of console for all that is printed, by commands and by what runs long."""
+
+import os
+
+from rich.console import Console
+
+_WIDE = 220  # columns, where nobody's window limits them
+
+
+def make_console(*, stderr: bool = False, quiet: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that prints what it is given: `:cat:` and `[bold]` may stand in a folder's name.
+
+    In a pipe or a file, unless COLUMNS says otherwise, no cell of a table is cut.
+
+    Args:
+        stderr: Print to stderr.
+        quiet: Print nothing.
+        soft_wrap: Lines are not broken: the terminal may, and a program reads them whole.
+    """
+    console = Console(stderr=stderr, quiet=quiet, soft_wrap=soft_wrap, highlight=False, emoji=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDE
+    return console

@@ -1,0 +1,66 @@
+"""The uniform network that stands beside one that a search found."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autoslim.pipeline._search import binding_metric
+from autoslim.search import Found, hold_uniform, match_uniform
+from autoslim.search._base import excess_of
+from autoslim.widths import Widths
+
+if TYPE_CHECKING:
+    from autoslim.pipeline._job import Job
+
+_CLOSE = 0.01  # how far a cost may be from what it is held against, and nothing is said
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A uniform network, and how fair an opponent it is.
+
+    Attributes:
+        ratio: Of all groups.
+        widths: Of each.
+        metric: What the budget limits most tightly.
+        gap: Its cost in that metric less that of the found network, as a share of it.
+        note: Where it is not at the limit, and why; empty if it is, or if only its cost is matched.
+    """
+
+    ratio: float
+    widths: Widths
+    metric: str
+    gap: float
+    note: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What files keep of it; the note only if there is one."""
+        return {"ratio": self.ratio, **({"note": self.note} if self.note else {})}
+
+
+def find_uniform(job: "Job", found: Found) -> Beside:
+    """The uniform network of the found one's cost; under a limit of latency the widest of candidates that holds.
+
+    A count grows evenly with the channels, so that any cost can be met. A latency is a staircase, and steep beside the
+    multiples of 8 that candidates are: what meets it with 17 channels is no network that anyone would take.
+    """
+    metric, measured = binding_metric(found, job.base), found.budget.measured
+    if measured:
+        ratio, widths = hold_uniform(job.space, job.costs, found.budget, base=job.base)
+    else:
+        ratio, widths = match_uniform(job.space, job.costs[metric], found.costs[metric], tolerance=_CLOSE)
+    gap = job.costs[metric](widths) / found.costs[metric] - 1
+    excess = float(excess_of(job.costs, found.budget, job.base, [widths])[0])
+    note = ""
+    if excess > _CLOSE:
+        why = ": even the narrowest does not hold it" if measured else ", as close as whole channels come to AutoSlim's"
+        note = f"{excess:.1%} above the limit{why}"
+    elif measured and excess < -_CLOSE and ratio < 1:
+        note = f"{-excess:.1%} below the limit: the next wider candidates break it"
+    return Beside(ratio, widths, metric, gap, note)
+
+
+def say_uniform(beside: Beside, *, measured: bool) -> str:
+    """Its ratio, its cost beside AutoSlim's, and its note."""
+    told = f"ratio {beside.ratio:.3f}, {beside.gap:+.2%} {beside.metric} of AutoSlim's{', predicted' * measured}"
+    return f"{told}; {beside.note}" if beside.note else told
