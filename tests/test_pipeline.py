@@ -11,6 +11,7 @@ from torch import nn
 
 import autoslim
 from autoslim.budget import Budget
+from autoslim.cli import main
 from autoslim.costs import COSTS
 from autoslim.data import load_data
 from autoslim.errors import (
@@ -229,6 +230,33 @@ def test_a_plan_needs_no_folder_and_tells_what_is_held_already(done):
     held, met = (line for line in plan.lines() if line.startswith("macs<="))
     assert held.startswith("macs<=120%: nothing to slim, the whole network holds it, macs at most ")
     assert met.startswith("macs<=50%: can be met, macs at most ")
+
+
+def test_budgets_that_the_whole_network_holds_are_refused_before_the_folder_is_made(tmp_path, capsys):
+    config = replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=120%", "params<=9M"))
+    with pytest.raises(BudgetError) as error:
+        run(config, shown=QUIET)
+    text = str(error.value)
+    assert text.startswith("Nothing to slim: the whole network (macs ")
+    assert "holds 'macs<=120%' and 'params<=9M' as it is" in text
+    assert text.endswith('Write for instance "macs<=50%".')
+    assert not (tmp_path / "x").exists()
+    options = [f"--{name}={value}" for name, value in (("model", CONFIG.model), ("out", tmp_path / "x"))]
+    assert main(["run", "digits", *options, "--dry-run", "--budget", "macs<=120%"]) == 2
+    told = capsys.readouterr()
+    assert "nothing to slim" in " ".join(told.out.split())
+    assert "Nothing to slim: the whole network" in told.err
+
+
+def test_a_network_is_not_trained_twice(tmp_path, capsys):
+    train = replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1)
+    config = replace(CONFIG, out=str(tmp_path / "o"), budget=("macs<=120%", "macs<=50%"), train=train)
+    models = run(replace(config, method="uniform", search=None), shown=Shown()) / "models"
+    assert capsys.readouterr().out.count("the widths of models/base, trained already") == 2
+    whole = (models / "base" / "model.safetensors").read_bytes()
+    for folder in ("macs-120", "macs-120/uniform"):
+        assert (models / folder / "model.safetensors").read_bytes() == whole
+        assert json.loads((models / folder / "metrics.json").read_text())["losses"]
 
 
 def test_a_training_that_learns_nothing_is_told(tmp_path, capsys):

@@ -9,7 +9,7 @@ from autoslim.pipeline import Plan, say, say_effort
 
 
 def show_plan(plan: Plan, *, as_json: bool = False) -> int:
-    """Prints a plan; returns the exit code: 2 where a budget can't be met."""
+    """Prints a plan; returns the exit code: 2 where its budgets are refused."""
     console = Console(highlight=False, markup=False, soft_wrap=as_json)
     if as_json:
         console.print(json.dumps(plan.to_json()))
@@ -30,12 +30,12 @@ def _show(console: Console, plan: Plan) -> None:
         prices.add_row(metric, *(say(value, metric) for value in row))
     console.print(prices)
     budgets = Table("budget", "limit", box=None)
-    for column in ("at most", "of yours", "narrowest", "can be met"):
+    for column in ("at most", "of yours", "narrowest", "verdict"):
         budgets.add_column(column, justify="right")
     for reach in plan.budgets:
         shares = (f"{reach.share:.1%}", f"{reach.narrowest:.1%}")
         most = say(reach.most, reach.metric)
-        budgets.add_row(reach.budget, reach.metric, most, *shares, "yes" if reach.held else "no")
+        budgets.add_row(reach.budget, reach.metric, most, *shares, plan.verdict(reach))
     console.print(budgets)
     if plan.effort is not None:
         console.print(say_effort(plan.method, plan.effort), soft_wrap=True)

@@ -61,6 +61,7 @@ class Job:
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
         self.trained = False
+        self.obtained: dict[Widths, Path] = {}  # networks that are trained, and where they are
         self.on_step: OnStep = lambda loss, done: None  # told of every training step, beside the bar
 
     def finish(self) -> Path:
@@ -240,11 +241,17 @@ class Job:
     def obtain(self, folder: str, widths: Widths, facts: Mapping[str, Any]) -> Path:
         """A trained network of these widths, on the disk; one that is there already is left alone."""
         path = self.folder.path / folder
+        twin = self.obtained.setdefault(widths, path)
         if (path / "metrics.json").exists():
             return path
         small = self.start(widths)
         trained, checkpoints = Trained([], 0), None
-        if self.config.retrain != "none":
+        if twin != path and self.config.retrain != "none":  # it would be trained to the same weights once more
+            load_tensors_(twin / "model.safetensors", small)
+            metrics = read_json(twin / "metrics.json", kind="Metrics")
+            trained = Trained(metrics["losses"], metrics["skipped_steps"])
+            self.shown.line(f"retrain   {folder}: the widths of {twin.relative_to(self.folder.path)}, trained already")
+        elif self.config.retrain != "none":
             trained, checkpoints = retrain_network(self, small, folder)
         save_network(
             path,

@@ -1,8 +1,9 @@
 """Before anything is spent: what networks cost, whether the budgets can be met, and how long the search will take."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of that: an `effort` where every budget can be met, else in `refused` what is wrong and what to do."""
+    """All of that: an `effort` where there is something to search, else in `refused` what is wrong and what to do."""
 
     method: str
     prices: Mapping[str, Prices]
@@ -95,22 +96,28 @@ class Plan:
         ]
         for reach in self.budgets:
             told.append(
-                f"{reach.budget}: {self._verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
                 f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
             )
         return told if self.effort is None else [*told, say_effort(self.method, self.effort)]
 
-    def _verdict(self, reach: Reach) -> str:
-        if self.prices[reach.metric].widest <= reach.most:
+    def verdict(self, reach: Reach) -> str:
+        """Whether a limit can be met, in words."""
+        if self.idle(reach):
             return "nothing to slim, the whole network holds it"
         return "can be met" if reach.held else "can't be met"
 
+    def idle(self, reach: Reach) -> bool:
+        """Whether the whole network holds a limit, so that there is nothing to slim for it."""
+        return self.prices[reach.metric].widest <= reach.most
 
-def make_plan(job: "Job") -> Plan:
+
+def make_plan(job: "Job", *, train: bool = False) -> Plan:
     """Prices, budgets and effort of a job that is prepared; one network is scored, nothing is written.
 
     Args:
         job: With or without a trained supernet.
+        train: Whether its supernet will be trained for these budgets: then one of them must leave something to slim.
 
     Raises:
         UnknownNameError: A budget's metric has no cost.
@@ -129,7 +136,22 @@ def make_plan(job: "Job") -> Plan:
         job.check_budgets()
     except BudgetError as error:
         return Plan(job.config.method, prices, tuple(reaches), None, str(error))
-    return Plan(job.config.method, prices, tuple(reaches), _effort(job), None)
+    plan = Plan(job.config.method, prices, tuple(reaches), None, None)
+    if train and all(map(plan.idle, reaches)):
+        return replace(plan, refused=_all_held(plan))
+    return replace(plan, effort=_effort(job))
+
+
+def _all_held(plan: Plan) -> str:
+    """What to do where the whole network holds every budget."""
+    reach, texts = plan.budgets[0], dict.fromkeys(each.budget for each in plan.budgets)
+    whole = say(plan.prices[reach.metric].widest, reach.metric)
+    lower = f"{math.ceil(100 * max(0.5, reach.narrowest))}%"
+    return (
+        f"Nothing to slim: the whole network ({reach.metric} {whole}) holds {' and '.join(map(repr, texts))} as it is, "
+        f"and a supernet would be trained for nothing. Expected a budget below {whole}. Write for instance "
+        f'"{reach.metric}<={lower}".'
+    )
 
 
 def say(value: float, metric: str) -> str:
