@@ -259,12 +259,23 @@ def test_a_network_is_not_trained_twice(tmp_path, capsys):
         assert json.loads((models / folder / "metrics.json").read_text())["losses"]
 
 
+def test_what_was_learnt_is_no_guess(summary):
+    assert not [note for note in summary["notes"] if "guessing" in note]
+
+
 def test_a_training_that_learns_nothing_is_told(tmp_path, capsys):
     dead = replace(CONFIG.train, epochs_supernet=2, epochs_retrain=2, lr=1e-9)
-    run(replace(CONFIG, out=str(tmp_path / "o"), baselines="none", train=dead), shown=Shown())
-    told = [line for line in capsys.readouterr().out.splitlines() if "try a lower --lr, or more epochs" in line]
+    done = run(replace(CONFIG, out=str(tmp_path / "o"), baselines="none", train=dead), shown=Shown())
+    out = capsys.readouterr().out
+    told = [line for line in out.splitlines() if "try a lower --lr, or more epochs" in line]
     assert [line.split()[0] for line in told] == ["supernet", *["retrain"] * len(CONFIG.budget)]
     assert "(no less than the " in told[0]
+    widest, tested = (line for line in out.splitlines() if "is what guessing among 10 classes gives: give more" in line)
+    assert " of the widest network in the supernet on 60 search images is " in widest
+    assert " of models/macs-50, " in tested
+    assert " on 359 test images is " in tested
+    notes = json.loads((done / "summary.json").read_text())["notes"]
+    assert [note for note in notes if "guessing" in note] == [line.split(maxsplit=1)[1] for line in (widest, tested)]
 
 
 def test_a_budget_that_cannot_be_met_is_refused_before_the_folder_is_made(tmp_path):

@@ -289,6 +289,7 @@ def test_the_command_shows_a_table_and_json(folder, capsys):
     assert main(args) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "budget macs params memory search accuracy uniform gain" in told
+    assert f"on {CONFIG.search_images} search images (one is {100 / CONFIG.search_images:.2g} points)" in told
     assert main([*args, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["method"], data["settings"]) == ("uniform", {"tolerance": 0.05})

@@ -113,8 +113,10 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
         table.add_row(row["budget"], *costs, metric.say(mine), metric.say(uniform), metric.say_gain(mine - uniform))
     console.print(table)
     name = metric.name.capitalize() if metric.name.islower() else metric.name
+    images = found["images"]
+    each = f" (one is {100 / images:.2g} points)" if metric.key == "accuracy" else ""
     console.print(
-        f"{name} in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
+        f"{name} in the supernet on {images} search images{each}; uniform: one ratio for all layers, of about "
         f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
         soft_wrap=True,
     )

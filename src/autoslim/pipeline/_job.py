@@ -22,17 +22,13 @@ from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
+from autoslim.pipeline._guess import tell_tested, tell_widest
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, binding_metric, keep_latency, obtain_latency, search_budgets
 from autoslim.pipeline._splits import list_splits, write_splits
-from autoslim.pipeline._task import (
-    check_network,
-    describe_task,
-    open_task,
-    summary_of,
-)
+from autoslim.pipeline._task import check_network, describe_task, open_task, summary_of
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
@@ -71,6 +67,7 @@ class Job:
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
+        tell_widest(self)
         keep_latency(self, self.folder)
         found = self.choose_finalists(search_budgets(self))
         with self.timed("retrain"):
@@ -320,6 +317,7 @@ class Job:
                 }
             rows.append(row)
             self.tell(row, worth, tested.get(f"{slug}/uniform"))
+        tell_tested(self, tested)
         base: dict[str, Any] = {**self.base, key: self.turned({"test": own})}
         return self.summary(base, rows)
 
