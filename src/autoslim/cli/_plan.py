@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from autoslim.pipeline import Plan, say, say_effort
+from autoslim.pipeline import Plan, say
 
 
 def show_plan(plan: Plan, *, as_json: bool = False) -> int:
@@ -37,5 +37,5 @@ def _show(console: Console, plan: Plan) -> None:
         most = say(reach.most, reach.metric)
         budgets.add_row(reach.budget, reach.metric, most, *shares, plan.verdict(reach))
     console.print(budgets)
-    if plan.effort is not None:
-        console.print(say_effort(plan.method, plan.effort), soft_wrap=True)
+    for line in plan.durations():
+        console.print(line, soft_wrap=True)

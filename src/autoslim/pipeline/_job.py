@@ -37,7 +37,7 @@ from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets, match_uniform
 from autoslim.supernet import Supernet
-from autoslim.train import OnStep, Trained
+from autoslim.train import OnStep, TrainConfig, Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
@@ -371,9 +371,9 @@ class Job:
     def sharing(self) -> dict[str, Any]:
         return {"ranks": self.ranks, "workers": self.config.num_workers}
 
-    def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
-        device, seed = self.fabric.device, self.config.seed
-        return training_batches(self.data, split, self.config.train, device, seed=seed, **self.sharing)
+    def loader(self, split: Split | Encoded, train: TrainConfig | None = None) -> Loader | DecodingLoader:
+        device, config = self.fabric.device, train or self.config.train
+        return training_batches(self.data, split, config, device, seed=self.config.seed, **self.sharing)
 
     def batches(self, split: Split | Encoded, *, whole: bool = False, kept: bool = False) -> Prepared:
         return ordered_batches(self.data, split, self.fabric.device, whole=whole, kept=kept, **self.sharing)
