@@ -1,5 +1,6 @@
 """The main job at its smallest, on real digits: what it leaves keeps the contract that later tools rely on."""
 
+import hashlib
 import html
 import json
 import shutil
@@ -176,6 +177,20 @@ def test_a_resumed_run_must_have_the_same_network(tmp_path):
     told = r"The network is not the one .* was started with: the sha256 of .*net\.py is '\w{64}' and was '\w{64}'"
     with pytest.raises(RunFolderError, match=told):
         resume(folder, shown=QUIET)
+    file = tmp_path / "net.py"
+    write_factory(tmp_path)
+    file.write_text(file.read_text() + "# the same network\n")
+    saved = json.loads((folder / "run.json").read_text())
+    advice = r"Put the file back.* write its sha256 under `network` in .*run\.json and.* a new run with another --out"
+    with pytest.raises(RunFolderError, match=advice):
+        resume(folder, shown=QUIET)
+    saved["network"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(saved))
+    network = folder / "models" / "macs-60" / "config.json"
+    config = json.loads(network.read_text())
+    config["model"]["sha256"] = saved["network"]["sha256"]
+    network.write_text(json.dumps(config))
+    resume(folder, shown=QUIET)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +379,7 @@ def test_a_run_from_a_wider_network_is_held_to_the_one_given(widened, done, summ
     limited = [group for group in graph.groups if group.name.startswith("stage3") and group.frozen is None]
     assert limited
     assert all(width >= 16 and width % 8 == 0 for group in limited for width in group.candidates)
-    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 0.3")
+    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 3")
     row = wide["budgets"][0]
     assert row["macs"] <= 0.9 * wide["base"]["macs"]
     x = (torch.zeros(1, 1, 8, 8),)

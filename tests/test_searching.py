@@ -320,7 +320,7 @@ def test_a_dry_run_tells_and_writes_nothing(folder, tmp_path, capsys, monkeypatc
     before = contents(folder)
     assert main(["search", str(folder), "--dry-run", "--method", "exhaustive", "--budget", "params<=50%"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "params<=50% params 9905 50.0% 7.0% can be met" in out
+    assert "params<=50% params 9.9k 50.0% 7.0% can be met" in out
     assert "exhaustive: about" in out
     assert main(["search", str(folder), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])

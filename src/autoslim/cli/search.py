@@ -16,7 +16,7 @@ from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
 from autoslim.errors import ConfigError
 from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
-from autoslim.progress import Shown
+from autoslim.progress import Shown, say_many
 from autoslim.search import METHODS
 from autoslim.tasks import Metric, find_task
 
@@ -117,7 +117,8 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
     each = f" (one is {100 / images:.2g} points)" if metric.key == "accuracy" else ""
     console.print(
         f"{name} in the supernet on {images} search images{each}; uniform: one ratio for all layers, of about "
-        f"the same cost. {found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
+        f"the same cost. {say_many(round(found['evaluations']), 'evaluation')}, {found['seconds']:.1f} s, "
+        f"{found['folder']}",
         soft_wrap=True,
     )
     run, name = Path(found["folder"]).parents[1], Path(found["folder"]).name

@@ -32,6 +32,7 @@ from autoslim.pipeline._task import check_network, describe_task, open_task, sum
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
+from autoslim.report.text import say_count
 from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
 from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
@@ -99,10 +100,10 @@ class Job:
         self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
         self.base = self.price(self.own)
         frozen = [group for group in self.graph.groups if group.frozen is not None]
-        least = self.costs["macs"](self.graph.min_widths()) / self.base["macs"]
+        macs, least = self.base["macs"], self.costs["macs"](self.graph.min_widths())
         self.shown.line(
-            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {self.base['macs'] / 1e6:.2f}M "
-            f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
+            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {say_count(macs)} MACs, "
+            f"{say_count(self.base['params'])} parameters; narrowest {least / macs:.1%} of the MACs"
         )
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
@@ -123,8 +124,8 @@ class Job:
     @property
     def start_note(self) -> str:
         """From where a run with `widen` searches."""
-        macs = self.costs["macs"](self.graph.max_widths()) / 1e6
-        return f"The search starts from your network {self.config.widen:g}x as wide: {macs:.2f}M MACs."
+        macs = say_count(self.costs["macs"](self.graph.max_widths()))
+        return f"The search starts from your network {self.config.widen:g}x as wide: {macs} MACs."
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -299,9 +300,8 @@ class Job:
         tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
         own, key = tested.get("base"), self.task.metric.key
         if own is not None:
-            self.shown.line(
-                f"test      your own network: {self.task.metric.tell(own)} at {self.base['macs'] / 1e6:.2f}M MACs"
-            )
+            at = f"{say_count(self.base['macs'])} MACs"
+            self.shown.line(f"test      your own network: {self.task.metric.tell(own)} at {at}")
         rows: list[dict[str, Any]] = []
         for each in found:
             slug = each.budget.slug
@@ -341,7 +341,7 @@ class Job:
         beside = f", uniform {say(uniform)}" if uniform is not None else ""
         share = row["macs"] / self.base["macs"]
         latency = f", {row[LATENCY]:.3g} ms" if LATENCY in row else ""
-        macs = f"{row['macs'] / 1e6:.2f}M MACs ({share:.1%})"
+        macs = f"{say_count(row['macs'])} MACs ({share:.1%})"
         self.shown.line(f"test      {row['budget']}: {told} at {macs}{latency}{beside}")
 
     def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from autoslim.errors import BudgetError
 from autoslim.pipeline._forecast import Training, time_trainings
-from autoslim.pipeline._search import LATENCY
 from autoslim.progress import say_many
+from autoslim.report.text import say_cost
 from autoslim.search import Referee, Sample, Score, Step
 from autoslim.search._base import costs_of
 from autoslim.widths import Widths
@@ -199,11 +199,9 @@ def say(value: float, metric: str) -> str:
     """A cost as a person writes it.
 
     >>> say(764522, "macs"), say(4.321, "latency"), say(998, "params")
-    ('0.76M', '4.32 ms', '998')
+    ('765k', '4.32 ms', '998')
     """
-    if metric == LATENCY:
-        return f"{value:.3g} ms"
-    return f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value:.0f}"
+    return say_cost(metric, value)
 
 
 def _duration(seconds: float) -> str:
