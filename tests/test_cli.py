@@ -58,7 +58,7 @@ def test_trace_prints_a_table_with_the_reasons(capsys):
     assert main(["trace", "zoo:resnet_digits", "--input", "1,8,8"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "the network's output" in out
-    assert "0.76M widest" in out
+    assert "764k widest" in out
 
 
 def test_trace_prints_layers_shares_and_each_reason_once(capsys, monkeypatch):
@@ -238,7 +238,7 @@ def test_given_budgets_replace_the_recipes(tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert [row["budget"] for row in summary["budgets"]] == ["macs<=60%", "params<=70%"]
     assert summary["command"].startswith("autoslim run digits --model 'zoo:resnet_digits?width=8'")
-    plan = ["plan"] * 5  # MACs, parameters, two budgets, the search
+    plan = ["plan"] * 8  # MACs, parameters, two budgets, the supernet, the search, the retraining, and all three
     stages = ["recipe", "data", "trace", *plan, "supernet", "search", "search", "retrain", "retrain", "test", "test"]
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [*stages, "report"]

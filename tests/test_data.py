@@ -478,7 +478,7 @@ def test_hidden_files_are_passed_over_and_other_files_told(tmp_path: Path):
     (tmp_path / "a" / "readme.txt").write_text("x")
     data = load_data(f"folder:{tmp_path}")
     assert data.classes == ("a", "b")
-    assert data.notes[0] == "1 files in the class folders are no images by their name, and not used."
+    assert data.notes[0] == "Not used: 1 file in the class folders with no image's name."
 
 
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import ClassVar
 
@@ -154,10 +155,12 @@ def test_networks_to_measure_lie_over_the_whole_range(network):
 
 def test_what_was_measured_is_not_measured_again(network, fake, tmp_path: Path):
     first = make_fake(network, cache=tmp_path)
+    assert first.kept is None
     count = len(fake.prepared)
     assert 40 < count < 75
     again = make_fake(network, cache=tmp_path)
     assert len(fake.prepared) == count
+    assert again.kept == date.today()
     assert (again.rows, again.many([network[1].random_widths(0)])) == (first.rows, first(network[1].random_widths(0)))
     make_fake(network, cache=tmp_path, threads=2)
     assert len(fake.prepared) == 2 * count
@@ -184,6 +187,7 @@ def test_a_runs_own_copy_is_what_it_goes_on_with(network, fake, tmp_path: Path, 
     count = len(fake.prepared)
     monkeypatch.setattr("autoslim.costs.latency._meter.describe_machine", lambda: "another")
     again = make_fake(network, table=table)
+    assert (first.kept, again.kept) == (None, date.today())
     assert len(fake.prepared) == count
     assert np.array_equal(again.many(widths), first.many(widths))
     first.corrected({widths[0]: 0.5}).save(table)

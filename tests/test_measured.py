@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
+from datetime import date
 from typing import ClassVar
 
 import pytest
@@ -14,7 +16,7 @@ from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import pick_network
-from autoslim.pipeline import RunConfig, make_method, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline import RunConfig, make_method, plan_run, read_config, reopen_job, resume, run, search_again
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
@@ -96,6 +98,14 @@ def test_what_is_found_holds_its_budget_as_measured(moody, tmp_path, capsys):
     )
     assert len(moody.prepared) == count
     assert ((folder / "search.jsonl").read_bytes(), (folder / "latency.json").read_bytes()) == before
+
+    asked = replace(read_config(folder), budget=("latency<=60%",))
+    search_again(folder, asked, name="again", shown=Shown(quiet=True))
+    capsys.readouterr()
+    pick_network(folder, "latency<=60%", search="again", shown=Shown())
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("latency   "))
+    assert line.startswith("latency   moody, 1 thread, fp32, batch 1: ")
+    assert line.endswith(f", kept from {date.today()}")
 
 
 def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, monkeypatch):
@@ -196,11 +206,16 @@ def test_what_a_search_measured_is_picked_as_it_measured_it(moody, tmp_path, met
 
 
 def test_a_budget_that_no_network_holds_is_refused_before_the_folder_is_made(moody, tmp_path):
-    with pytest.raises(BudgetError, match=r"latency.*expected at most.*Write"):
+    with pytest.raises(BudgetError, match=r"[\d.]+ ms latency \(.*expected at most [\d.]+ ms\. Write"):
         run(
             replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=1%",)),
             shown=Shown(quiet=True),
         )
+    config = replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=1us",))
+    with pytest.raises(BudgetError) as error:
+        run(config, shown=Shown(quiet=True))
+    text = re.search('Write "(latency<=[0-9.]+ms)" or more', str(error.value))[1]
+    assert plan_run(replace(config, budget=(text,)), shown=Shown(quiet=True)).refused is None
     assert not (tmp_path / "run").exists()
 
 

@@ -63,7 +63,7 @@ def test_any_other_budget_gets_the_first_point_that_holds(finished: Path, no_sea
 
 
 def test_a_budget_below_the_path_is_told(finished: Path):
-    with pytest.raises(BudgetError, match=r"Budget 'macs<=5%': the search's path ends at macs \d+ \(\d+\.\d%\)"):
+    with pytest.raises(BudgetError, match=r"Budget 'macs<=5%': the search's path ends at macs [\d.]+k \(\d+\.\d%\)"):
         pick_network(finished, "macs<=5%")
     with pytest.raises(
         RunFolderError, match=r"No search 'elsewhere' in .*searches; expected .*: none\. .* --method gre"

@@ -1,5 +1,6 @@
 """The main job at its smallest, on real digits: what it leaves keeps the contract that later tools rely on."""
 
+import hashlib
 import html
 import json
 import shutil
@@ -11,6 +12,7 @@ from torch import nn
 
 import autoslim
 from autoslim.budget import Budget
+from autoslim.cli import main
 from autoslim.costs import COSTS
 from autoslim.data import load_data
 from autoslim.errors import (
@@ -175,6 +177,20 @@ def test_a_resumed_run_must_have_the_same_network(tmp_path):
     told = r"The network is not the one .* was started with: the sha256 of .*net\.py is '\w{64}' and was '\w{64}'"
     with pytest.raises(RunFolderError, match=told):
         resume(folder, shown=QUIET)
+    file = tmp_path / "net.py"
+    write_factory(tmp_path)
+    file.write_text(file.read_text() + "# the same network\n")
+    saved = json.loads((folder / "run.json").read_text())
+    advice = r"Put the file back.* write its sha256 under `network` in .*run\.json and.* a new run with another --out"
+    with pytest.raises(RunFolderError, match=advice):
+        resume(folder, shown=QUIET)
+    saved["network"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(saved))
+    network = folder / "models" / "macs-60" / "config.json"
+    config = json.loads(network.read_text())
+    config["model"]["sha256"] = saved["network"]["sha256"]
+    network.write_text(json.dumps(config))
+    resume(folder, shown=QUIET)
 
 
 @pytest.mark.parametrize(
@@ -231,12 +247,50 @@ def test_a_plan_needs_no_folder_and_tells_what_is_held_already(done):
     assert met.startswith("macs<=50%: can be met, macs at most ")
 
 
+def test_budgets_that_the_whole_network_holds_are_refused_before_the_folder_is_made(tmp_path, capsys):
+    config = replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=120%", "params<=9M"))
+    with pytest.raises(BudgetError) as error:
+        run(config, shown=QUIET)
+    text = str(error.value)
+    assert text.startswith("Nothing to slim: the whole network (macs ")
+    assert "holds 'macs<=120%' and 'params<=9M' as it is" in text
+    assert text.endswith('Write for instance "macs<=50%".')
+    assert not (tmp_path / "x").exists()
+    options = [f"--{name}={value}" for name, value in (("model", CONFIG.model), ("out", tmp_path / "x"))]
+    assert main(["run", "digits", *options, "--dry-run", "--budget", "macs<=120%"]) == 2
+    told = capsys.readouterr()
+    assert "nothing to slim" in " ".join(told.out.split())
+    assert "Nothing to slim: the whole network" in told.err
+
+
+def test_a_network_is_not_trained_twice(tmp_path, capsys):
+    train = replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1)
+    config = replace(CONFIG, out=str(tmp_path / "o"), budget=("macs<=120%", "macs<=50%"), train=train)
+    models = run(replace(config, method="uniform", search=None), shown=Shown()) / "models"
+    assert capsys.readouterr().out.count("the widths of models/base, trained already") == 2
+    whole = (models / "base" / "model.safetensors").read_bytes()
+    for folder in ("macs-120", "macs-120/uniform"):
+        assert (models / folder / "model.safetensors").read_bytes() == whole
+        assert json.loads((models / folder / "metrics.json").read_text())["losses"]
+
+
+def test_what_was_learnt_is_no_guess(summary):
+    assert not [note for note in summary["notes"] if "guessing" in note]
+
+
 def test_a_training_that_learns_nothing_is_told(tmp_path, capsys):
     dead = replace(CONFIG.train, epochs_supernet=2, epochs_retrain=2, lr=1e-9)
-    run(replace(CONFIG, out=str(tmp_path / "o"), baselines="none", train=dead), shown=Shown())
-    told = [line for line in capsys.readouterr().out.splitlines() if "try a lower --lr, or more epochs" in line]
+    done = run(replace(CONFIG, out=str(tmp_path / "o"), baselines="none", train=dead), shown=Shown())
+    out = capsys.readouterr().out
+    told = [line for line in out.splitlines() if "try a lower --lr, or more epochs" in line]
     assert [line.split()[0] for line in told] == ["supernet", *["retrain"] * len(CONFIG.budget)]
     assert "(no less than the " in told[0]
+    widest, tested = (line for line in out.splitlines() if "is what guessing among 10 classes gives: give more" in line)
+    assert " of the widest network in the supernet on 60 search images is " in widest
+    assert " of models/macs-50, " in tested
+    assert " on 359 test images is " in tested
+    notes = json.loads((done / "summary.json").read_text())["notes"]
+    assert [note for note in notes if "guessing" in note] == [line.split(maxsplit=1)[1] for line in (widest, tested)]
 
 
 def test_a_budget_that_cannot_be_met_is_refused_before_the_folder_is_made(tmp_path):
@@ -325,7 +379,7 @@ def test_a_run_from_a_wider_network_is_held_to_the_one_given(widened, done, summ
     limited = [group for group in graph.groups if group.name.startswith("stage3") and group.frozen is None]
     assert limited
     assert all(width >= 16 and width % 8 == 0 for group in limited for width in group.candidates)
-    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 0.3")
+    assert wide["notes"][-1].startswith("The search starts from your network 1.5x as wide: 3")
     row = wide["budgets"][0]
     assert row["macs"] <= 0.9 * wide["base"]["macs"]
     x = (torch.zeros(1, 1, 8, 8),)

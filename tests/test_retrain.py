@@ -177,7 +177,7 @@ def test_the_command_tells_and_says_how_to_go_on(folder: Path, tmp_path: Path, c
     widths = Widths.from_json(json.loads((place / "widths.json").read_text()))
     share = job.costs["macs"](widths) / job.base["macs"]
     assert lines[-1].startswith(f"test      {place}: {metrics['test_accuracy']:.2%} at ")
-    assert lines[-1].endswith(f"M MACs ({share:.1%})")
+    assert lines[-1].endswith(f"k MACs ({share:.1%})")
     assert lines[-2].startswith(f"retrain   picked/mine-{widths.digest}: 2 epochs, loss ")
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**metrics, "folder": str(place)}

@@ -10,7 +10,18 @@ import pytest
 from autoslim.cli import main
 from autoslim.cli._method import hide_seed, show_seed
 from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNameError
-from autoslim.pipeline import RunConfig, make_method, plan_run, plan_search, read_config, reopen_job, run, search_again
+from autoslim.pipeline import (
+    Job,
+    RunConfig,
+    _forecast,
+    make_method,
+    plan_run,
+    plan_search,
+    read_config,
+    reopen_job,
+    run,
+    search_again,
+)
 from autoslim.pipeline._again import SEARCHES
 from autoslim.pipeline._plan import count_evaluations
 from autoslim.progress import Shown
@@ -289,6 +300,7 @@ def test_the_command_shows_a_table_and_json(folder, capsys):
     assert main(args) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "budget macs params memory search accuracy uniform gain" in told
+    assert f"on {CONFIG.search_images} search images (one is {100 / CONFIG.search_images:.2g} points)" in told
     assert main([*args, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert (data["method"], data["settings"]) == ("uniform", {"tolerance": 0.05})
@@ -308,19 +320,23 @@ def test_a_dry_run_tells_and_writes_nothing(folder, tmp_path, capsys, monkeypatc
     before = contents(folder)
     assert main(["search", str(folder), "--dry-run", "--method", "exhaustive", "--budget", "params<=50%"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "params<=50% params 9905 50.0% 7.0% yes" in out
+    assert "params<=50% params 9.9k 50.0% 7.0% can be met" in out
     assert "exhaustive: about" in out
     assert main(["search", str(folder), "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert plan["effort"]["trained"] is True
     assert plan["effort"]["total"] == plan["effort"]["evaluations"] * plan["effort"]["seconds"] > 0
+    assert plan["supernet"] is plan["retrain"] is None  # a search trains nothing
     assert main(["search", str(folder), "--dry-run", "--budget", "macs<=1%"]) == 2
     captured = capsys.readouterr()
-    assert captured.out.split()[-1] == "no"
+    assert captured.out.split()[-3:] == ["can't", "be", "met"]
     assert 'Write "macs<=' in captured.err
     options = ["--model", CONFIG.model, "--dry-run", "--out", str(tmp_path / "out"), "--search-images", "20"]
     assert main(["run", "digits", *options, "--method", "uniform"]) == 0
-    assert "timed in the untrained network" in " ".join(capsys.readouterr().out.split())
+    out = capsys.readouterr().out
+    assert "timed in the untrained network" in " ".join(out.split())
+    told = [line.split(":")[0] for line in out.splitlines() if "about" in line]
+    assert told == ["supernet", "uniform", "retrain", "in all"]
     assert contents(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -370,10 +386,43 @@ def test_the_plan_counts_what_a_search_asks_for(folder, passes):
         assert steps > 5
 
 
+@pytest.mark.parametrize(
+    ("options", "networks", "epochs"),
+    [
+        ({"baselines": "base,uniform"}, 5, (5 * 7, 0)),
+        ({"baselines": "none", "finalists": 3, "finalist_epochs": 4}, 2 + 2 * (3 + 2), (2 * 7, 2 * (3 * 2 + 2 * 4))),
+    ],
+)
+def test_the_plan_counts_the_trainings_of_a_run(tmp_path, options, networks, epochs):
+    train = replace(CONFIG.train, epochs_supernet=3, epochs_retrain=7, batch_size=32)
+    config = replace(CONFIG, train=train, out=str(tmp_path / "x"), retrain="scratch", **options)
+    plan = plan_run(config, shown=QUIET)
+    job = Job(config, QUIET, "")
+    job.prepare()
+    held_out, whole = len(job.loader(job.train_split)), len(job.loader(job.data.train))
+    assert (plan.supernet.networks, plan.supernet.steps) == (1, 3 * held_out)
+    assert (plan.retrain.networks, plan.retrain.steps) == (networks, epochs[0] * whole + epochs[1] * held_out)
+    assert 0 < plan.retrain.seconds < plan.supernet.seconds < 5
+    assert plan.lines()[-1].startswith("in all: about ")
+    assert not (tmp_path / "x").exists()
+
+
+def test_where_a_step_is_long_fewer_images_are_timed(tmp_path, monkeypatch):
+    job = Job(replace(CONFIG, out=str(tmp_path / "x")), QUIET, "")
+    job.prepare()
+    seen = []
+    monkeypatch.setattr(_forecast, "_time_step", lambda job, train, network, images: seen.append(images) or images / 4)
+    for forward, images in ((0.0, 64), (5 / 12 / 16, 16), (1e9, 8)):
+        supernet, retrain = _forecast.time_trainings(job, forward)
+        assert seen.pop() == images
+        assert supernet.seconds == 16  # of all 64 images
+        assert retrain is None  # this run retrains nothing
+
+
 def test_the_plan_of_a_run_that_can_not_be_met(tmp_path):
     plan = plan_run(replace(CONFIG, budget=("macs<=1%", "params<=50%"), out=str(tmp_path / "x")), shown=QUIET)
     assert [reach.held for reach in plan.budgets] == [False, True]
-    assert plan.effort is None
+    assert plan.effort is plan.supernet is plan.retrain is None
     assert "macs<=1%" in plan.refused
     assert "can't be met" in "\n".join(plan.lines())
     json.dumps(plan.to_json(), allow_nan=False)

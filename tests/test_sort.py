@@ -161,14 +161,16 @@ def networks_from(path: Path, **more: Any) -> Networks:
     return Networks(config, TASKS["classification"], num_classes=10, input_shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested", "ddp", "compiled"])
 def test_a_supernet_starts_from_trained_weights_the_largest_filters_first(tmp_path: Path, suffix: str):
     trained = randomise_(build_model("zoo:resnet_digits", num_classes=10, in_channels=1), seed=5).float().eval()
     path = tmp_path / f"weights.{suffix}"
     if suffix == "safetensors":
         save_file(trained.state_dict(), path)
     else:
-        torch.save(trained.state_dict() if suffix == "pt" else {"model": trained.state_dict(), "epoch": 3}, path)
+        prefix = {"ddp": "module.", "compiled": "_orig_mod.module."}.get(suffix, "")
+        state = {f"{prefix}{name}": tensor for name, tensor in trained.state_dict().items()}
+        torch.save({"model": state, "epoch": 3} if suffix == "nested" else state, path)
     networks = networks_from(path)
     x = torch.randn(2, 1, 8, 8)
     torch.testing.assert_close(networks.model.eval()(x), trained(x), rtol=1e-4, atol=1e-4)
@@ -182,11 +184,17 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
     with pytest.raises(ModelError, match=r"'weight' has the shape \(4, 3\); expected \(2, 3\)"):
         load_weights_(model, str(path))
     torch.save({"weight": torch.ones(2)}, path)
-    with pytest.raises(ModelError, match="1 tensors are in only one of file and network"):
+    with pytest.raises(ModelError, match="1 tensor in only one of file and network"):
         load_weights_(model, str(path))
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="hold list; expected a state dict"):
         load_weights_(model, str(path))
+    torch.save(nn.Linear(3, 2), path)
+    with pytest.raises(
+        ModelError, match=r"a whole module perhaps.*torch\.save\(model\.state_dict\(\), PATH\)"
+    ) as error:
+        load_weights_(model, str(path))
+    assert "weights_only" not in str(error.value)
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="can't be read"):
         load_weights_(model, str(path))

@@ -137,6 +137,23 @@ def test_widths_that_do_not_fit_are_refused(net):
         pass
 
 
+def test_widths_may_be_any_mapping(net):
+    widths = net.graph.random_widths(3)
+    plain = dict(widths)
+    for at in (net.at, net.leaves_at, lambda each: net.at(each, buffers=net.buffers_at(each))):
+        with torch.no_grad(), at(widths):
+            expected = net(X)
+        with torch.no_grad(), at(plain):
+            assert torch.equal(net(X), expected)
+    mine, theirs = (extract_network(net.model, net.graph, each).state_dict() for each in (plain, widths))
+    assert all(torch.equal(mine[name], theirs[name]) for name in {**mine, **theirs})
+    odd = {**plain, "nowhere": 3}
+    with pytest.raises(WidthsError, match="nowhere"), net.at(odd):
+        pass
+    with pytest.raises(WidthsError, match="nowhere"):
+        extract_network(net.model, net.graph, odd)
+
+
 def test_shared_modules_are_restored():
     first = nn.Conv2d(8, 8, 3, padding=1)
     model = nn.Sequential(nn.Conv2d(3, 8, 1), first, nn.ReLU(), first, nn.Conv2d(8, 4, 1)).double()

@@ -24,7 +24,7 @@ from autoslim._extras import PACKAGE, requirements_of, say_install
 from autoslim.budget import Budget
 from autoslim.errors import AutoSlimError
 from autoslim.pipeline import RunConfig, run
-from autoslim.progress import Shown
+from autoslim.progress import Shown, say_many
 from autoslim.runtimes import RUNTIMES, describe_machine, export_onnx, find_runtime, measure_networks
 from autoslim.saved import load
 from autoslim.train import TrainConfig
@@ -134,7 +134,7 @@ def _version(requirement: Requirement) -> tuple[str, bool]:
 
 def check_devices() -> Iterator[Check]:
     """The processor and every accelerator that torch knows: gradients of each, which must be those of the first."""
-    yield _try_device(torch.device("cpu"), "cpu", f"{torch.get_num_threads()} threads")
+    yield _try_device(torch.device("cpu"), "cpu", say_many(torch.get_num_threads(), "thread"))
     kind = torch.accelerator.current_accelerator(check_available=True)
     if kind is None:
         told = f"torch {torch.__version__} sees none"

@@ -10,10 +10,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
 from autoslim.graph import ChannelGraph
-from autoslim.widths import Widths
 
 
-def extract_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn.Module:
+def extract_network(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
     """The sub-network as a module of its own: a copy whose tensors are cut to the graph's selection.
 
     Args:

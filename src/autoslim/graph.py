@@ -198,13 +198,13 @@ class ChannelGraph:
 
     # What follows from widths --------------------------------------------------------------------------------------
 
-    def selection(self, widths: Widths) -> dict[str, dict[int, torch.Tensor]]:
+    def selection(self, widths: Mapping[str, int]) -> dict[str, dict[int, torch.Tensor]]:
         """The one truth of slicing: {parameter or buffer name: {dim: kept indices, int64, ascending}}.
 
         Every axis of a group that is not frozen is listed, also where all of it is kept. Axes of one layout share their
         indices, which are not to be written to.
         """
-        return _selection(self, widths)
+        return _selection(self, Widths(widths))
 
     def attributes(self, widths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
         """Attributes that hold numbers of channels, at these widths: {module: {attribute: value}}."""

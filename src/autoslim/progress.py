@@ -22,6 +22,15 @@ def say_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def say_many(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> say_many(1, "thread"), say_many(12000, "step")
+    ('1 thread', '12,000 steps')
+    """
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
 class Bar:
     """One stage's progress, with its rate and the time left; `advance` after each unit of work."""
 

@@ -13,6 +13,7 @@ from autoslim.pipeline import Job, check_training, reopen_job
 from autoslim.pipeline._reopen import load_supernet
 from autoslim.pipeline._training import retrain_network
 from autoslim.progress import Shown
+from autoslim.report.text import say_count
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import save_tensors
 from autoslim.widths import Widths
@@ -56,7 +57,7 @@ def retrain_folder(
         job.test_network(folder, job.batches(job.data.test))
         job.ranks.wait()
     metrics = _read_metrics(folder)
-    macs = f"{metrics['macs'] / 1e6:.2f}M MACs ({metrics['macs'] / job.base['macs']:.1%})"
+    macs = f"{say_count(metrics['macs'])} MACs ({metrics['macs'] / job.base['macs']:.1%})"
     job.shown.line(f"test      {folder}: {metric.tell(metric.turn(metrics[f'test_{metric.key}']))} at {macs}")
     return metrics
 

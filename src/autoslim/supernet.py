@@ -80,7 +80,9 @@ class Supernet(nn.Module):
         return functional_call(self.model, everywhere, args, kwargs, tie_weights=False)
 
     @contextmanager
-    def at(self, widths: Widths, *, buffers: Mapping[str, torch.Tensor] | None = None) -> Generator[None, None, None]:
+    def at(
+        self, widths: Mapping[str, int], *, buffers: Mapping[str, torch.Tensor] | None = None
+    ) -> Generator[None, None, None]:
         """Runs the sub-network of these widths inside the context; gradients reach its slots of the full parameters.
 
         What a sub-network writes into its buffers (running statistics) never reaches the full network's. At full
@@ -104,7 +106,7 @@ class Supernet(nn.Module):
             yield
 
     @contextmanager
-    def leaves_at(self, widths: Widths) -> Generator[None, None, None]:
+    def leaves_at(self, widths: Mapping[str, int]) -> Generator[None, None, None]:
         """Like `at`, for training loops: runs on compact leaf copies, adds their gradients to the full ones on leaving.
 
         Autograd's own slices would fill a full-size gradient with zeros in every pass and lose the channels-last
@@ -122,7 +124,7 @@ class Supernet(nn.Module):
             if leaf.grad is not None:
                 _add_(full[name], plan.cuts[name], leaf.grad)
 
-    def buffers_at(self, widths: Widths) -> dict[str, torch.Tensor]:
+    def buffers_at(self, widths: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Copies of all buffers, cut to these widths."""
         cuts = self._plan(widths).cuts
         return {name: _copy(cuts.get(name, ()), self._tensor(name)) for name in self._buffer_names}
@@ -145,7 +147,8 @@ class Supernet(nn.Module):
             for module, name, value in olds:
                 setattr(module, name, value)
 
-    def _plan(self, widths: Widths) -> _Plan:
+    def _plan(self, widths: Mapping[str, int]) -> _Plan:
+        widths = Widths(widths)
         plan = self._plans.get(widths)
         if plan is None:
             plan = self._plans[widths] = self._make_plan(widths)

@@ -20,6 +20,7 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline import Alone, Job, reopen_job, train_alone
 from autoslim.progress import Shown
 from autoslim.report import write_report
+from autoslim.report.text import say_count
 from autoslim.run_folder import read_json, write_json
 from autoslim.search import Cost, Space
 from autoslim.widths import Widths
@@ -246,7 +247,7 @@ def _take(job: Job, number: int, stratum: int, widths: Widths, epochs: int, line
     job.folder.append(_LINES, {"_type": "TrustSample", "_version": 1, **asdict(sample)})
     job.folder.append("times.jsonl", {"trust_sample": number, "trust_seconds": round(time.monotonic() - started, 3)})
     tell = job.task.metric.tell
-    job.shown.line(f"sample    {number + 1}: {macs / 1e6:.2f}M MACs, {tell(score.accuracy, 1)} in the supernet, "
+    job.shown.line(f"sample    {number + 1}: {say_count(macs)} MACs, {tell(score.accuracy, 1)} in the supernet, "
                    f"{tell(alone.accuracy, 1)} alone")  # fmt: skip
     return sample
 

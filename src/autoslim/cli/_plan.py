@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim._console import make_console
-from autoslim.pipeline import Plan, say, say_effort
+from autoslim.pipeline import Plan, say
 
 
 def show_plan(plan: Plan, *, as_json: bool = False) -> int:
-    """Prints a plan; returns the exit code: 2 where a budget can't be met."""
+    """Prints a plan; returns the exit code: 2 where its budgets are refused."""
     console = make_console(soft_wrap=as_json)
     if as_json:
         console.print(json.dumps(plan.to_json()))
@@ -31,12 +31,12 @@ def _show(console: Console, plan: Plan) -> None:
         prices.add_row(metric, *(say(value, metric) for value in row))
     console.print(prices)
     budgets = Table("budget", "limit", box=None)
-    for column in ("at most", "of yours", "narrowest", "can be met"):
+    for column in ("at most", "of yours", "narrowest", "verdict"):
         budgets.add_column(column, justify="right")
     for reach in plan.budgets:
         shares = (f"{reach.share:.1%}", f"{reach.narrowest:.1%}")
         most = say(reach.most, reach.metric)
-        budgets.add_row(reach.budget, reach.metric, most, *shares, "yes" if reach.held else "no")
+        budgets.add_row(reach.budget, reach.metric, most, *shares, plan.verdict(reach))
     console.print(budgets)
-    if plan.effort is not None:
-        console.print(say_effort(plan.method, plan.effort), soft_wrap=True)
+    for line in plan.durations():
+        console.print(line, soft_wrap=True)

@@ -38,7 +38,7 @@ class RunArgs(RunConfig):
     """A whole run."""
 
     dry_run: bool = False
-    """Tell costs, budgets, and how long the search will take; write nothing."""
+    """Tell costs, budgets, and how long training and search will take; write nothing."""
     quiet: bool = False
     """Show nothing but errors."""
     json: bool = False

@@ -16,7 +16,7 @@ from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
 from autoslim.errors import ConfigError
 from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
-from autoslim.progress import Shown
+from autoslim.progress import Shown, say_many
 from autoslim.search import METHODS
 from autoslim.tasks import Metric, find_task
 
@@ -113,10 +113,12 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
         table.add_row(row["budget"], *costs, metric.say(mine), metric.say(uniform), metric.say_gain(mine - uniform))
     console.print(table)
     name = metric.name.capitalize() if metric.name.islower() else metric.name
+    images = found["images"]
+    each = f" (one is {100 / images:.2g} points)" if metric.key == "accuracy" else ""
     console.print(
-        f"{name} in the supernet on {found['images']} search images; uniform: one ratio for all layers, of about "
+        f"{name} in the supernet on {images} search images{each}; uniform: one ratio for all layers, of about "
         f"the same cost, or under a latency the widest that holds it. "
-        f"{found['evaluations']:.0f} evaluations, {found['seconds']:.1f} s, {found['folder']}",
+        f"{say_many(round(found['evaluations']), 'evaluation')}, {found['seconds']:.1f} s, {found['folder']}",
         soft_wrap=True,
     )
     for row in rows:

@@ -17,6 +17,7 @@ from autoslim.costs import make_cost
 from autoslim.errors import ConfigError
 from autoslim.graph import ChannelGraph
 from autoslim.pipeline import parse_shape
+from autoslim.report.text import say_cost
 from autoslim.rewrite import Traced, trace_best
 from autoslim.trace import trace_channels
 
@@ -90,7 +91,8 @@ def _show(console: Console, graph: ChannelGraph) -> None:
         cost = make_cost(name, graph)
         widest, narrowest = cost(graph.max_widths()), cost(graph.min_widths())
         console.print(
-            f"{name:11} {widest / 1e6:.2f}M widest, {narrowest / 1e6:.2f}M narrowest ({narrowest / widest:.1%})"
+            f"{name:11} {say_cost(name, widest)} widest, {say_cost(name, narrowest)} narrowest "
+            f"({narrowest / widest:.1%})"
         )
     for note in graph.notes:
         console.print(f"note: {note}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from autoslim.data._base import SOURCES
 from autoslim.data._listing import File, Found, Listing, locate
 from autoslim.errors import DataError
+from autoslim.progress import say_many
 
 _TESTS = ("test", "val", "valid", "validation")  # in the order of preference
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
@@ -46,7 +47,8 @@ def list_folder(place: str) -> Generator[Found, None, None]:
         _check_classes(place, test_root.name, classes, tuple(folder.name for folder in _folders(test_root)))
         test, more = _list_classes(place, test_root, classes)
         skipped += more
-    notes = (f"{skipped} files in the class folders are no images by their name, and not used.",) if skipped else ()
+    odd = f"Not used: {say_many(skipped, 'file')} in the class folders with no image's name."
+    notes = (odd,) if skipped else ()
     if test_root is not None and test_root.name != "test":
         notes = (*notes, f"There is no test folder: {test_root.name} serves as test.")
     yield Found(train, test, classes, notes)

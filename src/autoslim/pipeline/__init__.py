@@ -23,7 +23,6 @@ from autoslim.pipeline._plan import Effort as Effort
 from autoslim.pipeline._plan import Plan as Plan
 from autoslim.pipeline._plan import make_plan as make_plan
 from autoslim.pipeline._plan import say as say
-from autoslim.pipeline._plan import say_effort as say_effort
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.pipeline._training import check_training as check_training
@@ -50,7 +49,8 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
     job, plan = _prepare(config, shown or Shown(), command, data)
     for line in plan.lines():
         job.shown.line(f"plan      {line}")
-    job.check_budgets()
+    if plan.refused is not None:
+        raise BudgetError(plan.refused)
     job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(job.config), **job.identity})
     return job.finish()
 
@@ -67,7 +67,7 @@ def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[
     job = Job(config, shown, command, data)
     job.ranks.wait()  # all have looked at the folder before the first of them makes it
     job.prepare()
-    return job, make_plan(job)
+    return job, make_plan(job, train=True)
 
 
 def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) -> Path:

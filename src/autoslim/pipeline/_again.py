@@ -159,7 +159,8 @@ def open_search(
         tables = [place.path / TABLE, *([folder / TABLE] if same else [])]
         table = next((path for path in tables if path.exists()), tables[0])
         if LATENCY not in job.costs or table != folder / TABLE:  # else it is the run's own, which it has already
-            job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table)
+            known = same and LATENCY in job.costs
+            job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table, known=known)
     return job
 
 

@@ -17,32 +17,29 @@ from torch import nn
 
 from autoslim.costs import COSTS, make_cost
 from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, draw_images, hold_out
-from autoslim.extract import correct_scale_, extract_network, replace_tensors_
+from autoslim.extract import extract_network, replace_tensors_
 from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._finalists import choose_finalists
+from autoslim.pipeline._guess import tell_tested, tell_widest
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
 from autoslim.pipeline._search import LATENCY, keep_latency, obtain_latency, search_budgets
 from autoslim.pipeline._splits import list_splits, write_splits
-from autoslim.pipeline._task import (
-    check_network,
-    describe_task,
-    open_task,
-    summary_of,
-)
+from autoslim.pipeline._task import check_network, describe_task, open_task, summary_of
 from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
 from autoslim.pipeline._uniform import find_uniform, say_uniform
 from autoslim.progress import Shown
 from autoslim.report import write_report
+from autoslim.report.text import say_count
 from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
 from autoslim.saved import load, load_tensors_, save_network
 from autoslim.score import Batch, SupernetScorer, evaluate
 from autoslim.search import Cost, Found, Space, check_budgets
 from autoslim.supernet import Supernet
-from autoslim.train import OnStep, Trained
+from autoslim.train import OnStep, TrainConfig, Trained
 from autoslim.widths import Widths
 
 _CALIBRATION = 1024  # train images for BatchNorm statistics
@@ -61,6 +58,7 @@ class Job:
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
         self.trained = False
+        self.obtained: dict[Widths, Path] = {}  # networks that are trained, and where they are
         self.on_step: OnStep = lambda loss, done: None  # told of every training step, beside the bar
 
     def finish(self) -> Path:
@@ -70,6 +68,7 @@ class Job:
         for stage, seconds in self.spent.items():
             self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
         self.train_supernet()
+        tell_widest(self)
         keep_latency(self, self.folder)
         found = self.choose_finalists(search_budgets(self))
         with self.timed("retrain"):
@@ -101,10 +100,10 @@ class Job:
         self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
         self.base = self.price(self.own)
         frozen = [group for group in self.graph.groups if group.frozen is not None]
-        least = self.costs["macs"](self.graph.min_widths()) / self.base["macs"]
+        macs, least = self.base["macs"], self.costs["macs"](self.graph.min_widths())
         self.shown.line(
-            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {self.base['macs'] / 1e6:.2f}M "
-            f"MACs, {self.base['params'] / 1e6:.2f}M parameters; narrowest {least:.1%} of the MACs"
+            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {say_count(macs)} MACs, "
+            f"{say_count(self.base['params'])} parameters; narrowest {least / macs:.1%} of the MACs"
         )
         if config.widen > 1:
             self.shown.line(f"widen     {self.start_note}")
@@ -125,8 +124,8 @@ class Job:
     @property
     def start_note(self) -> str:
         """From where a run with `widen` searches."""
-        macs = self.costs["macs"](self.graph.max_widths()) / 1e6
-        return f"The search starts from your network {self.config.widen:g}x as wide: {macs:.2f}M MACs."
+        macs = say_count(self.costs["macs"](self.graph.max_widths()))
+        return f"The search starts from your network {self.config.widen:g}x as wide: {macs} MACs."
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -160,13 +159,11 @@ class Job:
 
     def train_supernet(self) -> None:
         """Trains all sub-networks in one, on train without the search images."""
-        path = self.supernet_path
-        if path.exists():
-            load_tensors_(path, self.model)
+        if self.supernet_path.exists():
+            load_tensors_(self.supernet_path, self.model)
             self.place(self.net)
-            self.trained = True
-            return
-        train_whole_supernet(self)
+        else:
+            train_whole_supernet(self)
         self.trained = True
 
     @cached_property
@@ -239,11 +236,17 @@ class Job:
     def obtain(self, folder: str, widths: Widths, facts: Mapping[str, Any]) -> Path:
         """A trained network of these widths, on the disk; one that is there already is left alone."""
         path = self.folder.path / folder
+        twin = self.obtained.setdefault(widths, path)
         if (path / "metrics.json").exists():
             return path
         small = self.start(widths)
         trained, checkpoints = Trained([], 0), None
-        if self.config.retrain != "none":
+        if twin != path and self.config.retrain != "none":  # it would be trained to the same weights once more
+            load_tensors_(twin / "model.safetensors", small)
+            metrics = read_json(twin / "metrics.json", kind="Metrics")
+            trained = Trained(metrics["losses"], metrics["skipped_steps"])
+            self.shown.line(f"retrain   {folder}: the widths of {twin.relative_to(self.folder.path)}, trained already")
+        elif self.config.retrain != "none":
             trained, checkpoints = retrain_network(self, small, folder)
         save_network(
             path,
@@ -260,14 +263,8 @@ class Job:
 
     def start(self, widths: Widths) -> nn.Module:
         """The extracted network with the weights it starts from, on the device of the run."""
-        if self.config.retrain == "scratch" and widths == self.own:
-            small = self.networks.build_own()
-        elif self.config.retrain == "scratch":
-            fresh = self.networks.build()
-            small = correct_scale_(extract_network(fresh, self.graph, widths), fresh)
-        else:
-            small = self.inherit(widths)
-        return self.place(small)
+        fresh = self.config.retrain == "scratch"
+        return self.place(self.networks.build_slim(widths) if fresh else self.inherit(widths))
 
     def place(self, model: nn.Module) -> nn.Module:
         """A network where all of the run's are: on its device, in its layout; the module itself, changed."""
@@ -298,9 +295,8 @@ class Job:
         tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
         own, key = tested.get("base"), self.task.metric.key
         if own is not None:
-            self.shown.line(
-                f"test      your own network: {self.task.metric.tell(own)} at {self.base['macs'] / 1e6:.2f}M MACs"
-            )
+            at = f"{say_count(self.base['macs'])} MACs"
+            self.shown.line(f"test      your own network: {self.task.metric.tell(own)} at {at}")
         rows: list[dict[str, Any]] = []
         for each in found:
             slug = each.budget.slug
@@ -317,6 +313,7 @@ class Job:
                 }
             rows.append(row)
             self.tell(row, worth, tested.get(f"{slug}/uniform"))
+        tell_tested(self, tested)
         base: dict[str, Any] = {**self.base, key: self.turned({"test": own})}
         return self.summary(base, rows)
 
@@ -340,7 +337,7 @@ class Job:
         beside = f", uniform {say(uniform)}" if uniform is not None else ""
         share = row["macs"] / self.base["macs"]
         latency = f", {row[LATENCY]:.3g} ms" if LATENCY in row else ""
-        macs = f"{row['macs'] / 1e6:.2f}M MACs ({share:.1%})"
+        macs = f"{say_count(row['macs'])} MACs ({share:.1%})"
         self.shown.line(f"test      {row['budget']}: {told} at {macs}{latency}{beside}")
 
     def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -370,9 +367,9 @@ class Job:
     def sharing(self) -> dict[str, Any]:
         return {"ranks": self.ranks, "workers": self.config.num_workers}
 
-    def loader(self, split: Split | Encoded) -> Loader | DecodingLoader:
-        device, seed = self.fabric.device, self.config.seed
-        return training_batches(self.data, split, self.config.train, device, seed=seed, **self.sharing)
+    def loader(self, split: Split | Encoded, train: TrainConfig | None = None) -> Loader | DecodingLoader:
+        device, config = self.fabric.device, train or self.config.train
+        return training_batches(self.data, split, config, device, seed=self.config.seed, **self.sharing)
 
     def batches(self, split: Split | Encoded, *, whole: bool = False, kept: bool = False) -> Prepared:
         return ordered_batches(self.data, split, self.fabric.device, whole=whole, kept=kept, **self.sharing)

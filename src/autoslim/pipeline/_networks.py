@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autoslim.extract import correct_scale_, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.models import build_model
 from autoslim.pipeline._config import RunConfig
@@ -17,6 +18,7 @@ from autoslim.sort import filter_norms, sort_channels_
 from autoslim.tasks import Task
 from autoslim.trace import trace_channels
 from autoslim.widen import widen_network
+from autoslim.widths import Widths
 
 
 class Networks:
@@ -74,6 +76,13 @@ class Networks:
                 torch.manual_seed(self._config.seed)
                 model = widen_network(model, self._own_graph, self._config.widen)
         return model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+
+    def build_slim(self, widths: Widths) -> nn.Module:
+        """The network of these widths, freshly initialised: the user's own, or extracted of the one that is searched."""
+        if widths == self.own:
+            return self.build_own()
+        fresh = self.build()
+        return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
 
 
 def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_format, str]:

@@ -1,14 +1,17 @@
 """Before anything is spent: what networks cost, whether the budgets can be met, and how long the search will take."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoslim.errors import BudgetError
-from autoslim.pipeline._search import LATENCY
+from autoslim.pipeline._forecast import Training, time_trainings
+from autoslim.progress import say_many
+from autoslim.report.text import say_cost
 from autoslim.search import Referee, Sample, Score, Step
 from autoslim.search._base import costs_of
 from autoslim.widths import Widths
@@ -74,17 +77,23 @@ class Effort:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of that: an `effort` where every budget can be met, else in `refused` what is wrong and what to do."""
+    """All of that: an `effort` where there is something to search, else in `refused` what is wrong and what to do.
+
+    `supernet` and `retrain` are the trainings of a run; None where it has none, or is refused.
+    """
 
     method: str
     prices: Mapping[str, Prices]
     budgets: tuple[Reach, ...]
     effort: Effort | None
     refused: str | None
+    supernet: Training | None = None
+    retrain: Training | None = None
 
     def to_json(self) -> dict[str, Any]:
-        effort = None if self.effort is None else {**asdict(self.effort), "total": self.effort.total}
-        return {"_type": "Plan", "_version": 1, **asdict(self), "effort": effort}
+        stages = {"effort": self.effort, "supernet": self.supernet, "retrain": self.retrain}
+        told = {name: each and {**asdict(each), "total": each.total} for name, each in stages.items()}
+        return {"_type": "Plan", "_version": 1, **asdict(self), **told}
 
     def lines(self) -> list[str]:
         """A few lines for the start of a run."""
@@ -95,22 +104,56 @@ class Plan:
         ]
         for reach in self.budgets:
             told.append(
-                f"{reach.budget}: {self._verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
                 f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
             )
-        return told if self.effort is None else [*told, say_effort(self.method, self.effort)]
+        return [*told, *self.durations()]
 
-    def _verdict(self, reach: Reach) -> str:
-        if self.prices[reach.metric].widest <= reach.most:
+    def durations(self) -> list[str]:
+        """How long the stages will take, each in a line, and all of them; nothing where a budget is refused."""
+        if self.effort is None:
+            return []
+        told = [self._say_effort(self.effort)]
+        if self.supernet is None:
+            return told
+        steps = f"{say_many(self.supernet.steps, 'step')} of {_duration(self.supernet.seconds)}"
+        told.insert(0, f"supernet: {steps}: about {_duration(self.supernet.total)}")
+        if self.retrain is not None:
+            steps = (
+                f"{say_many(self.retrain.steps, 'step')} of {_duration(self.retrain.seconds)} as your own network takes"
+            )
+            told.append(
+                f"retrain: {say_many(self.retrain.networks, 'network')}, {steps}: at most about "
+                f"{_duration(self.retrain.total)}"
+            )
+        total = self.effort.total + self.supernet.total + (self.retrain.total if self.retrain is not None else 0)
+        return [*told, f"in all: about {_duration(total)}"]
+
+    def _say_effort(self, effort: Effort) -> str:
+        steps = f"about {say_many(effort.steps, 'step')}, " if effort.steps else ""
+        where = "" if effort.trained else ", timed in the untrained network"
+        return (
+            f"{self.method}: {steps}about {say_many(effort.evaluations, 'evaluation')} of "
+            f"{_duration(effort.seconds)}{where}: about {_duration(effort.total)}"
+        )
+
+    def verdict(self, reach: Reach) -> str:
+        """Whether a limit can be met, in words."""
+        if self.idle(reach):
             return "nothing to slim, the whole network holds it"
         return "can be met" if reach.held else "can't be met"
 
+    def idle(self, reach: Reach) -> bool:
+        """Whether the whole network holds a limit, so that there is nothing to slim for it."""
+        return self.prices[reach.metric].widest <= reach.most
 
-def make_plan(job: "Job") -> Plan:
+
+def make_plan(job: "Job", *, train: bool = False) -> Plan:
     """Prices, budgets and effort of a job that is prepared; one network is scored, nothing is written.
 
     Args:
         job: With or without a trained supernet.
+        train: Whether its supernet will be trained for these budgets: then one of them must leave something to slim.
 
     Raises:
         UnknownNameError: A budget's metric has no cost.
@@ -129,28 +172,36 @@ def make_plan(job: "Job") -> Plan:
         job.check_budgets()
     except BudgetError as error:
         return Plan(job.config.method, prices, tuple(reaches), None, str(error))
-    return Plan(job.config.method, prices, tuple(reaches), _effort(job), None)
+    plan = Plan(job.config.method, prices, tuple(reaches), None, None)
+    if train and all(map(plan.idle, reaches)):
+        return replace(plan, refused=_all_held(plan))
+    effort = _effort(job)
+    if not train:
+        return replace(plan, effort=effort)
+    forward = effort.seconds * job.ranks.size / (len(job.calibration) + len(job.judges))
+    supernet, retrain = time_trainings(job, forward)
+    return replace(plan, effort=effort, supernet=supernet, retrain=retrain)
+
+
+def _all_held(plan: Plan) -> str:
+    """What to do where the whole network holds every budget."""
+    reach, texts = plan.budgets[0], dict.fromkeys(each.budget for each in plan.budgets)
+    whole = say(plan.prices[reach.metric].widest, reach.metric)
+    lower = f"{math.ceil(100 * max(0.5, reach.narrowest))}%"
+    return (
+        f"Nothing to slim: the whole network ({reach.metric} {whole}) holds {' and '.join(map(repr, texts))} as it is, "
+        f"and a supernet would be trained for nothing. Expected a budget below {whole}. Write for instance "
+        f'"{reach.metric}<={lower}".'
+    )
 
 
 def say(value: float, metric: str) -> str:
     """A cost as a person writes it.
 
     >>> say(764522, "macs"), say(4.321, "latency"), say(998, "params")
-    ('0.76M', '4.32 ms', '998')
+    ('765k', '4.32 ms', '998')
     """
-    if metric == LATENCY:
-        return f"{value:.3g} ms"
-    return f"{value / 1e6:.2f}M" if value >= 1e5 else f"{value:.0f}"
-
-
-def say_effort(method: str, effort: Effort) -> str:
-    """The search in a sentence."""
-    steps = f"about {effort.steps} steps, " if effort.steps else ""
-    where = "" if effort.trained else ", timed in the untrained network"
-    return (
-        f"{method}: {steps}about {effort.evaluations} evaluations of {_duration(effort.seconds)}{where}: "
-        f"about {_duration(effort.total)}"
-    )
+    return say_cost(metric, value)
 
 
 def _duration(seconds: float) -> str:

@@ -56,16 +56,26 @@ def _check_identity(folder: str | Path, saved: Mapping[str, Any], identity: Mapp
     for what, now in identity.items():
         then = saved.get(what)
         if then != now:
+            differ, advice = _differ(then, now, f"under `{what}` in {Path(folder) / 'run.json'}")
             raise RunFolderError(
-                f"The {what} is not the one {folder} was started with{_differ(then, now)}; expected the same, or its "
-                "stages would not fit together. Restore it, or start a new run with another --out."
+                f"The {what} is not the one {folder} was started with{differ}; expected the same, or its stages would "
+                f"not fit together. {advice}"
             )
 
 
-def _differ(then: Any, now: Any) -> str:
-    """Where two descriptions differ, in words: a file that was changed since has another sha256."""
+def _differ(then: Any, now: Any, place: str) -> tuple[str, str]:
+    """Where two descriptions differ, and what to do: a file that was changed since has another sha256."""
+    advice = "Restore it, or start a new run with another --out."
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
-        return ""
+        return "", advice
     odd = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    file = f" of {now['path']}" if odd == ["sha256"] and "path" in now else ""
-    return ": " + ", ".join(f"the {name}{file} is {now.get(name)!r} and was {then.get(name)!r}" for name in odd)
+    changed = odd == ["sha256"] and "path" in now
+    file = f" of {now['path']}" if changed else ""
+    told = ", ".join(f"the {name}{file} is {now.get(name)!r} and was {then.get(name)!r}" for name in odd)
+    if not changed:
+        return f": {told}", advice
+    return f": {told}", (
+        "Put the file back as it was, from version control or a copy. If you know that the new code builds the same "
+        f"network, layers and forward alike, write its sha256 {place} and, of networks that the run has trained, under "
+        "`model` in the config.json of their folders. A network that is another one needs a new run with another --out."
+    )

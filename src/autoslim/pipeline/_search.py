@@ -18,6 +18,8 @@ from platformdirs import user_cache_path
 
 from autoslim.costs.latency import LatencyCost, make_latency
 from autoslim.errors import BudgetError
+from autoslim.progress import say_many
+from autoslim.report.text import say_count
 from autoslim.run_folder import RunFolder
 from autoslim.search import Found, Method, Step
 from autoslim.widths import Widths
@@ -65,16 +67,17 @@ def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | 
     return found
 
 
-def obtain_latency(job: "Job", table: Path | None = None) -> tuple[LatencyCost, float]:
+def obtain_latency(job: "Job", table: Path | None = None, *, known: bool = False) -> tuple[LatencyCost, float]:
     """The prediction of a run, and what it said of your own network at first.
 
     Args:
         job: A run.
         table: The file it was kept in; default that of the run. Where there is none, networks are measured.
+        known: Whether it is another copy of a table that was told already.
     """
     config = job.config
     table = table or Path(config.out) / TABLE
-    runtime = f"{config.runtime}, {config.runtime_threads} threads, {config.runtime_precision}"
+    runtime = f"{config.runtime}, {say_many(config.runtime_threads, 'thread')}, {config.runtime_precision}"
     with job.shown.bar(f"latency on {runtime}", 0) as bar, tempfile.TemporaryDirectory() as scratch:
 
         def obtain(table: Path | None) -> LatencyCost:
@@ -99,9 +102,12 @@ def obtain_latency(job: "Job", table: Path | None = None) -> tuple[LatencyCost, 
             copy.write_bytes(job.ranks.tell(b""))
             cost = obtain(copy)
     own = replace(cost, measured={})(job.own)  # a limit in percent stays what it is when the prediction is corrected
+    if known:
+        return cost, own
+    kept = "" if cost.kept is None else f", kept from {cost.kept}"
     job.shown.line(
         f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
-        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; noise {cost.noise:.1%})"
+        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; noise {cost.noise:.1%}){kept}"
     )
     if cost.noisy:
         job.shown.line(
@@ -147,7 +153,7 @@ def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
     for each in found:
         latency = f", {each.costs[LATENCY]:.3g} ms {_known(job, each.widths)}" if LATENCY in each.costs else ""
         job.shown.line(
-            f"search    {each.budget.text}{by}: {each.costs['macs'] / 1e6:.2f}M MACs{latency}, "
+            f"search    {each.budget.text}{by}: {say_count(each.costs['macs'])} MACs{latency}, "
             f"{worth(each.score.accuracy)} in the supernet on {len(job.judges)} search images, {job.took('search')}"
         )
     return found

@@ -3,6 +3,7 @@
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -10,7 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autoslim.errors import ModelError
+from autoslim.progress import say_many
 
+_WRAPPERS = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, compiled or not, and torch.compile
 _INSIDE = ("state_dict", "model", "model_state_dict")  # where checkpoints keep the weights
 
 
@@ -20,19 +23,22 @@ def load_weights_(model: nn.Module, path: str) -> None:
     Args:
         model: At full width.
         path: A safetensors file, or one that `torch.save` wrote of a state dict; it may lie under "state_dict" or
-            "model". Files that hold code are refused (`weights_only`).
+            "model", and its names may have the prefix that DistributedDataParallel or torch.compile gives them. Files
+            that hold code are refused (`weights_only`).
 
     Raises:
         ModelError: The file can't be read, or holds other tensors than the network has.
     """
-    found = _read(Path(path))
-    wanted = model.state_dict()
+    found, wanted = _read(Path(path)), model.state_dict()
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in found) and not set(found) <= set(wanted):
+            found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
     odd = sorted(set(wanted) ^ set(found))
     if odd:
         where = "the network has and the file has not" if odd[0] in wanted else "the file has and the network has not"
         raise ModelError(
-            f"Weights {path}: {len(odd)} tensors are in only one of file and network; {odd[0]!r} {where}. Expected "
-            "those of this very network. Check --model and its arguments."
+            f"Weights {path}: {say_many(len(odd), 'tensor')} in only one of file and network; {odd[0]!r} {where}. "
+            "Expected those of this very network. Check --model and its arguments."
         )
     for name, tensor in wanted.items():
         if tensor.shape != found[name].shape:
@@ -48,7 +54,14 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         data: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+    except UnpicklingError as error:
+        what = "holds more than tensors, a whole module perhaps" if is_zipfile(path) else "is no file of torch.save's"
+        raise ModelError(
+            f"Weights {path} can't be read: it {what}, and what else is pickled is code, which is not run. Expected a "
+            "safetensors file, or a state dict that torch.save wrote. Where the network is at hand, save that: "
+            "torch.save(model.state_dict(), PATH)."
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise ModelError(
             f"Weights {path} can't be read: {error}. Expected a safetensors file, or a state dict that torch.save "
             "wrote. Give another --from-weights."

@@ -15,6 +15,7 @@ from autoslim.errors import BudgetError, RunFolderError, WidthsError
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "Step", 2
+_LATENCY = "latency"  # in milliseconds
 _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
 
 
@@ -300,9 +301,11 @@ def _too_tight(budget: Budget, least: Mapping[str, float], base: Mapping[str, fl
         if cost > most:
             whole = base.get(limit.metric)
             share = f" ({cost / whole * 100:.3g}% of the base network's)" if whole else ""
-            told.append(f"{_short(cost)} {limit.metric}{share}, expected at most {_short(most)}")
+            told.append(
+                f"{_say(cost, limit.metric)} {limit.metric}{share}, expected at most {_say(most, limit.metric)}"
+            )
     text = ",".join(
-        f"{limit.metric}<=" + (f"{limit.value * 100:.10g}%" if limit.relative else _short(limit.value, digits=10))
+        f"{limit.metric}<=" + (f"{limit.value * 100:.10g}%" if limit.relative else _write(limit.value, limit.metric))
         for limit in held
     )
     return (
@@ -323,6 +326,15 @@ def _reachable(limit: Limit, least: float, base: Mapping[str, float]) -> Limit:
         if tried.absolute(base) >= least:
             return tried
         count += 1
+
+
+def _say(value: float, metric: str) -> str:
+    return f"{value:.3g} ms" if metric == _LATENCY else _short(value)
+
+
+def _write(value: float, metric: str) -> str:
+    """As a budget is written."""
+    return f"{value:.10g}ms" if metric == _LATENCY else _short(value, digits=10)
 
 
 def _short(value: float, *, digits: int = 6) -> str:

@@ -7,6 +7,7 @@ real (`measure`), and where prediction and measurement differ, `corrected` gives
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +20,7 @@ from torch import nn
 from autoslim.costs._base import atoms_of
 from autoslim.costs.latency._draw import draw_widths as draw_widths
 from autoslim.costs.latency._fit import Fit, fit_latency
-from autoslim.costs.latency._meter import Meter, Row, rows_from
+from autoslim.costs.latency._meter import Meter, Row, day_of, rows_from
 from autoslim.errors import ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
 from autoslim.run_folder import read_json, write_json
@@ -40,6 +41,7 @@ class LatencyCost:
         meter: What measures.
         rows: The measured sub-networks that the prediction follows from.
         measured: Milliseconds that were really measured for sub-networks that a search found; see `corrected`.
+        kept: The day from which the rows were kept, in a cache or a table; None where they were measured just now.
     """
 
     unit: ClassVar[str] = "ms"
@@ -47,6 +49,7 @@ class LatencyCost:
     meter: Meter
     rows: tuple[Row, ...]
     measured: Mapping[Widths, float] = field(default_factory=dict[Widths, float])
+    kept: date | None = None
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds; WidthsError if the widths don't fit the graph."""
@@ -183,8 +186,9 @@ def make_latency(
     if count < _LEAST:
         raise ConfigError(f"make_latency: samples is {count}; expected {_LEAST} or more. Leave it out for the default.")
     drawn = dict.fromkeys([graph.max_widths(), graph.min_widths(), *draw_widths(graph, count)])
+    kept = meter.kept(list(drawn)[:count])
     rows = meter.measure(list(drawn)[:count], recall=True, on_progress=on_progress)
-    cost = LatencyCost(meter=meter, rows=tuple(rows))
+    cost = LatencyCost(meter=meter, rows=tuple(rows), kept=kept)
     if table is not None:
         cost.save(table)
     return cost
@@ -201,4 +205,4 @@ def _load(path: Path, meter: Meter) -> LatencyCost:
                 f"expected {meter.setting[name]!r}. Go on with what the run was started with, or delete the file."
             )
     measured = {Widths(each["widths"]): float(each["ms"]) for each in data["measured"]}
-    return LatencyCost(meter=meter, rows=tuple(rows_from(data["rows"], path)), measured=measured)
+    return LatencyCost(meter=meter, rows=tuple(rows_from(data["rows"], path)), measured=measured, kept=day_of(path))

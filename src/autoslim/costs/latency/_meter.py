@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ class Meter:
         data = read_json(self._file, kind=_TYPE, version=_VERSION)
         return {self._widths(row): row for row in rows_from(data["rows"], self._file)}
 
+    def kept(self, widths: Sequence[Widths]) -> date | None:
+        """The day from which the cache has all of these; None where one of them is missing."""
+        known = self.recall()
+        if self._file is None or not all(each in known for each in widths):
+            return None
+        return day_of(self._file)
+
     def measure(
         self,
         widths: Sequence[Widths],
@@ -144,6 +152,11 @@ class Meter:
 
     def _widths(self, row: Row) -> Widths:
         return Widths(zip((group.name for group in self.graph.groups), row.widths, strict=True))
+
+
+def day_of(file: Path) -> date:
+    """The day on which a file was last written."""
+    return date.fromtimestamp(file.stat().st_mtime)
 
 
 def rows_from(data: Sequence[Mapping[str, Any]], file: Path) -> list[Row]:
