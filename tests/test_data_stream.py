@@ -545,7 +545,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(
     class Stop(Exception):
         pass
 
-    for steps in (3, 9):  # of 6 of the supernet and 7 of the retraining
+    for steps in (7, 13):  # of 4 that the plan times, 6 of the supernet and 7 of the retraining
         taken = 0
 
         def read(self: RowGroups, rows: Any, kept: Any = RowGroups.__call__, steps: int = steps) -> Any:

@@ -1,6 +1,7 @@
 """Runtimes: every one times a small network; what is missing, refused or broken is told; turns are taken."""
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,17 @@ def test_a_missing_package_is_told_when_it_is_needed(name: str, monkeypatch: pyt
         RuntimeFailedError, match=rf"the package '{name}' can't be imported .* with pip install .*\"{name}>="
     ):
         measure_networks(find_runtime(name), [make_network()], IMAGE)
+
+
+def test_a_session_leaves_vanishing_numbers_of_the_process_alone(tmp_path: Path):
+    """In a process of its own: ONNX Runtime sets the thread of a process's first session, and no later one."""
+    (tmp_path / "network.onnx").write_bytes(export_onnx(make_network(), IMAGE))
+    program = (
+        "import sys; from pathlib import Path; from autoslim.runtimes import open_onnx; "
+        "open_onnx(Path(sys.argv[1])); print(sys.float_info.min / 2 > 0)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "network.onnx")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
 
 
 def test_noise_is_told():

@@ -78,7 +78,7 @@ class Networks:
         return model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
 
     def build_slim(self, widths: Widths) -> nn.Module:
-        """The network of these widths, freshly initialised: the user's own, or extracted of the one that is searched."""
+        """The network of these widths, freshly initialised: the user's own, or extracted of the searched one."""
         if widths == self.own:
             return self.build_own()
         fresh = self.build()

@@ -251,11 +251,21 @@ def quick_torch(threads: int) -> Generator[None, None, None]:
     An untrained network's values may shrink, layer by layer, to where a processor needs a hundred times as long for
     them; the trained one's don't, and it is the one that will serve.
     """
-    before, flushed = torch.get_num_threads(), not torch.full((1,), 1e-310, dtype=torch.float64).mul(1).item()
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
+    try:
+        with flushing_kept():
+            torch.set_flush_denormal(True)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def flushing_kept() -> Generator[None, None, None]:
+    """Whether vanishing numbers count as 0 in this thread is afterwards as it was."""
+    flushed = not torch.full((1,), 1e-310, dtype=torch.float64).mul(1).item()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
         torch.set_flush_denormal(flushed)

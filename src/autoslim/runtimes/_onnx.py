@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoslim.errors import ModelError
-from autoslim.runtimes._base import load_package
+from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
 
@@ -73,4 +73,5 @@ def open_onnx(source: Path | bytes, *, threads: int = 1, optimized: Path | None 
     options.log_severity_level = 3  # errors only
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    return package.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    with flushing_kept():  # the first session of a process sets this thread, too, and leaves it so
+        return package.InferenceSession(source, options, providers=["CPUExecutionProvider"])
