@@ -283,6 +283,23 @@ def test_lasso_rebuilds_outputs_better_than_norms_do(lab: Lab):
 # The counter -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("conv", "each"),
+    [
+        (nn.Conv2d(8, 8, 3, groups=8, padding=1), 8 * 9 * 36),
+        (nn.Conv2d(8, 4, 3, groups=2, padding=1), 4 * 4 * 9 * 36),
+        (nn.Conv2d(8, 4, 3, stride=2, padding=1), 4 * 8 * 9 * 9),
+        (nn.ConvTranspose2d(8, 4, 3, stride=2, groups=2), 8 * 2 * 9 * 36),
+    ],
+)
+def test_a_convolutions_backward_pass_costs_its_forward_pass_for_each_gradient(conv: nn.Module, each: int):
+    images = torch.randn(2, 8, 6, 6)
+    for needed, passes in ((True, 3), (False, 2)):
+        with MacCounter() as counter:
+            conv(images.clone().requires_grad_(needed)).sum().backward()
+        assert counter.macs == passes * 2 * each
+
+
 def test_the_counter_counts_forward_and_backward(lab: Lab):
     macs = lab.costs["macs"](lab.space.widest)
     model = copy_model(lab.trained).eval()

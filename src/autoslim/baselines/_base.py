@@ -29,7 +29,8 @@ class MacCounter(TorchDispatchMode):
     """Counts the multiply-accumulates of everything that runs inside it: forward, backward, training, judging.
 
     It stands where operators are executed, so what is computed once and shared counts once. Counted are convolutions
-    and matrix products, half of torch's own count of floating-point operations.
+    and matrix products, half of torch's own count of floating-point operations; but for the backward pass of
+    convolutions, where torch's forgets their groups and tells hundreds of times too many of a depthwise one.
 
     >>> with MacCounter() as counter:
     ...     y = nn.Linear(4, 2)(torch.ones(3, 4))
@@ -47,8 +48,18 @@ class MacCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         count = self._counts.get(func._overloadpacket)
         if count is not None and not args[0].is_meta:  # a trace runs without data: nothing is multiplied
-            self.macs += count(*args, **(kwargs or {}), out_val=out) / 2
+            if func._overloadpacket is torch.ops.aten.convolution_backward:
+                self.macs += _backward_macs(*args)
+            else:
+                self.macs += count(*args, **(kwargs or {}), out_val=out) / 2
         return out
+
+
+def _backward_macs(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *args: Any) -> float:
+    """Of a convolution's backward pass: a forward pass's for its input's gradient, and again for its weight's."""
+    transposed, (of_input, of_weight, _) = args[4], args[7]
+    forward = (x if transposed else grad).numel() * weight[0].numel()
+    return float(forward * (of_input + of_weight))
 
 
 @dataclass(frozen=True, kw_only=True)
