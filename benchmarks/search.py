@@ -45,7 +45,7 @@ SWITCHES: dict[str, Method] = {
     "fading 1": Greedy(fading=1.0),
     "trust 0": Greedy(trust=0.0),
     "narrowed 1": Greedy(narrowed=1.0),
-    "before": Greedy(fading=0.96, trust=0.0, narrowed=1.0),  # as search.json has it
+    "before": Greedy(fading=0.96, trust=0.0, narrowed=1.0),  # as search-before.json has it
 }
 
 
