@@ -37,6 +37,7 @@ def make_net(blocks):
 
 def keep(result):
     torch.save(result, sys.argv[1] + f"-{ranks.rank}")
+    ranks.wait()  # gloo's threads end badly where one process leaves while the other still listens
     distributed.destroy_process_group() if ranks.size > 1 else None
 """
 
