@@ -161,6 +161,13 @@ def test_what_is_no_network_of_the_run_is_refused(folder: Path, picked: Path, fi
     assert weights_of(picked) == before
 
 
+def test_your_own_network_is_told_beside_it(folder: Path, picked: Path, capsys):
+    own = shutil.copytree(folder / "models/macs-60", folder / "models/base")  # one that is trained and tested
+    retrain_folder(folder, picked)
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith(f", your own network {metrics_of(own)['test_accuracy']:.2%}")
+
+
 def test_the_command_tells_and_says_how_to_go_on(folder: Path, tmp_path: Path, capsys, monkeypatch):
     place = tmp_path / "mine"
     assert main(["pick", str(folder), "--budget", "macs<=80%", "--extract", str(place)]) == 0

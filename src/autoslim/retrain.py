@@ -50,15 +50,19 @@ def retrain_folder(
     check_training(job.config)
     _check_network(job, folder, widths)
     trained, metric = bool(before.get("losses")), job.task.metric
+    key = f"test_{metric.key}"
     if not trained:
         with job.timed("retrain picked"):
             _train(job, folder, widths)
-    if not trained or f"test_{metric.key}" not in before:
+    if not trained or key not in before:
         job.test_network(folder, job.batches(job.data.test))
         job.ranks.wait()
     metrics = _read_metrics(folder)
     macs = f"{say_count(metrics['macs'])} MACs ({metrics['macs'] / job.base['macs']:.1%})"
-    job.shown.line(f"test      {folder}: {metric.tell(metric.turn(metrics[f'test_{metric.key}']))} at {macs}")
+    own = job.folder.path / "models/base"
+    beside = _read_metrics(own).get(key) if (own / "metrics.json").exists() else None
+    told = "" if beside is None else f", your own network {metric.tell(metric.turn(beside))}"
+    job.shown.line(f"test      {folder}: {metric.tell(metric.turn(metrics[key]))} at {macs}{told}")
     return metrics
 
 
