@@ -320,7 +320,7 @@ def count_macs(model, x):
 
 def test_the_zoo_holds_what_it_should():
     paper = {"mobilenet_v1", "shufflenet_v1", "mnasnet", "resnet50"}  # these and the official ones: test_zoo.py
-    assert set(ZOO) == {"resnet_digits", "mobilenet_small", "mobilenet_v2_32"} | paper | set(OFFICIAL)
+    assert set(ZOO) == {"resnet_digits", "mobilenet_small", "mobilenet_v2_32", "vgg16_32"} | paper | set(OFFICIAL)
     assert set(BUILDERS) == {"torchvision", "timm", "zoo", "file"}
 
 

@@ -53,7 +53,15 @@ def test_macs_and_parameters_by_torchs_counter(spec: str, macs: int, parameters:
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", SCALED)
+def test_vgg_has_the_macs_that_papers_on_pruning_give():
+    model = build_model("zoo:vgg16_32").eval().to("meta")
+    image = torch.zeros(1, 3, 32, 32, device="meta")
+    assert model(image).shape == (1, 10)
+    assert round(counted_macs(model, (image,)) / 1e6) == 313
+    assert channels(build_model("zoo:vgg16_32?width_mult=0.125")) == [8] * 2 + [16] * 2 + [32] * 3 + [64] * 6
+
+
+@pytest.mark.parametrize("name", [*SCALED, "vgg16_32"])
 def test_arguments_images_and_training(name: str):
     model = build_model(f"zoo:{name}?width_mult=0.25", num_classes=4, in_channels=1)
     x = torch.randn(2, 1, 64, 96)
@@ -106,7 +114,7 @@ def test_every_width_scales(width_mult: float):
 
 @pytest.mark.parametrize(
     "spec",
-    ["mobilenet_v1", "shufflenet_v1?width_mult=1.5", *(pytest.param(n, marks=pytest.mark.slow) for n in SCALED[2:])],
+    ["mobilenet_v1", "vgg16_32?width_mult=0.5", "shufflenet_v1?width_mult=1.5", *(pytest.param(n, marks=pytest.mark.slow) for n in SCALED[2:])],
 )
 def test_they_slim_exactly(spec: str):
     model = randomise_(build_model(f"zoo:{spec}")).eval()

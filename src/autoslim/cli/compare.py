@@ -50,6 +50,10 @@ class CompareArgs:
     """Input shape, e.g. 3,64,64; follows the data unless given."""
     search_images: int = 10_000
     """Images, held out of train, that decide each search step."""
+    keep: tuple[str, ...] = ()
+    """Layers whose shape must stay: a module's path or a glob, e.g. features.0 or "layer4.*"."""
+    limit: tuple[str, ...] = ()
+    """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
     runtime: str = "torch"
     """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -100,7 +104,7 @@ def compare_command(args: list[str]) -> int:
 def _run_of(given: CompareArgs, recipe: RunConfig) -> RunConfig:
     names = {one.name for one in fields(RunConfig)} & {one.name for one in fields(given)}
     changes: dict[str, Any] = {each: getattr(given, each) for each in names}
-    for each in ("model", "data", "budget"):
+    for each in ("model", "data", "budget", "keep", "limit"):
         changes[each] = changes[each] or getattr(recipe, each)
     return replace(recipe, **changes)
 

@@ -10,6 +10,7 @@ from autoslim.models import resnet50 as resnet50
 from autoslim.models import shufflenet_v1 as shufflenet_v1
 from autoslim.models import timm as timm
 from autoslim.models import torchvision as torchvision
+from autoslim.models import vgg as vgg
 from autoslim.models import zoo as zoo
 from autoslim.models._base import BUILDERS as BUILDERS
 from autoslim.models._base import ZOO as ZOO
