@@ -20,7 +20,7 @@ from lightning_fabric import Fabric  # noqa: E402
 
 from autoslim import trace_channels  # noqa: E402
 from autoslim.costs import make_cost  # noqa: E402
-from autoslim.data import Loader, hold_out, load_data  # noqa: E402
+from autoslim.data import Data, Loader, hold_out, load_data  # noqa: E402
 from autoslim.extract import extract_network  # noqa: E402
 from autoslim.models import build_model  # noqa: E402
 from autoslim.score import evaluate  # noqa: E402
@@ -41,18 +41,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    data = load_data(args.data, seed=0)
     rates, shares = ([float(part) for part in text.split(",")] for text in (args.rates, args.shares))
     rows = []
     for share, rate in itertools.product(shares, rates):
-        rows.append({"share": share, "lr": rate, "accuracy": try_rate(args.data, args.model, share, rate, args.epochs)})
+        rows.append({"share": share, "lr": rate, "accuracy": try_rate(data, args.model, share, rate, args.epochs)})
         print(json.dumps(rows[-1]), flush=True)
     told = {"model": args.model, "epochs": args.epochs, "judged on": "search images", "rows": rows}
     args.out.write_text(json.dumps(told, indent=1) + "\n")
 
 
-def try_rate(spec: str, model: str, share: float, rate: float, epochs: int) -> float:
+def try_rate(data: Data, model: str, share: float, rate: float, epochs: int) -> float:
     """Accuracy on the search images after a short training, in percent."""
-    data = load_data(spec, seed=0)
     train, search = hold_out(data.train, seed=0)
     torch.manual_seed(0)
     network = build_model(model, num_classes=data.num_classes)

@@ -113,6 +113,36 @@ def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(tmp_path):
     assert any("running_mean" in name for name in alone[1][2])
 
 
+LEAVE = """
+import sys
+from pathlib import Path
+from torch import distributed
+from autoslim.pipeline import join_ranks, leave_ranks
+
+ranks = join_ranks()
+inside = distributed.is_initialized()
+leave_ranks()
+Path(f"{sys.argv[1]}-{ranks.rank}").write_text(f"{ranks.size} {inside} {distributed.is_initialized()}")
+"""
+
+
+def test_a_run_ends_the_group_that_it_made(tmp_path):
+    (tmp_path / "script.py").write_text(LEAVE)
+    started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*started, tmp_path / "script.py", tmp_path / "told"], check=True, capture_output=True, timeout=120)
+    assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["2 True False"] * 2
+
+
+def test_a_run_leaves_a_group_that_somebody_else_made(tmp_path):
+    script = """
+from autoslim.pipeline import join_ranks, leave_ranks
+joined = join_ranks().size
+leave_ranks()
+keep((joined, distributed.is_initialized()))
+"""
+    assert run(script, tmp_path, 2) == [(2, True)] * 2
+
+
 STOP = """
 import pathlib, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests were started in the background

@@ -114,7 +114,10 @@ def test_every_width_scales(width_mult: float):
 
 @pytest.mark.parametrize(
     "spec",
-    ["mobilenet_v1", "vgg16_32?width_mult=0.5", "shufflenet_v1?width_mult=1.5", *(pytest.param(n, marks=pytest.mark.slow) for n in SCALED[2:])],
+    [
+        *["mobilenet_v1", "vgg16_32?width_mult=0.5", "shufflenet_v1?width_mult=1.5"],
+        *(pytest.param(n, marks=pytest.mark.slow) for n in SCALED[2:]),
+    ],
 )
 def test_they_slim_exactly(spec: str):
     model = randomise_(build_model(f"zoo:{spec}")).eval()

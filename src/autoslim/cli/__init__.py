@@ -20,6 +20,7 @@ from autoslim.cli.search import search_command
 from autoslim.cli.trace import trace_command
 from autoslim.cli.trust import trust_command
 from autoslim.errors import AutoSlimError
+from autoslim.pipeline import leave_ranks
 from autoslim.recipes import RECIPES
 
 _HELP = """autoslim: sets the channel numbers of a neural network automatically, under a real budget.
@@ -72,7 +73,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if args[0] not in _COMMANDS:
             raise unknown_name("command", args[0], list(_COMMANDS), hint="See autoslim --help.")
         with hear_terminate():
-            return _COMMANDS[args[0]](args[1:])
+            code = _COMMANDS[args[0]](args[1:])
+        if code == 0:  # an error or an interrupt may have left the others anywhere: nobody waits for them
+            leave_ranks()
+        return code
     except AutoSlimError as error:
         make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}")
         return 2

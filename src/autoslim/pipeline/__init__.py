@@ -19,6 +19,7 @@ from autoslim.pipeline._config import make_method as make_method
 from autoslim.pipeline._config import parse_shape as parse_shape
 from autoslim.pipeline._job import Job as Job
 from autoslim.pipeline._launch import join_ranks
+from autoslim.pipeline._launch import leave_ranks as leave_ranks
 from autoslim.pipeline._plan import Effort as Effort
 from autoslim.pipeline._plan import Plan as Plan
 from autoslim.pipeline._plan import make_plan as make_plan

@@ -4,16 +4,30 @@ import os
 from typing import Any
 
 import torch
+from torch import distributed
 
 from autoslim.errors import ConfigError
 from autoslim.ranks import Ranks
+
+_OWN: list[object] = []  # the group that was made here
 
 
 def join_ranks() -> Ranks:
     """This process among those of the run. The first call waits until all that `torchrun` started have come."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and Ranks.here().size == 1:
         make_fabric().launch()
+        _OWN.append(distributed.group.WORLD)
     return Ranks.here()
+
+
+def leave_ranks() -> None:
+    """Ends the group of processes that `join_ranks` made, once all have come here; anybody else's is left alone.
+
+    Threads of a group that is not ended can bring a process down while it leaves, its work done.
+    """
+    if _OWN and distributed.is_initialized() and distributed.group.WORLD is _OWN.pop():
+        Ranks.here().wait()
+        distributed.destroy_process_group()
 
 
 def check_precision(precision: str) -> None:
