@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from autoslim import Supernet, trace_channels
+from autoslim.baselines import MacCounter
 from autoslim.replay import Shared, Tape
 from autoslim.score import SupernetScorer
 from autoslim.tasks import TASKS
@@ -29,7 +30,12 @@ def test_reused_samples_equal_whole_ones(seed: int):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a pass that diverges from the tape would be computed whole, and say so
         reused = scorer.samples(trials, base=base)
-    for trial, one, whole in zip(trials, reused, scorer.samples(trials), strict=True):
+        with MacCounter() as less:
+            scorer.samples(trials, base=base)
+    with MacCounter() as all_:
+        found = scorer.samples(trials)
+    assert less.macs < all_.macs
+    for trial, one, whole in zip(trials, reused, found, strict=True):
         assert (one.loss == whole.loss).all(), trial
 
 
@@ -77,7 +83,8 @@ def test_what_is_written_to_later_is_kept_apart():
             assert torch.equal(got, run(order[at], x))
 
 
-def test_pass_that_goes_another_way_is_computed_whole_and_says_so():
+@pytest.mark.parametrize("leader", [True, False])
+def test_pass_that_goes_another_way_is_computed_whole_and_says_so(leader: bool):
     flag = [False]
     a, b = nn.Linear(4, 3), nn.Linear(4, 2)
 
@@ -89,9 +96,16 @@ def test_pass_that_goes_another_way_is_computed_whole_and_says_so():
     x = torch.randn(2, 4)
     tape = Tape(lambda: run(a, x))
     shared = Shared(tape, [tape.first_difference(lambda: run(b, x))] * 2)
-    with torch.no_grad():
-        shared.run(0, lambda y: run(a, y), x)
+
+    def both() -> list[torch.Tensor]:
+        flag[0] = leader
+        first = shared.run(0, lambda y: run(a, y), x)
         flag[0] = True
-        with pytest.warns(UserWarning, match="took another way"):
-            got = shared.run(1, lambda y: run(b, y), x)
-        assert torch.equal(got, run(b, x))
+        return [first, shared.run(1, lambda y: run(b, y), x)]
+
+    with torch.no_grad():
+        with pytest.warns(UserWarning, match="took another way.*operator 1"):
+            found = both()
+        assert torch.equal(found[1], run(b, x))
+        flag[0] = leader
+        assert torch.equal(found[0], run(a, x))

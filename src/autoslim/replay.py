@@ -120,23 +120,30 @@ class Shared:
         if at == self.order[0]:
             self.computed += len(tape.calls)
             with self._leader:
-                return model(images)
+                output = model(images)
+            if self._leader.failed:
+                _warn(self._leader.failed)
+            return output
         follower = _Follower(tape, self._starts[at], self._leader, at)
         try:
             with follower:
                 output = model(images)
             follower.finish()
         except _Diverged as error:
-            self._leader.failed = True
-            warnings.warn(
-                f"A forward pass took another way than the recorded one ({error}); sub-networks are computed whole on "
-                "this batch. Turn reuse off if this comes often.",
-                stacklevel=2,
-            )
+            self._leader.failed = str(error)
+            _warn(self._leader.failed)
             self.computed += len(tape.calls)
             return model(images)
         self.computed += len(tape.calls) - self._starts[at].cut
         return output
+
+
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"A forward pass took another way than the recorded one ({why}); sub-networks are computed whole on this "
+        "batch. Turn reuse off if this comes often.",
+        stacklevel=3,
+    )
 
 
 class _Recorder(TorchDispatchMode):
@@ -200,7 +207,7 @@ class _Leader(TorchDispatchMode):
         self._copies: dict[int, list[tuple[int, _Start]]] = {}
         for at, start in starts.items():
             self._copies.setdefault(start.cut, []).append((at, start))
-        self.failed = False
+        self.failed = ""  # why, if it took another way than the tape
         self.kept: dict[_Ref, torch.Tensor] = {}
         self.copies: dict[tuple[int, _Ref], torch.Tensor] = {}
         self.shapes: list[list[Any]] = []
@@ -211,7 +218,7 @@ class _Leader(TorchDispatchMode):
         if at > self._until or self.failed:
             return func(*args, **(kwargs or {}))
         if at >= len(self._tape.calls) or func is not self._tape.calls[at].func:
-            self.failed = True
+            self.failed = f"operator {at} is {func}"
             return func(*args, **(kwargs or {}))
         for follower, start in self._copies.get(at, ()):
             for ref in start.written:  # whoever comes first to write to it would change it for the others

@@ -177,26 +177,23 @@ class _Reuse(_NoReuse):
 
     def _tape(self, calibrating: bool) -> Tape:
         if calibrating not in self._tapes:
-            widest = self._net.graph.max_widths()
-            with _mode(self._net, calibrating=calibrating):
-                self._tapes[calibrating] = Tape(self._pass(widest))
+            with self._pass(self._net.graph.max_widths(), calibrating) as run:
+                self._tapes[calibrating] = Tape(run)
         return self._tapes[calibrating]
 
     def _cut(self, calibrating: bool, group: str) -> int:
         """The first operator that differs, in a pass of two images."""
         narrow = self._net.graph.max_widths().replace({group: self._net.graph.group(group).candidates[0]})
         tape = self._tape(calibrating)
-        with _mode(self._net, calibrating=calibrating):
-            return tape.first_difference(self._pass(narrow))
+        with self._pass(narrow, calibrating) as run:
+            return tape.first_difference(run)
 
-    def _pass(self, widths: Widths) -> Callable[[], object]:
+    @contextmanager
+    def _pass(self, widths: Widths, calibrating: bool) -> Generator[Callable[[], object], None, None]:
+        """A sub-network ready to run: a tape holds what its pass does, and nothing of what leads there."""
         net = self._net
-
-        def run() -> object:
-            with net.at(widths, buffers=net.buffers_at(widths)):
-                return net(self._images)
-
-        return run
+        with _mode(net, calibrating=calibrating), net.at(widths, buffers=net.buffers_at(widths)):
+            yield lambda: net(self._images)
 
 
 def _calibrate(
