@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from autoslim import Supernet, extract_network, trace_channels
 from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import RunFolderError, TrainingError
+from autoslim.saved import load_tensors_, save_tensors
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
 from autoslim.train import (
@@ -341,6 +343,50 @@ def test_a_signal_in_the_middle_of_a_step_is_heard_after_it(net, tmp_path):
     assert told[0].startswith("goes on after step 6")
     for one, other in zip(stopped.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_signal_after_the_last_step_is_heard(net, tmp_path):
+    heard = []
+
+    def on_step(loss, done):
+        if done == CONFIG.epochs_retrain * len(LOADER):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_network(net.model, LOADER, CONFIG, checkpoints=checkpoints_in(tmp_path), on_step=on_step, **SHARED)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
+
+
+class Checkpointed(nn.Module):
+    """A depthwise layer over a small map that runs once more in the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(8, 5)
+        self.register_buffer("one", torch.ones(8))
+        self.register_buffer("column", self.one.view(8, 1, 1))  # in the same memory
+
+    def forward(self, x):
+        x = functional.adaptive_avg_pool2d(self.stem(x) * self.column, 2)
+        return self.head(checkpoint(self.depthwise, x, use_reentrant=False).mean((2, 3)))
+
+
+def test_a_network_that_checkpoints_activations_is_trained_and_its_supernet_refused(tmp_path):
+    images = torch.randn(4, 3, 8, 8)
+    loader, model = Batches([(images, torch.tensor([0, 1, 2, 3]))] * 3), Checkpointed()
+    before = model.depthwise.weight.detach().clone()
+    train_network(model, loader, CONFIG, on_step=pass_by, checkpoints=checkpoints_in(tmp_path), **SHARED)
+    assert not torch.equal(model.depthwise.weight, before)
+    save_tensors(tmp_path / "model.safetensors", model)
+    load_tensors_(tmp_path / "model.safetensors", Checkpointed())
+    net = Supernet(model, trace_channels(model, images))
+    with pytest.raises(TrainingError, match=r"Checkpointed checkpoints activations.*set_grad_checkpointing"):
+        train_supernet(net, loader, CONFIG, on_step=pass_by, **SHARED)
 
 
 def test_a_second_signal_ends_at_once(net, tmp_path):

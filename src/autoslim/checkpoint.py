@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load, save
 
+from autoslim._tensors import for_disk
 from autoslim.errors import RunFolderError
 from autoslim.ranks import Ranks
 from autoslim.run_folder import remove_folder, write_whole
@@ -71,7 +72,7 @@ class Checkpoints:
         if not Ranks.here().first:
             return
         facts = json.dumps({"identity": self._identity, **state.facts})
-        data = save({name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}, {"autoslim": facts})
+        data = save(for_disk(state.tensors), {"autoslim": facts})
         name = f"step-{step:09}-{hashlib.sha256(data).hexdigest()}.safetensors"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from autoslim._tensors import for_disk
 from autoslim.errors import RunFolderError
 from autoslim.extract import replace_tensors_, set_attributes_
 from autoslim.hub import PREFIX, fetch_folder
@@ -27,8 +28,7 @@ _TYPE, _VERSION = "SavedNetwork", 2
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name, shared ones once, dense and on the CPU."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    return for_disk({**dict(model.named_parameters()), **dict(model.named_buffers())})
 
 
 def save_tensors(path: Path, model: nn.Module) -> None:

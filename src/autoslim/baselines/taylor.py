@@ -11,6 +11,7 @@ from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model
 from autoslim.sort import making_axes, sum_atoms
+from autoslim.train import CPUConvolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,9 @@ class Taylor:
         total: dict[str, torch.Tensor] = {}
         for images, labels in lab.batches(self.batches):
             model.zero_grad(set_to_none=True)
-            lab.runtime.backward(lab.task.loss(model(images), labels))
+            with CPUConvolutions():
+                loss = lab.task.loss(model(images), labels)
+            lab.runtime.backward(loss)
             sums: dict[str, torch.Tensor] = {}
             for axis in axes:
                 weight = parameters[axis.tensor]
