@@ -67,6 +67,9 @@ def test_lines_come_back_and_a_torn_last_one_is_cut_off(tmp_path):
         path.write_text(whole[:-cut])
         assert folder.lines("search.jsonl") == [{"step": 1}]
         assert path.read_text() == '{"step": 1}\n'
+    path.write_text('{"step": 1}\n{"ste')
+    folder.append("search.jsonl", {"step": 2})  # not glued onto what was torn
+    assert folder.lines("search.jsonl") == [{"step": 1}, {"step": 2}]
     path.write_text('{"step": 1}\nnot json\n{"step": 3}\n')
     with pytest.raises(RunFolderError, match=r"`search\.jsonl` in .* has a line that is not JSON"):
         folder.lines("search.jsonl")

@@ -66,6 +66,16 @@ def read_json(path: Path, *, kind: str, version: int = 1, versions: Sequence[int
     return data
 
 
+def _cut_torn(path: Path) -> None:
+    """Cuts off a last line without an end, which a kill or a full disk has left."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if size and file.read() != b"\n":
+            file.seek(0)
+            os.truncate(path, file.read().rfind(b"\n") + 1)
+
+
 class RunFolder:
     """One run's folder. `run.json` says whose it is; the other files are written by the stages."""
 
@@ -107,7 +117,10 @@ class RunFolder:
         """Appends one JSON line and puts it on the disk before returning."""
         if not Ranks.here().first:
             return
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        path = self.path / name
+        if path.exists():
+            _cut_torn(path)
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -122,12 +135,9 @@ class RunFolder:
         path = self.path / name
         if not path.exists():
             return []
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            write_whole(path, lambda aside: aside.write_text(whole, encoding="utf-8"))
+        _cut_torn(path)
         try:
-            return [json.loads(line) for line in whole.splitlines()]
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         except ValueError as error:
             raise RunFolderError(
                 f"`{name}` in {self.path} has a line that is not JSON: {error}. Expected one object a line. "

@@ -201,12 +201,11 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
         if (place.path / TABLE).exists():
             job.costs[LATENCY], _ = obtain_latency(job, place.path / TABLE)
         keep_latency(job, place)
-        found = search_budgets(job, place, method)
-    finally:
-        job.costs = before
-    told = {"search_seconds": round(time.monotonic() - started, 3), "search_image_macs": job.scorer.image_macs - spent}
-    job.folder.append("times.jsonl", {"finalists_search": name, **told})
-    return found
+        return search_budgets(job, place, method)
+    finally:  # one that is broken off has cost that much, too
+        job.costs, seconds = before, round(time.monotonic() - started, 3)
+        told = {"search_seconds": seconds, "search_image_macs": job.scorer.image_macs - spent}
+        job.folder.append("times.jsonl", {"finalists_search": name, **told})
 
 
 @dataclass(frozen=True)
