@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,25 @@ def lab() -> Lab:
 def choose(lab: Lab) -> Callable[[str], list[Chosen]]:
     """What a baseline chooses for both budgets; asked once."""
     return cache(lambda name: SMALL[name].choose(lab, BUDGETS))
+
+
+def test_mixed_precision_is_trained_on_gradients_of_the_right_size(lab: Lab):
+    scaler = torch.amp.GradScaler("cpu")
+
+    class Scaled:
+        device = torch.device("cpu")
+
+        def autocast(self) -> Any:
+            return torch.autocast("cpu", enabled=False)
+
+        def backward(self, tensor: torch.Tensor) -> None:
+            scaler.scale(tensor).backward()
+
+    models = lab.build(), lab.build()
+    lab.train(models[0], 5)
+    replace(lab, runtime=Scaled(), scaler=scaler).train(models[1], 5)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @every_baseline

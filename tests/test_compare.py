@@ -26,9 +26,11 @@ from autoslim.compare._bench import Bench, make_settings
 from autoslim.compare._page import render_page
 from autoslim.compare._result import measure_difference
 from autoslim.compare._spent import Meter, Spent
-from autoslim.errors import ConfigError, RunFolderError, UnknownNameError
+from autoslim.data import load_data
+from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNameError
 from autoslim.pipeline import RunConfig
 from autoslim.progress import Shown
+from autoslim.ranks import Ranks
 from autoslim.search import Uniform
 from autoslim.train import TrainConfig
 
@@ -231,6 +233,40 @@ def test_other_work_in_the_folder_is_refused(done: Path):
         compare_methods(config, shown=QUIET)
 
 
+def test_a_command_that_was_refused_claims_no_folder(tmp_path: Path):
+    config = configure(tmp_path / "out", ("uniform",), 1)
+    with pytest.raises(BudgetError):
+        compare_methods(replace(config, run=replace(config.run, budget=("macs<=1%",))), shown=QUIET)
+    assert compare_methods(config, shown=QUIET)["rows"]
+
+
+def test_several_processes_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoslim.compare.join_ranks", lambda: Ranks(0, 2))
+    with pytest.raises(ConfigError, match="2 processes share the run"):
+        compare_methods(configure(tmp_path / "out"), shown=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_choice_of_other_settings_is_refused(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(done, tmp_path / "out")
+    (tmp_path / "out/seed-0/methods/uniform/rows.json").unlink()
+    monkeypatch.setattr("autoslim.compare._bench.make_settings", lambda name, seed: Uniform(tolerance=0.5))
+    with pytest.raises(RunFolderError, match=r"chosen.json is of Uniform.*expected Uniform\(tolerance=0.5\)"):
+        compare_methods(configure(tmp_path / "out", ("uniform",), 1), shown=QUIET)
+
+
+def test_other_images_are_refused(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(done, tmp_path / "out")
+
+    def load_other(*args: Any, **kwargs: Any) -> Any:
+        data = load_data(*args, **kwargs)
+        return replace(data, train=data.train.take(torch.arange(len(data.train)).flip(0)))
+
+    monkeypatch.setattr("autoslim.pipeline._batches.load_data", load_other)
+    with pytest.raises(RunFolderError, match="split"):
+        compare_methods(configure(tmp_path / "out", ("uniform", "flat"), 1), shown=QUIET)
+
+
 def test_rows_of_other_settings_are_refused(done: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoslim.compare._bench.make_settings", lambda name, seed: Uniform(tolerance=0.5))
     with pytest.raises(RunFolderError, match=r"expected Uniform\(tolerance=0.5\), as this version has it"):
@@ -294,6 +330,8 @@ def test_what_can_not_be_compared_is_refused():
         CompareConfig(run=RUN, methods=("uniform",), seeds=0)
     with pytest.raises(ConfigError, match="retrain is 'inherit'"):
         CompareConfig(run=replace(RUN, retrain="inherit"), methods=("uniform",))
+    with pytest.raises(ConfigError, match="'stem:min=4,divisor=2' sets a narrowest width"):
+        CompareConfig(run=replace(RUN, limit=("*:divisor=1", "stem:min=4,divisor=2")), methods=("uniform",))
     with pytest.raises(ConfigError, match="latency"):
         CompareConfig(run=replace(RUN, budget=("latency<=5ms",)), methods=("uniform",))
     with pytest.raises(ConfigError, match="compile is True"):

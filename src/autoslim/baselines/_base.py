@@ -80,6 +80,7 @@ class Lab:
         config: The recipe: learning rate, weight decay, epochs.
         runtime: Where it runs.
         seed: Of whatever is drawn.
+        scaler: What the runtime scales losses by, in 16-mixed precision.
     """
 
     graph: ChannelGraph
@@ -94,6 +95,7 @@ class Lab:
     config: TrainConfig
     runtime: Runtime
     seed: int
+    scaler: torch.amp.GradScaler | None = None
 
     def batches(self, count: int, *, epoch: int = 0) -> Iterator[Batch]:
         """The first `count` training batches from an epoch on, on the device."""
@@ -108,6 +110,7 @@ class Lab:
         lr: float | None = None,
         epoch: int = 0,
         penalty: Callable[[], torch.Tensor] | None = None,
+        averaged: bool = False,
     ) -> None:
         """Trains for some steps, with the recipe's schedule shrunk to them.
 
@@ -117,12 +120,14 @@ class Lab:
             lr: Its peak; default the recipe's.
             epoch: The epoch that the batches start from: others, for another training.
             penalty: Added to the loss at each step, a scalar.
+            averaged: Whether it is long enough for the recipe's average of the weights.
 
         Raises:
             TrainingError: The loss is no longer finite.
         """
-        # too short for an average; passes are counted where operators run, and a replay runs none
-        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=0.0, cuda_graph=False)
+        ema = self.config.ema if averaged else 0.0
+        # passes are counted where operators run, and a replay runs none
+        config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=ema, cuda_graph=False)
         task = self.task if penalty is None else _Penalised(self.task, penalty)
         with torch.random.fork_rng():
             train_network(
@@ -133,6 +138,7 @@ class Lab:
                 seed=self.seed,
                 runtime=self.runtime,
                 on_step=lambda loss, done: None,
+                scaler=self.scaler,
             )
 
     @property

@@ -43,7 +43,11 @@ class BnScale:
                 "method out."
             )
         steps = lab.epoch_steps * lab.config.epochs_retrain
-        lab.train(model, steps, penalty=lambda: self.penalty * torch.stack([s.abs().sum() for s in scales]).sum())
+
+        def penalty() -> torch.Tensor:
+            return self.penalty * torch.stack([scale.abs().sum() for scale in scales]).sum()
+
+        lab.train(model, steps, penalty=penalty, averaged=True)
         importance = self.measure(lab, model)
         chosen = [cut_least(lab, importance, budget) for budget in budgets]
         return [

@@ -53,7 +53,8 @@ class CompareArgs:
     keep: tuple[str, ...] = ()
     """Layers whose shape must stay: a module's path or a glob, e.g. features.0 or "layer4.*"."""
     limit: tuple[str, ...] = ()
-    """Widths that layers may take: a path or glob, then the narrowest and a multiple: "layer4.*:min=64,divisor=16"."""
+    """How fine searches step in layers: a path or glob, then a multiple: "*:divisor=1". All networks are then filled up
+    with single channels, so that they cost the same."""
     runtime: str = "torch"
     """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
     train: TrainConfig = field(default_factory=TrainConfig)

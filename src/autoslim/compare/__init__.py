@@ -21,7 +21,7 @@ from autoslim.compare._page import render_page
 from autoslim.compare._plan import plan_comparison as plan_comparison
 from autoslim.compare._result import summarise as summarise
 from autoslim.errors import ConfigError, RunFolderError
-from autoslim.pipeline import Job, RunConfig, check_training, reopen_job
+from autoslim.pipeline import Job, RunConfig, check_training, join_ranks, reopen_job, write_splits
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json, write_whole
 from autoslim.runtimes import describe_machine
@@ -66,6 +66,12 @@ class CompareConfig:
                 "CompareConfig: the run's train.compile is True; expected False: passes are counted where operators "
                 "run, and a compiled network has none. Drop --compile."
             )
+        odd = [text for text, (_, limits) in zip(self.run.limit, self.run.limits, strict=True) if "min" in limits]
+        if odd:
+            raise ConfigError(
+                f"CompareConfig: the run's limit {odd[0]!r} sets a narrowest width; expected a divisor alone, how fine "
+                "the searches step: not every method can be held to more. Drop min."
+            )
         if self.run.latency_limited:
             raise ConfigError(
                 "CompareConfig: a budget limits latency; expected budgets of other costs, which are exact. Write for "
@@ -89,6 +95,11 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
     shown = shown or Shown()
     path = Path(config.run.out)
     check_training(config.run)
+    if (size := join_ranks().size) > 1:
+        raise ConfigError(
+            f"compare_methods: {size} processes share the run; expected one: each counts its own passes. Start it "
+            "without torchrun."
+        )
     _claim(path, config)
     job: Job | None = None
     for seed in range(config.run.seed, config.run.seed + config.seeds):
@@ -130,7 +141,8 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
 
 def _claim(path: Path, config: CompareConfig) -> None:
     """Makes the folder, or goes on in it; more methods and seeds may be asked for later, or by others meanwhile."""
-    if (path / _ASKED).exists():
+    begun = any(path.glob("seed-*"))
+    if (path / _ASKED).exists() and begun:
         kept = RunConfig.from_json(read_json(path / _ASKED, kind="Comparison")["run"])
         before = replace(kept, out=config.run.out, seed=config.run.seed, search=config.run.search)
         if before != config.run:
@@ -140,7 +152,8 @@ def _claim(path: Path, config: CompareConfig) -> None:
                 f"{getattr(config.run, odd)!r}, as all else must be. Give another --out."
             )
         return
-    RunFolder.check(path)
+    if begun or not (path / _ASKED).exists():  # what was refused before its first seed claims nothing
+        RunFolder.check(path)
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / _ASKED, {"_type": "Comparison", "_version": 1, "run": asdict(config.run)})
 
@@ -151,12 +164,8 @@ def _open(config: RunConfig, shown: Shown) -> Job:
     if (path / "run.json").exists():
         return reopen_job(path, shown=shown)
     job = Job(config, shown, "autoslim compare")
-    if job.ranks.size > 1:
-        raise ConfigError(
-            f"compare_methods: {job.ranks.size} processes share the run; expected one: each counts its own passes. "
-            "Start it without torchrun."
-        )
     job.prepare()
     job.check_budgets()
     job.folder = RunFolder.create(path, {"command": job.command, "config": asdict(job.config), **job.identity})
+    write_splits(path, job.splits)
     return job

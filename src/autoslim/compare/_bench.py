@@ -18,7 +18,7 @@ from autoslim.compare._spent import Meter, Spent
 from autoslim.data import Encoded, Split
 from autoslim.errors import RunFolderError
 from autoslim.extract import extract_network
-from autoslim.pipeline import Job, checkpoints_of, make_method, train_found
+from autoslim.pipeline import Job, checkpoints_of, make_method, scaler_of, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
@@ -76,18 +76,15 @@ class Bench:
     def take(self, name: str) -> list[dict[str, Any]]:
         """One method: its networks for all budgets, trained and tested. What is finished is a file, read again."""
         file = self.path / "methods" / name / "rows.json"
-        settings = repr(make_settings(name, seed=self.job.config.seed))
+        settings = self._settings(name)
         if not file.exists():
             with self.job.timed(f"{STAGE} {name}"):
                 rows = self._rows(name)
             write_json(file, {"_type": "Rows", "_version": 1, "settings": settings, "rows": rows})
-        told = read_json(file, kind="Rows")
-        if told["settings"] != settings:
-            raise RunFolderError(
-                f"{file} is of {told['settings']}; expected {settings}, as this version has it. Compare into a new "
-                "--out, or go on with the version that began."
-            )
-        return told["rows"]
+        return _read_of(file, "Rows", settings)["rows"]
+
+    def _settings(self, name: str) -> str:
+        return repr(make_settings(name, seed=self.job.config.seed))
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         job, (chosen, spent) = self.job, self.choose(name)
@@ -114,8 +111,8 @@ class Bench:
             shared, ask = self._baseline(name) if name in BASELINES else self._search(name)
             with self.job.seeded(), Meter() as meter:
                 chosen = [self._filled(each) for each in ask()]
-            self._write(place, chosen, shared + meter.spent)
-        return self._read(place)
+            self._write(place, chosen, shared + meter.spent, self._settings(name))
+        return self._read(place, self._settings(name))
 
     def _search(self, name: str) -> tuple[Spent, Callable[[], list[Chosen]]]:
         """What a search method starts from cost, and the search. Who looks at no score needs no supernet."""
@@ -159,11 +156,12 @@ class Bench:
             trained=trained,
             build=job.networks.build,
             loader=job.loader(job.train_split),
-            search=job.batches(job.judges),
+            search=job.batches(job.judges, kept=True),
             task=job.task,
             config=job.config.train,
             runtime=job.fabric,
             seed=job.config.seed,
+            scaler=scaler_of(job.fabric),
         )
 
     def _supernet(self) -> Spent:
@@ -201,16 +199,17 @@ class Bench:
             write_json(told, meter.spent.to_json())
         return Spent.from_json(read_json(told, kind="Spent"))
 
-    def _write(self, place: Path, chosen: Sequence[Chosen], spent: Spent) -> None:
+    def _write(self, place: Path, chosen: Sequence[Chosen], spent: Spent, settings: str) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for each in chosen:
             if each.network is not None:
                 save_tensors(place / f"{each.budget.slug}.safetensors", each.network)
         networks = [{"widths": dict(each.widths), "kept": each.network is not None} for each in chosen]
-        write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, "networks": networks, **vars(spent)})
+        told = {"settings": settings, "networks": networks, **vars(spent)}
+        write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, **told})
 
-    def _read(self, place: Path) -> tuple[list[Chosen], Spent]:
-        data = read_json(place / "chosen.json", kind="Chosen")
+    def _read(self, place: Path, settings: str) -> tuple[list[Chosen], Spent]:
+        data = _read_of(place / "chosen.json", "Chosen", settings)
         chosen: list[Chosen] = []
         for budget, each in zip(self.job.config.budgets, data["networks"], strict=True):
             widths, network = Widths(each["widths"]), None
@@ -257,3 +256,14 @@ class Blind:
         self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
     ) -> list[Sample]:
         return [Sample(np.array([math.nan]), np.array([math.nan])) for _ in trials]
+
+
+def _read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
+    """A file that tells which settings of a method it is of."""
+    told = read_json(file, kind=kind)
+    if told.get("settings") != settings:
+        raise RunFolderError(
+            f"{file} is of {told.get('settings')}; expected {settings}, as this version has it. Compare into a new "
+            "--out, or go on with the version that began."
+        )
+    return told

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from autoslim.baselines import BASELINES, MacCounter
 from autoslim.compare._bench import starts_of
-from autoslim.pipeline import Job
+from autoslim.pipeline import Job, scaler_of
 from autoslim.progress import Shown
 from autoslim.train import train_network
 
@@ -73,7 +73,10 @@ def _speed(job: Job) -> float:
     config = replace(job.config.train, epochs_retrain=1)
     started = time.monotonic()
     with MacCounter() as counter:
-        train_network(model, loader, config, task=job.task, seed=0, runtime=job.fabric, on_step=_pass_by)
+        train_network(
+            model, loader, config, task=job.task, seed=0, runtime=job.fabric,
+            scaler=scaler_of(job.fabric), on_step=_pass_by,
+        )  # fmt: skip
     return counter.macs / (time.monotonic() - started)
 
 

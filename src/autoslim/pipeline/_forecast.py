@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from autoslim.pipeline._finalists import rungs_of
-from autoslim.pipeline._launch import make_fabric
+from autoslim.pipeline._launch import make_fabric, scaler_of
 from autoslim.supernet import Supernet
 from autoslim.train import Loader, TrainConfig, train_network, train_supernet
 
@@ -86,7 +86,6 @@ def _time_step(job: "Job", train: Callable[..., Any], network: Any, images: int)
     split = job.train_split.take(range(min(_STEPS * images, len(job.train_split))))
     loader: Loader = job.loader(split, config)
     runtime = make_fabric(config.precision)
-    scaler = runtime.strategy.precision.scaler if config.precision == "16-mixed" else None
     times = [time.perf_counter()]
 
     def on_step(loss: float, done: int) -> None:
@@ -94,7 +93,7 @@ def _time_step(job: "Job", train: Callable[..., Any], network: Any, images: int)
 
     with job.seeded():
         train(
-            network, loader, config, task=job.task, seed=job.config.seed, runtime=runtime, scaler=scaler,
-            on_step=on_step,
+            network, loader, config, task=job.task, seed=job.config.seed, runtime=runtime,
+            scaler=scaler_of(runtime), on_step=on_step,
         )  # fmt: skip
     return times[-1] - times[-2]

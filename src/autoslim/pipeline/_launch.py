@@ -30,6 +30,11 @@ def leave_ranks() -> None:
         distributed.destroy_process_group()
 
 
+def scaler_of(fabric: Any) -> torch.amp.GradScaler | None:
+    """What `fabric.backward` scales losses by: in 16-mixed precision, whose gradients vanish otherwise."""
+    return getattr(fabric.strategy.precision, "scaler", None)
+
+
 def check_precision(precision: str) -> None:
     """Raises ConfigError for a precision that this machine has not: Fabric would take another one."""
     if precision == "16-mixed" and not torch.accelerator.is_available():

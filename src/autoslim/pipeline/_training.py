@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from autoslim.checkpoint import Checkpoints
-from autoslim.pipeline._launch import check_precision
+from autoslim.pipeline._launch import check_precision, scaler_of
 from autoslim.pipeline._track import check_tracker, open_tracker
 from autoslim.run_folder import write_json
 from autoslim.saved import save_tensors
@@ -84,14 +84,13 @@ def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[st
             bar.reach(done, steps, f"loss {loss:.3f}")
             job.on_step(loss, done)
 
-        mixed = job.config.train.precision == "16-mixed"
         yield {
             "task": job.task,
             "seed": job.config.seed,
             "runtime": job.fabric,
             "on_step": on_step,
             "tracker": figures,
-            "scaler": job.fabric.strategy.precision.scaler if mixed else None,
+            "scaler": scaler_of(job.fabric),
         }
 
 
