@@ -115,6 +115,25 @@ def test_a_file_that_computes_something_else_is_not_kept(slim, tmp_path: Path, m
     assert path.read_text() == "an older one"
 
 
+class Counted(nn.Module):
+    """Takes the batch's size for a number, which an ONNX file then holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.reshape(len(x), -1))
+
+
+def test_a_file_that_takes_one_batch_alone_is_told(tmp_path: Path):
+    images = torch.randn(64, 1, 2, 2)
+    with pytest.raises(ModelError, match=r"Counted as onnx: the file does not run on batches of .*x\.flatten\(1\)"):
+        export_network(Counted(), images, tmp_path / "a.onnx", to="onnx", options=Options(batch="dynamic"))
+    assert not (tmp_path / "a.onnx").exists()
+    export_network(Counted(), images, tmp_path / "a.onnx", to="onnx", options=Options(batch=4))
+
+
 def test_what_does_not_fit_is_told(slim: nn.Module, tmp_path: Path):
     with pytest.raises(UnknownNameError, match=r"Unknown export format 'onnxx'\. Closest: onnx"):
         export_network(slim, IMAGES, tmp_path / "a.onnx", to="onnxx")

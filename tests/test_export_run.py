@@ -9,6 +9,7 @@ import torch
 
 from autoslim import load
 from autoslim.cli import main
+from autoslim.cli._deploy import find_images
 from autoslim.data import load_data
 
 
@@ -67,6 +68,27 @@ def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_pat
         assert f"on 64 {told}" in capsys.readouterr().out
     assert main(["export", str(folder), "--to", "state-dict", "--random"]) == 0
     assert "on 64 random images" in capsys.readouterr().out
+
+
+def test_test_images_are_those_of_the_networks_own_split(finished: Path):
+    folder = finished / "models" / "macs-60"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["seed"] == 0
+    images = find_images(folder, {**config, "seed": 1}, given="digits", random=False)
+    data = load_data("digits", seed=1)
+    assert images.test is not None
+    assert images.test.rows.tolist() == data.test.rows.tolist()
+    assert images.search is not None
+    assert not set(images.search.rows.tolist()) & set(data.test.rows.tolist())
+    tests = images.tests()
+    assert [sum(len(labels) for _, labels in tests) for _ in range(2)] == [359, 359]
+
+
+def test_a_place_where_nothing_can_be_written_is_told(finished: Path, capsys):
+    args = ["export", str(finished), "--network", "macs-30", "--to", "state-dict"]
+    assert main([*args, "--out", "/dev/null/network.pt"]) == 2
+    assert "/dev/null" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "Give another" in told
 
 
 @pytest.mark.parametrize(

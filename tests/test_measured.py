@@ -16,10 +16,11 @@ from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import pick_network
-from autoslim.pipeline import RunConfig, make_method, plan_run, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline import RunConfig, plan_run, read_config, reopen_job, resume, run, search_again
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
+from autoslim.search import make_method
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 

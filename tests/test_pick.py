@@ -16,8 +16,9 @@ from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.extract import extract_network
 from autoslim.pick import extract_picked, pick_network
-from autoslim.pipeline import RunConfig, make_method, read_config, reopen_job, run, search_again
+from autoslim.pipeline import RunConfig, read_config, reopen_job, run, search_again
 from autoslim.progress import Shown
+from autoslim.search import make_method
 from autoslim.train import TrainConfig
 
 QUIET = Shown(quiet=True)

@@ -14,13 +14,16 @@ from autoslim import build_model, extract_network, trace_channels
 from autoslim.errors import ConfigError, ModelError, UnknownNameError, WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import ChannelGraph
-from autoslim.pipeline import RunConfig
+from autoslim.pipeline import RunConfig, reopen_job, run
 from autoslim.pipeline._networks import Networks
+from autoslim.pipeline._reopen import load_supernet
 from autoslim.pipeline._weights import load_weights_
+from autoslim.progress import Shown
 from autoslim.sort import Sorted, filter_norms, sort_channels_
 from autoslim.tasks import TASKS
 from autoslim.testing.networks import check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
+from autoslim.train import TrainConfig
 
 
 def draw_importance(graph: ChannelGraph, seed: int) -> dict[str, torch.Tensor]:
@@ -176,6 +179,22 @@ def test_a_supernet_starts_from_trained_weights_the_largest_filters_first(tmp_pa
     torch.testing.assert_close(networks.model.eval()(x), trained(x), rtol=1e-4, atol=1e-4)
     for values in filter_norms(networks.model, networks.graph).values():
         assert (values.diff() <= 0).all()
+
+
+def test_a_trained_run_needs_the_file_no_more(tmp_path: Path):
+    path, out = tmp_path / "weights.safetensors", tmp_path / "run"
+    save_file(build_model("zoo:resnet_digits?width=8", num_classes=10, in_channels=1).state_dict(), path)
+    train = TrainConfig(epochs_supernet=1, batch_size=512)
+    config = RunConfig(
+        model="zoo:resnet_digits?width=8", data="digits", from_weights=str(path), train=train, retrain="none",
+        budget=("macs<=90%",), search_images=20, baselines="none", out=str(out),
+    )  # fmt: skip
+    run(config, shown=Shown(quiet=True))
+    path.unlink()
+    load_supernet(reopen_job(out, shown=Shown(quiet=True)))
+    (out / "supernet.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"weights\.safetensors"):
+        reopen_job(out, shown=Shown(quiet=True))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path):

@@ -123,6 +123,11 @@ def test_a_run_that_was_stopped_resumes_to_the_same_result(name, request):
     assert {**after, "seconds": None} == {**before, "seconds": None}
 
 
+def test_a_later_search_by_a_metric_of_all_images_is_refused(segmented, capsys):
+    assert main(["search", str(segmented), "--budget", "macs<=95%", "--metric", "accuracy"]) == 2
+    assert "no mean over images" in " ".join(capsys.readouterr().err.split())
+
+
 def test_later_commands_tell_the_tasks_own_metric(segmented, capsys, tmp_path):
     assert main(["pick", str(segmented), "--budget", "macs<=95%", "--extract", str(tmp_path / "picked")]) == 0
     assert "predicted: mean IoU " in capsys.readouterr().out

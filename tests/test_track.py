@@ -109,6 +109,24 @@ def test_services_get_the_figures_through_lightnings_loggers(name, tmp_path, mon
     assert calls[1:] == [(7, VALUES), "success", *(["finish"] if name == "wandb" else [])]
 
 
+@pytest.mark.parametrize("broken", ["start", "write"])
+def test_a_service_that_fails_ends_the_figures_and_nothing_else(broken, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("nobody is logged in")
+
+    logger = types.SimpleNamespace(log_metrics=fail, finalize=fail)
+    module = types.ModuleType("pytorch_lightning.loggers")
+    module.WandbLogger = fail if broken == "start" else lambda **options: logger
+    monkeypatch.setitem(sys.modules, "pytorch_lightning.loggers", module)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
+    told = []
+    with open_tracker("wandb", tmp_path, "supernet", told.append) as tracker:
+        for step in range(2):
+            if tracker is not None:
+                tracker.write(step, VALUES)
+    assert told == ["metrics   can't be written: nobody is logged in; this training goes on without"]
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_missing_package_is_told_before_anything_else(name, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)

@@ -59,6 +59,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit on files
+_BARRED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -83,8 +84,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return tell_stopped("nothing was left half-written", interrupt)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno in _FULL:
+            advice = "Expected room to write. Free some space, and go on where it stopped."
+        elif error.errno in _BARRED and error.filename is not None:
+            advice = "Expected a place to read from or write to. Give another, or change its permissions."
+        else:
             raise
-        told = f"autoslim: {error}. Expected room to write. Free some space, and go on where it stopped."
-        make_console(stderr=True, soft_wrap=True).print(told)
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}. {advice}")
         return 2

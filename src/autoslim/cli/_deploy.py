@@ -1,6 +1,6 @@
 """What `export` works on: a trained network on the disk, and prepared images of the kind that it was trained for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autoslim.data import Encoded, Split, hold_out, load_data, make_loader
+from autoslim.data import DecodingLoader, Encoded, Loader, Split, hold_out, load_data, make_loader
 from autoslim.errors import ConfigError, DataError, RunFolderError
 from autoslim.pipeline import reopen_job
 from autoslim.progress import Shown
@@ -73,16 +73,25 @@ class Images:
         chosen = self.search.take(torch.arange(min(count, len(self.search))))
         return torch.cat([images for images, _ in self._batches(chosen)]).contiguous()
 
-    def tests(self) -> list[Batch]:
-        """Test images and labels."""
+    def tests(self) -> "Batches":
+        """Test images and labels, to be gone through as often as need be."""
         assert self.test is not None  # asked for with real images only
         return self._batches(self.test)
 
-    def _batches(self, split: Split | Encoded) -> list[Batch]:
+    def _batches(self, split: Split | Encoded) -> "Batches":
         mean, std = (tuple(self.config["normalisation"][name]) for name in ("mean", "std"))
         size = _BATCH if split.told is None else split.told.kind.at_once
-        loader = make_loader(split, min(size, len(split)), mean, std)
-        return list(islice(loader.epoch(0), len(loader)))
+        return Batches(make_loader(split, min(size, len(split)), mean, std))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """All images of a split in order, one batch in memory at a time."""
+
+    loader: Loader | DecodingLoader
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self.loader.epoch(0), len(self.loader))
 
 
 def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: bool) -> Images:
@@ -106,8 +115,9 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
         told, data, search = f"search images of {run.name}", job.data, job.search_split
     else:
         _, channels, height, width = config["input"]
-        data = load_data(given, input_shape=(channels, height, width), targets=task.targets)
-        told, search = f"train images of {given}", hold_out(data.train, seed=0)[1]
+        seed = int(config.get("seed", 0))  # or its test images would be others than those it was not trained on
+        data = load_data(given, input_shape=(channels, height, width), targets=task.targets, seed=seed)
+        told, search = f"train images of {given}", hold_out(data.train, seed=seed)[1]
     if [1, *data.input_shape] != list(config["input"]) or data.num_classes != len(config["classes"]):
         raise DataError(
             f"{told}: {data.num_classes} classes, input {list(data.input_shape)}; expected "

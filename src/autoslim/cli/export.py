@@ -100,8 +100,8 @@ def export_command(args: list[str]) -> int:
 def _quantize(folder: Path, told: Exported, images: Images) -> tuple[dict[str, Any], Int8Latency]:
     """The int8 file beside the float one, what both are worth on the test images, and how long they take."""
     source = told.files[0]
-    target, chosen = source.with_suffix(".int8.onnx"), images.take(_CALIBRATION)
     size = _AT_ONCE if told.batch == "dynamic" else told.batch
+    target, chosen = source.with_suffix(".int8.onnx"), images.take(max(_CALIBRATION, size))
     parts = [part.contiguous() for part in chosen.split(size)]
     quantize_onnx(source, target, [part for part in parts if told.batch == "dynamic" or len(part) == size])
     tests, metric = images.tests(), images.task.metric

@@ -14,10 +14,10 @@ from autoslim._console import make_console
 from autoslim.cli._method import FLAT, hide_seed, named_method, show_seed
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
-from autoslim.pipeline import RunConfig, make_method, plan_run, resume, run
+from autoslim.pipeline import RunConfig, plan_run, resume, run
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
-from autoslim.search import METHODS
+from autoslim.search import METHODS, make_method
 from autoslim.train import TrainConfig
 
 

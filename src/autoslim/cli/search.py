@@ -15,9 +15,9 @@ from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
 from autoslim.errors import ConfigError
-from autoslim.pipeline import make_method, plan_search, read_config, say, search_again
+from autoslim.pipeline import plan_search, read_config, say, search_again
 from autoslim.progress import Shown, say_many
-from autoslim.search import METHODS
+from autoslim.search import METHODS, make_method
 from autoslim.tasks import Metric, find_task
 
 

@@ -18,11 +18,11 @@ from autoslim.compare._spent import Meter, Spent
 from autoslim.data import Encoded, Split
 from autoslim.errors import RunFolderError
 from autoslim.extract import extract_network
-from autoslim.pipeline import Job, checkpoints_of, make_method, scaler_of, train_found
+from autoslim.pipeline import Job, checkpoints_of, scaler_of, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
-from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform
+from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform, make_method
 from autoslim.search._base import excess_of
 from autoslim.search._shaped import ShapedSearch
 from autoslim.train import TrainConfig

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoslim._registry import Registry
-from autoslim.errors import ConfigError, DataError, ModelError
+from autoslim.errors import AutoSlimError, ConfigError, DataError, ModelError
 from autoslim.export._fold import fold_batchnorm_
 from autoslim.extract import copy_model
 from autoslim.run_folder import write_whole
@@ -142,7 +142,17 @@ def export_network(
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         written = Path(scratch) / path.name
         form.write(network, example, written, options)
-        difference, largest = compare_outputs(reference, form.open(written, network), images[: sum(sizes)].split(sizes))
+        try:
+            served = form.open(written, network)
+            difference, largest = compare_outputs(reference, served, images[: sum(sizes)].split(sizes))
+        except AutoSlimError:
+            raise
+        except Exception as error:  # of whatever kind its runtime has
+            raise ModelError(
+                f"{type(model).__name__} as {to}: the file does not run on batches of {sizes}: {str(error).strip()} "
+                "Expected one that does. Where the code takes the batch's size for a number (len(x), "
+                "int(x.shape[0])), let it be a size: x.flatten(1), x.shape[0]; or give one with --batch."
+            ) from error
         if not difference <= options.tolerance * max(1.0, largest):
             raise ModelError(
                 f"{type(model).__name__} as {to}: the file differs by up to {difference:.3g} from the module on "

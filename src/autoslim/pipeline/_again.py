@@ -22,6 +22,7 @@ from autoslim.pipeline._search import (
     obtain_latency,
     search_budgets,
 )
+from autoslim.pipeline._task import open_task
 from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json
@@ -147,6 +148,7 @@ def open_search(
 
     Raises:
         RunFolderError: The supernet is not trained though it must be, or model or data have changed.
+        ConfigError: A setting of the search does not go with the run's task.
     """
     own = read_config(folder)
     job = reopen_job(folder, shown=shown, data=data)
@@ -154,6 +156,7 @@ def open_search(
         load_supernet(job)
     changes = {field: getattr(config, field) for field in ("method", "search", "budget", *_RUNTIME)}
     job.config = replace(job.config, finalists=0, **changes)
+    open_task(job.config)  # refuses a search that its metric can't lead
     if job.config.latency_limited:
         same = all(getattr(own, field) == getattr(config, field) for field in _RUNTIME)
         tables = [place.path / TABLE, *([folder / TABLE] if same else [])]

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autoslim.budget import Budget
@@ -13,7 +13,7 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._finalists import check_finalists
 from autoslim.pipeline._track import TrackerName
 from autoslim.runtimes import check_setting, find_runtime
-from autoslim.search import METHODS
+from autoslim.search import METHODS, make_method
 from autoslim.train import TrainConfig
 
 
@@ -166,17 +166,6 @@ class RunConfig:
                 f"The configuration in `run.json` does not fit: {error}. Expected the fields of this version's "
                 "RunConfig. Resume with the version of autoslim that started the run."
             ) from error
-
-
-def make_method(name: str, *, seed: int = 0) -> Any:
-    """A search method with its own defaults; whatever it draws follows the seed.
-
-    >>> make_method("uniform")
-    Uniform(tolerance=0.01)
-    """
-    method = METHODS[name]
-    drawn = {field.name for field in fields(method)} & {"seed"}  # pyright: ignore[reportArgumentType]
-    return method(**dict.fromkeys(drawn, seed))
 
 
 def parse_limit(text: str) -> tuple[str, dict[str, int]]:

@@ -30,7 +30,19 @@ from autoslim.graph import ChannelGraph
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import METHODS, Cost, Found, Greedy, Method, Score, Scorer, Space, Uniform, hold_uniform
+from autoslim.search import (
+    METHODS,
+    Cost,
+    Found,
+    Greedy,
+    Method,
+    Score,
+    Scorer,
+    Space,
+    Uniform,
+    hold_uniform,
+    make_method,
+)
 from autoslim.search._base import costs_of
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
@@ -115,12 +127,13 @@ def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
 # Who competes -------------------------------------------------------------------------------------------------------
 
 
-def rivals_of(search: Any, *, by_image: bool = True) -> dict[str, Method]:
+def rivals_of(search: Any, *, by_image: bool = True, seed: int = 0) -> dict[str, Method]:
     """Searches whose networks may compete with those of `search`, the likeliest first.
 
     Args:
         search: The run's own.
         by_image: Whether the task's metric is a mean over images, by which a step can be decided.
+        seed: Of what they draw.
     """
     greedy = search if isinstance(search, Greedy) else Greedy()
     normalize = "none" if greedy.normalize == "cost" else "cost"
@@ -128,7 +141,7 @@ def rivals_of(search: Any, *, by_image: bool = True) -> dict[str, Method]:
     rivals: dict[str, Method] = {} if greedy is search else {"greedy": greedy}
     rivals[f"greedy, normalize={normalize}"] = replace(greedy, normalize=normalize)
     rivals |= {
-        name: METHODS[name]()
+        name: make_method(name, seed=seed)
         for name in METHODS
         if name not in _DEAR and METHODS[name] not in (Greedy, Uniform, type(search))
     }
@@ -158,7 +171,7 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     path = job.folder.path / _ENROLLED
     if not path.exists():
         uniform = AllowedUniform(job.graph) if job.config.limit else Uniform()
-        rivals = rivals_of(job.config.search, by_image=job.task.metric.whole is None)
+        rivals = rivals_of(job.config.search, by_image=job.task.metric.whole is None, seed=job.config.seed)
         columns = {UNIFORM: _search(job, UNIFORM, uniform), FOUND: found}
         for name, method in list(rivals.items())[: job.config.finalists - 2]:
             columns[name] = _search(job, name, method)

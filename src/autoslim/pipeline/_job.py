@@ -42,6 +42,7 @@ from autoslim.supernet import Supernet
 from autoslim.train import OnStep, TrainConfig, Trained
 from autoslim.widths import Widths
 
+_STAGES = ("trace", "train", "search", "finalists", "retrain")
 _CALIBRATION = 1024  # train images for BatchNorm statistics
 
 
@@ -94,7 +95,9 @@ class Job:
         classes, shape = self.data.num_classes, self.data.input_shape
         self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
         started = time.monotonic()
-        self.networks = Networks(config, self.task, num_classes=classes, input_shape=shape)
+        trained = hasattr(self, "folder") and self.supernet_path.exists()  # the weights it started from are in there
+        start = replace(config, from_weights="") if trained else config
+        self.networks = Networks(start, self.task, num_classes=classes, input_shape=shape)
         self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own
         self.spent["trace"] = time.monotonic() - started
         self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
@@ -132,7 +135,7 @@ class Job:
         """What a resumed run must have in common with the one that was stopped; plain JSON."""
         graph = json.dumps(self.graph.to_json(), sort_keys=True).encode()
         task = describe_task(self.config)
-        data = [len(self.data.train), *(told for name, told in self.preparation.items() if name not in task)]
+        data = [len(self.data.train), *(v for name, v in self.preparation.items() if name not in ("seed", *task))]
         return json.loads(
             json.dumps(
                 {
@@ -283,6 +286,7 @@ class Job:
             "input": [1, *self.data.input_shape],
             "normalisation": {"mean": list(self.data.mean), "std": list(self.data.std)},
             "resize": self.data.resize,
+            "seed": self.config.seed,  # of the split, where the data have none
             **describe_task(self.config),
         }
 
@@ -347,7 +351,7 @@ class Job:
         return {
             "_type": "Summary", "_version": version, "model": config.model, "data": config.data, "task": self.task.name,
             "metric": metric, "seed": config.seed, "input": [[1, *self.data.input_shape]], "base": base,
-            "budgets": rows, "seconds": {s: seconds.get(s, 0.0) for s in ("trace", "train", "search", "retrain")},
+            "budgets": rows, "seconds": {s: seconds.get(s, 0.0) for s in _STAGES if s in seconds or s != "finalists"},
             "versions": {
                 "autoslim": importlib.metadata.version("autoslim"), "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in packages},

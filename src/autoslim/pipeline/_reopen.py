@@ -31,6 +31,7 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
     """
     run_folder, saved = RunFolder.open(Path(folder))
     job = Job(read_config(folder), shown or Shown(), saved["command"], data)
+    job.folder = run_folder
 
     def check() -> None:
         check_splits(run_folder.path, job.splits, job.data.files)
@@ -38,7 +39,6 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
 
     job.prepare(check)
     job.check_budgets()
-    job.folder = run_folder
     return job
 
 

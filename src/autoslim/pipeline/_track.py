@@ -1,6 +1,6 @@
 """Where the figures of a training go while it runs: TensorBoard or CSV files in the run's folder, or a service.
 
-They are for the eye. Nothing is read back, and a disk that is full ends them, not the training.
+They are for the eye. Nothing is read back; a disk that is full or a service that fails ends them, not the training.
 """
 
 import contextlib
@@ -141,14 +141,16 @@ def open_tracker(
     """
     place = folder / "metrics" / stage
     tracker: _Guarded | None = None
+    errors: tuple[type[Exception], ...] = (OSError,)
     try:
         if name == "tensorboard":
             tracker = _Guarded(TensorBoardFile(place), tell)
         elif name == "csv":
             tracker = _Guarded(CsvFile(place), tell)
         elif name != "none":
-            tracker = _Guarded(Service(name, folder / "metrics", folder.name, stage), tell)
-    except OSError as error:
+            errors = (Exception,)  # its own kinds: no network, nobody logged in
+            tracker = _Guarded(Service(name, folder / "metrics", folder.name, stage), tell, errors)
+    except errors as error:
         tell(_broken(error))
     try:
         yield tracker
@@ -158,11 +160,13 @@ def open_tracker(
 
 
 class _Guarded:
-    """A tracker that is given up, told once, when its files can't be written."""
+    """A tracker that is given up, told once, when its figures can't be written."""
 
-    def __init__(self, tracker: Place, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, tracker: Place, tell: Callable[[str], None], errors: tuple[type[Exception], ...] = (OSError,)
+    ) -> None:
         self._tracker: Place | None = tracker
-        self._tell = tell
+        self._tell, self._errors = tell, errors
 
     def restart(self, step: int) -> None:
         self._do(lambda tracker: tracker.restart(step))
@@ -178,14 +182,14 @@ class _Guarded:
             return
         try:
             action(self._tracker)
-        except OSError as error:
+        except self._errors as error:
             self._tell(_broken(error))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*self._errors):
                 self._tracker.close()
             self._tracker = None
 
 
-def _broken(error: OSError) -> str:
+def _broken(error: Exception) -> str:
     return f"metrics   can't be written: {error}; this training goes on without"
 
 

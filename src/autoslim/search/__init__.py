@@ -14,6 +14,7 @@ from autoslim.search._base import Scorer as Scorer
 from autoslim.search._base import Space as Space
 from autoslim.search._base import Step as Step
 from autoslim.search._base import check_budgets as check_budgets
+from autoslim.search._base import make_method as make_method
 from autoslim.search.blocks import Bottleneck as Bottleneck
 from autoslim.search.blocks import Equal as Equal
 from autoslim.search.blocks import WideInside as WideInside

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -242,6 +242,18 @@ class Method(Protocol):
 
 
 METHODS: Registry[type[Method]] = Registry("search method")
+
+
+def make_method(name: str, *, seed: int = 0) -> Any:
+    """A search method with its own defaults; whatever it draws follows the seed.
+
+    >>> from autoslim.search import make_method
+    >>> make_method("uniform")
+    Uniform(tolerance=0.01)
+    """
+    method = METHODS[name]
+    drawn = {field.name for field in fields(method)} & {"seed"}  # pyright: ignore[reportArgumentType]
+    return method(**dict.fromkeys(drawn, seed))
 
 
 def costs_of(costs: Mapping[str, Cost], widths: Sequence[Widths]) -> list[dict[str, float]]:

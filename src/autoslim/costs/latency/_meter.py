@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
@@ -125,12 +126,19 @@ class Meter:
             chunk = missing[start : start + together]
             known |= dict(zip(chunk, self._measure(chunk), strict=True))
             if recall and self._file is not None:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                rows = [asdict(row) for row in known.values()]
-                write_json(self._file, {"_type": _TYPE, "_version": _VERSION, "setting": self.setting, "rows": rows})
+                self._keep(self._file, known.values())
             if on_progress is not None:
                 on_progress(start + len(chunk), len(missing))
         return [known[each] for each in widths]
+
+    def _keep(self, file: Path, known: Iterable[Row]) -> None:
+        """Writes the cache; where there is no place for it, what was measured serves this once, with a warning."""
+        data = {"_type": _TYPE, "_version": _VERSION, "setting": self.setting, "rows": [asdict(row) for row in known]}
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, data)
+        except OSError as error:
+            warnings.warn(f"Latencies can't be kept for the next run: {error}. Set XDG_CACHE_HOME.", stacklevel=2)
 
     def _measure(self, widths: Sequence[Widths]) -> list[Row]:
         chosen = widths if self.runtime.once else (self.graph.uniform_widths(0.5), *widths)
