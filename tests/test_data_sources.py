@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
 from autoslim.errors import DataError
@@ -177,6 +186,41 @@ def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
         load_datasets(dataset)
 
 
+class Batches(BatchSampler):
+    """Batches in a way of their own."""
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"sampler": SubsetRandomSampler(range(9))}, "SubsetRandomSampler"),
+        ({"sampler": WeightedRandomSampler([1.0] * 12, 12)}, "WeightedRandomSampler"),
+        ({"sampler": range(12)}, "range"),
+        ({"sampler": RandomSampler(range(9))}, "RandomSampler"),
+        ({"batch_sampler": BatchSampler(SubsetRandomSampler(range(9)), 3, False)}, "SubsetRandomSampler"),
+        ({"batch_sampler": Batches(range(12), 3, False)}, "Batches"),
+        ({"batch_size": None, "sampler": SubsetRandomSampler(range(9))}, "SubsetRandomSampler"),
+    ],
+)
+def test_a_loader_that_draws_in_a_way_of_its_own_is_refused(options: dict[str, Any], name: str):
+    with pytest.raises(DataError, match=f"test: the loader draws its images by {name}; expected all 12 of the dataset"):
+        load_datasets(Pictures(), DataLoader(Pictures(), **options))
+
+
+def test_a_loader_over_all_images_is_taken_however_it_batches():
+    for options in ({"shuffle": True, "drop_last": True, "batch_size": 5}, {"batch_size": None}):
+        assert len(load_datasets(Pictures(), DataLoader(Pictures(), **options)).test) == 12
+
+
+def test_train_and_test_that_are_one_are_refused():
+    both = Pictures()
+    for test in (both, DataLoader(both)):
+        with pytest.raises(DataError, match="python: train and test are the same dataset; expected test images that"):
+            load_datasets(both, test)
+    data = load_datasets(Subset(both, range(6)), Subset(both, range(6, 12)))
+    assert (len(data.train), len(data.test)) == (6, 6)
+
+
 def test_what_was_given_in_python_has_no_name():
     assert "were given in Python; expected them once more. Call run(config, data=(train, test))" in refused("python")
 
@@ -186,8 +230,9 @@ def test_a_file_of_the_users_own(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\nfrom beside_mine import COUNT\n"
         "def both():\n"
-        "    one = TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
-        "    return one, one\n"
+        "    return tuple(\n"
+        "        TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2) for _ in range(2)\n"
+        "    )\n"
         "def fails():\n    raise KeyError('x')\n"
     )
     data = load_data(f"{tmp_path}/mine.py:both")

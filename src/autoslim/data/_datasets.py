@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from autoslim.data._listing import File, Found, Listing, RawTarget, number_classes
 from autoslim.errors import DataError
@@ -28,8 +29,14 @@ def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = No
         targets: How an item's target is read; None: it is a label.
 
     Raises:
-        DataError: No map-style dataset, or items of another kind.
+        DataError: No map-style dataset, a loader that draws in a way of its own, train and test that are one, or items
+            of another kind.
     """
+    if test is not None and _unwrap(train) is _unwrap(test):
+        raise DataError(
+            f"{name}: train and test are the same dataset; expected test images that nothing is trained on. Give two "
+            "(torch.utils.data.Subset(dataset, indices) is a part of one), or train alone: a part is then set aside."
+        )
     listed, most = _list_dataset(f"{name}, train", train, targets)
     other, more = (None, listed.labels[:0]) if test is None else _list_dataset(f"{name}, test", test, targets)
     numbers = number_classes(name, most, more)
@@ -46,6 +53,8 @@ def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing
             f"{where}: {type(dataset).__name__} has no length or no items by number; expected a map-style "
             "torch.utils.data.Dataset, or a DataLoader over one. Give one with __len__ and __getitem__."
         )
+    if isinstance(given, DataLoader):
+        _check_sampler(where, given, len(dataset))
     items = _Items(where, dataset)
     if kind is not None:
         told = _Targets(items, kind)
@@ -67,7 +76,20 @@ def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing
 
 def _unwrap(given: Any) -> Any:
     """The dataset of a loader."""
-    return given.dataset if isinstance(given, torch.utils.data.DataLoader) else given
+    return given.dataset if isinstance(given, DataLoader) else given
+
+
+def _check_sampler(where: str, loader: Any, size: int) -> None:
+    """Refuses a loader that may leave images out, or draw some more often: only its dataset is taken."""
+    batches = loader.batch_sampler
+    own = batches is not None and type(batches) is not BatchSampler
+    sampler = batches if own else loader.sampler if batches is None else batches.sampler
+    if own or type(sampler) not in (SequentialSampler, RandomSampler) or len(sampler) != size:
+        raise DataError(
+            f"{where}: the loader draws its images by {type(sampler).__name__}; expected all {size} of the dataset, in "
+            "order or shuffled, as only the dataset is taken. Give the dataset itself, or of a part of it "
+            "torch.utils.data.Subset(dataset, indices)."
+        )
 
 
 @dataclass(frozen=True)
