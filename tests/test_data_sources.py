@@ -71,6 +71,48 @@ def test_shards_are_read_at_any_place(tmp_path: Path):
         assert len(other.train) + len(other.test) == 12
 
 
+def name_shards(folder: Path, *names: str) -> dict[str, int]:
+    """Shards of four images each, all pixels of which tell the shard: the first is 10, the second is 20."""
+    for number, name in enumerate(names, 1):
+        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(4)})
+    return {name: 10 * number for number, name in enumerate(names, 1)}
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation", "VALIDATION"])
+def test_shards_of_any_word_for_validation_serve_as_test(tmp_path: Path, word: str):
+    values = name_shards(tmp_path, "a-train-0", f"a-{word}-0", "a-extra-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == [values["a-train-0"]]
+    assert data.test.images.unique().tolist() == [values[f"a-{word}-0"]]
+    assert data.notes == (
+        f"There are no test shards: those with {word.lower()} in their names serve as test.",
+        f"Not used: 1 shard, neither train nor {word.lower()}: a-extra-0.tar.",
+    )
+
+
+def test_shards_of_other_names_are_not_trained_on_beside_train_shards(tmp_path: Path):
+    values = name_shards(tmp_path, "train-0", "trainval-0", "retrain-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == data.test.images.unique().tolist() == [values["train-0"]]
+    assert data.notes[0] == "Not used: 2 shards, neither train nor test: retrain-0.tar, trainval-0.tar."
+    assert len(data.train) + len(data.test) == 4
+
+
+def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path: Path):
+    values = name_shards(tmp_path, "a-0", "a-1", "a-test-0", "a-val-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == [values["a-0"], values["a-1"]]
+    assert data.test.images.unique().tolist() == [values["a-test-0"]]
+    assert data.notes == ("Not used: 1 shard, neither train nor test: a-val-0.tar.",)
+
+
+def test_shards_that_all_have_a_word_for_validation_are_divided(tmp_path: Path):
+    name_shards(tmp_path, "val-0", "val-1")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert len(data.train) + len(data.test) == 8
+    assert data.notes[0].startswith("No test split came along")
+
+
 def test_shards_stay_encoded_for_crops_of_whole_pictures(tmp_path: Path):
     write_shard(tmp_path / "a.tar", {f"s{n}": (png(n, side=20), b"%d" % (n % 2)) for n in range(20)})
     data = load_data(f"webdataset:{tmp_path}", input_shape=(3, 8, 8), whole=True)
@@ -229,10 +271,9 @@ def test_a_file_of_the_users_own(tmp_path: Path):
     (tmp_path / "beside_mine.py").write_text("COUNT = 6\n")
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\nfrom beside_mine import COUNT\n"
-        "def both():\n"
-        "    return tuple(\n"
-        "        TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2) for _ in range(2)\n"
-        "    )\n"
+        "def one():\n"
+        "    return TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
+        "def both():\n    return one(), one()\n"
         "def fails():\n    raise KeyError('x')\n"
     )
     data = load_data(f"{tmp_path}/mine.py:both")

@@ -83,7 +83,7 @@ def _check_sampler(where: str, loader: Any, size: int) -> None:
     """Refuses a loader that may leave images out, or draw some more often: only its dataset is taken."""
     batches = loader.batch_sampler
     own = batches is not None and type(batches) is not BatchSampler
-    sampler = batches if own else loader.sampler if batches is None else batches.sampler
+    sampler: Any = batches if own else loader.sampler if batches is None else batches.sampler
     if own or type(sampler) not in (SequentialSampler, RandomSampler) or len(sampler) != size:
         raise DataError(
             f"{where}: the loader draws its images by {type(sampler).__name__}; expected all {size} of the dataset, in "
