@@ -22,6 +22,7 @@ from torch.utils.data import (
 )
 
 from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
+from autoslim.data._datasets import list_datasets
 from autoslim.errors import DataError
 
 
@@ -196,6 +197,45 @@ class Renamed(Pictures):
 
     targets, classes = [0] * 12, ["a", "b", "c"]
     target_transform = staticmethod(lambda label: label)
+
+
+class Relabelled(Pictures):
+    """`targets` of twelve classes, and items whose labels are others from `first` on."""
+
+    targets, classes = list(range(12)), list("abcdefghijkl")
+
+    def __init__(self, first: int = 0) -> None:
+        self.first, self.read = first, 0
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        self.read += 1
+        image, label = super().__getitem__(index)
+        return image, label if index >= self.first else self.targets[index]
+
+
+@pytest.mark.parametrize(("first", "odd", "classes"), [(0, 3, 3), (11, 11, 11)])
+def test_labels_are_those_of_the_items_where_targets_say_others(first: int, odd: int, classes: int):
+    found = list_datasets("mine", Relabelled(first), None)
+    assert found.train.labels.tolist() == [Relabelled(first)[index][1] for index in range(12)]
+    assert found.classes == tuple(map(str, range(classes)))
+    label = odd % 3
+    assert found.notes == (
+        f"mine, train: item {odd} has the label {label}, and `targets` says {odd}: all labels are those of the items.",
+    )
+    assert load_datasets(Pictures(), Relabelled()).notes[0].startswith("python, test: item 3 has the label 0")
+
+
+def test_few_items_are_looked_at_where_targets_are_right():
+    class Many(Relabelled):
+        targets = [index % 3 for index in range(1000)]
+
+        def __len__(self) -> int:
+            return 1000
+
+    given = Many()
+    found = list_datasets("many", given, None)
+    assert found.train.labels.tolist() == Many.targets
+    assert (given.read, found.notes) == (16, ())
 
 
 def test_datasets_and_loaders_of_torchs():

@@ -15,12 +15,13 @@ from autoslim.data._listing import File, Found, Listing, RawTarget, number_class
 from autoslim.errors import DataError
 from autoslim.tasks import Targets
 
+_COMPARED = 16  # items whose own labels are held against `targets`
 _KEPT_BYTES = 2**30  # of targets that are kept after they were looked at
 _LOCK = threading.Lock()  # a dataset of someone's own need not be safe for threads
 
 
 def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = None) -> Found:
-    """Lists datasets or loaders; labels are taken from `targets` where there are, else all items are looked at once.
+    """Lists datasets or loaders; labels are taken from `targets` where items agree, else all are looked at once.
 
     Args:
         name: What errors call them.
@@ -37,16 +38,21 @@ def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = No
             f"{name}: train and test are the same dataset; expected test images that nothing is trained on. Give two "
             "(torch.utils.data.Subset(dataset, indices) is a part of one), or train alone: a part is then set aside."
         )
-    listed, most = _list_dataset(f"{name}, train", train, targets)
-    other, more = (None, listed.labels[:0]) if test is None else _list_dataset(f"{name}, test", test, targets)
+    listed, most, notes = _list_dataset(f"{name}, train", train, targets)
+    other, more = None, listed.labels[:0]
+    if test is not None:
+        other, more, told = _list_dataset(f"{name}, test", test, targets)
+        notes = (*notes, *told)
     numbers = number_classes(name, most, more)
     names: Any = getattr(_unwrap(train), "classes", None)
     named = isinstance(names, (list, tuple)) and len(names) >= len(numbers)
-    return Found(listed, other, tuple(map(str, names)) if named else numbers)
+    if notes and named:  # there may be names for what no item says
+        named = len(names) == len(numbers)
+    return Found(listed, other, tuple(map(str, names)) if named else numbers, notes)
 
 
-def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64]]:
-    """The listing, and the highest class that each item asks for."""
+def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64], tuple[str, ...]]:
+    """The listing, the highest class that each item asks for, and notes."""
     dataset: Any = _unwrap(given)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
@@ -59,19 +65,37 @@ def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing
     if kind is not None:
         told = _Targets(items, kind)
         strata, most = np.array([told.look(row) for row in range(len(dataset))], dtype=np.int64).reshape(-1, 2).T
-        return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most
+        return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most, ()
+    labels, notes = _find_labels(items)
+    return Listing(np.arange(len(labels)), labels, items), labels, notes
+
+
+def _find_labels(items: "_Items") -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The labels in `targets`, unless some items say others: then those of all items, and a note."""
+    dataset, notes = items.dataset, ()
     targets = getattr(dataset, "targets", None)
     changed = getattr(dataset, "target_transform", None) is not None
-    if targets is None or changed or len(targets) != len(dataset):
-        targets = [items.label(row) for row in range(len(dataset))]
+    if targets is not None and not changed and len(targets) == len(dataset):
+        labels = _check_numbers(items.where, targets)
+        rows = np.linspace(0, len(labels) - 1, min(len(labels), _COMPARED)).astype(int).tolist()
+        odd = next((row for row in rows if items.label(row) != labels[row]), None)
+        if odd is None:
+            return labels, ()
+        notes = (
+            f"{items.where}: item {odd} has the label {items.label(odd)}, and `targets` says {labels[odd]}: all labels "
+            "are those of the items.",
+        )
+    return _check_numbers(items.where, [items.label(row) for row in range(len(dataset))]), notes
+
+
+def _check_numbers(where: str, targets: Any) -> NDArray[np.int64]:
     labels = np.asarray(targets)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: labels are {labels.dtype} {list(labels.shape)}; expected one whole number for each image. "
             "Give `targets` like that, or let items be (image, number)."
         )
-    labels = labels.astype(np.int64)
-    return Listing(np.arange(len(labels)), labels, items), labels
+    return labels.astype(np.int64)
 
 
 def _unwrap(given: Any) -> Any:
