@@ -202,10 +202,10 @@ class Renamed(Pictures):
 class Relabelled(Pictures):
     """`targets` of twelve classes, and items whose labels are others from `first` on."""
 
-    targets, classes = list(range(12)), list("abcdefghijkl")
+    classes = tuple("abcdefghijkl")
 
     def __init__(self, first: int = 0) -> None:
-        self.first, self.read = first, 0
+        self.first, self.read, self.targets = first, 0, list(range(12))
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         self.read += 1
@@ -227,14 +227,13 @@ def test_labels_are_those_of_the_items_where_targets_say_others(first: int, odd:
 
 def test_few_items_are_looked_at_where_targets_are_right():
     class Many(Relabelled):
-        targets = [index % 3 for index in range(1000)]
-
         def __len__(self) -> int:
             return 1000
 
     given = Many()
+    given.targets = [index % 3 for index in range(1000)]
     found = list_datasets("many", given, None)
-    assert found.train.labels.tolist() == Many.targets
+    assert found.train.labels.tolist() == given.targets
     assert (given.read, found.notes) == (16, ())
 
 
@@ -290,8 +289,11 @@ def test_a_loader_that_draws_in_a_way_of_its_own_is_refused(options: dict[str, A
 
 
 def test_a_loader_over_all_images_is_taken_however_it_batches():
-    for options in ({"shuffle": True, "drop_last": True, "batch_size": 5}, {"batch_size": None}):
-        assert len(load_datasets(Pictures(), DataLoader(Pictures(), **options)).test) == 12
+    for loader in (
+        DataLoader(Pictures(), batch_size=5, shuffle=True, drop_last=True),
+        DataLoader(Pictures(), batch_size=None),
+    ):
+        assert len(load_datasets(Pictures(), loader).test) == 12
 
 
 def test_train_and_test_that_are_one_are_refused():
