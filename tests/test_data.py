@@ -481,6 +481,18 @@ def test_hidden_files_are_passed_over_and_other_files_told(tmp_path: Path):
     assert data.notes[0] == "Not used: 1 file in the class folders with no image's name."
 
 
+def test_images_in_folders_inside_class_folders_are_told(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 5, "b": 5, "a/2019": 2, "a/2020/may": 1, "b/.cache": 4})
+    make_folder(tmp_path / "test", {"a": 5, "b": 5, "b/more": 1})
+    (tmp_path / "train" / "b" / "notes").mkdir()
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test)) == (10, 10)
+    assert data.notes == (
+        "Not used: 4 images in folders inside the class folders: train/a/2019, train/a/2020, test/b/more. Only what "
+        "lies directly in a class folder is read.",
+    )
+
+
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_folder(tmp_path / "pets", {"a": 5, "b": 5})
     with monkeypatch.context() as patch:
@@ -593,6 +605,22 @@ def test_a_file_that_goes_missing_is_unreadable(tmp_path: Path):
         decoded = decode_listing(found.train, (3, 8, 8))
     assert decoded.failed == ("a/001.png (No such file or directory)",)
     assert decoded.kept.tolist() == [0, 2, 3]
+
+
+def test_a_link_to_nowhere_with_the_name_of_an_image_is_unreadable(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 100, "b": 99})
+    make_folder(tmp_path / "test", {"a": 2, "b": 2})
+    (tmp_path / "train" / "b" / "099.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "train" / "b" / "100.png").symlink_to(tmp_path / "train" / "a" / "000.png")
+    data = load_data(f"folder:{tmp_path}")
+    assert len(data.train) == 200
+    assert data.notes == (
+        f"folder:{tmp_path}, train: 1 of 201 images can't be read: b/099.png (No such file or directory). They are "
+        "left out.",
+    )
+    for number in (101, 102):
+        (tmp_path / "train" / "b" / f"{number}.png").symlink_to(f"{number}.png")
+    assert "train: 3 of 203 images can't be read: b/099.png" in refused(f"folder:{tmp_path}")
 
 
 # Modes, sizes, orientation ------------------------------------------------------------------------------------------
