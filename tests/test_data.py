@@ -4,6 +4,7 @@ import io
 import os
 import random
 import re
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -722,6 +723,46 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int):
     assert data.input_shape == (3, *upright.size[::-1])
     assert data.resize == "none"
     assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(upright))
+
+
+def make_exif(*entries: tuple[int, int, int, bytes], offset: int | None = None) -> bytes:
+    """EXIF data of one directory: tag, type, count and four bytes each."""
+    body = b"".join(struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in entries)
+    start = struct.pack("<2sHI", b"II", 42, 8 if offset is None else offset)
+    return b"Exif\0\0" + start + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+TURNED = (0x0112, 3, 1, b"\x06\0\0\0")
+BROKEN = {  # what Pillow raises when it writes such data anew, or reads it
+    "AttributeError": (make_exif((0x010F, 11, 1, bytes(4)), TURNED), True),
+    "TypeError": (make_exif((0x010F, 2, 1, b"x\0\0\0"), (0x011A, 7, 4, b"abcd"), TURNED), True),
+    "struct.error": (make_exif(TURNED, offset=2**31), False),
+    "an orientation of words": (make_exif((0x0112, 2, 4, b"six\0")), False),
+    "no directory at all": (b"Exif\0\0garbage", False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_exif_data_end_nothing(tmp_path: Path, suffix: str, name: str):
+    exif, turned = BROKEN[name]
+    kind = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[suffix]
+    stored = Image.fromarray(pixels(6, 4, 3))
+    content = encode(stored, kind, exif=exif)
+    data = load_two(tmp_path, [(suffix, content), (suffix, content)])
+    with Image.open(io.BytesIO(encode(stored, kind))) as plain:
+        wanted = plain.transpose(Image.Transpose.ROTATE_270) if turned else plain.copy()
+    assert data.notes == ()
+    assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(wanted))
+
+
+def test_a_tiff_with_tags_of_another_type_is_unreadable(tmp_path: Path):
+    content = encode(Image.fromarray(pixels(6, 4, 3)), "TIFF")
+    at = content.index(struct.pack("<HH", 273, 4))  # where the pixels begin, as a whole number
+    broken = content[:at] + struct.pack("<HHI", 273, 5, 1) + content[at + 8 :]
+    with pytest.raises(DataError, match=r"2 of 2 images can't be read: 00/1\.tif \(broken tags: "):
+        load_two(tmp_path, [("tif", broken), ("tif", broken)])
 
 
 @pytest.mark.parametrize("size", [(40, 40), (61, 40), (40, 61), (9, 20), (8, 9), (8, 8), (5, 3)])

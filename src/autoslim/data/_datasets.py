@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
+from autoslim.data._images import read_orientation
 from autoslim.data._listing import File, Found, Listing, RawTarget, number_classes
 from autoslim.errors import DataError
 from autoslim.tasks import Targets
@@ -137,7 +138,7 @@ class _Items:
     def size(self, row: int, image: Any) -> tuple[int, int]:
         """Height and width of an item's image. One that is turned by its EXIF data would leave its target behind."""
         if isinstance(image, Image.Image):
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            if read_orientation(image) != 1:
                 raise self.odd(row, "its image is to be turned (EXIF); expected it upright, as its target is")
             return image.height, image.width
         height, width = np.asarray(self._image(row, image)).shape[:2]
