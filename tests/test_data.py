@@ -5,6 +5,7 @@ import os
 import random
 import re
 import struct
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -568,6 +569,20 @@ def test_few_unreadable_images_are_left_out_and_told(tmp_path: Path):
     assert torch.equal(data.train.labels, before.train.labels[kept])
     assert data.train.images.is_contiguous()
     assert load_data(f"folder:{tmp_path}", input_shape=(3, 8, 8)).notes == data.notes
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
+def test_names_that_are_not_utf8_are_written_out_in_notes(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9")
+    make_folder(tmp_path / "train", {"a": 100, name: 100, f"{name}/{name}": 1})
+    make_folder(tmp_path / "test", {"a": 2, name: 2})
+    (tmp_path / "train" / "a" / f"{name}.jpg").write_text("no image")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.classes == ("a", name)
+    assert data.notes[0].startswith(
+        r"Not used: 1 image in folders inside the class folders: train/caf\udce9/caf\udce9."
+    )
+    assert r"train: 1 of 201 images can't be read: a/caf\udce9.jpg (not an image" in data.notes[1]
 
 
 def test_more_than_one_percent_is_refused(tmp_path: Path):
