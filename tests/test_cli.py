@@ -189,6 +189,11 @@ def test_errors_are_told_without_a_traceback_and_leave_nothing(args, told, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_error_names_what_is_not_utf8(capsys):
+    assert main(["run", "--data", "folder:caf\udce9"]) == 2
+    assert capsys.readouterr().err.startswith("autoslim: folder:caf\\udce9: there is no such folder")
+
+
 def test_names_are_printed_as_they_are(capsys):
     """Neither emoji nor markup is read into them."""
     assert main(["run", "--data", "folder:cat:/[bold]x"]) == 2

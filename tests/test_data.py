@@ -4,6 +4,8 @@ import io
 import os
 import random
 import re
+import struct
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -481,6 +483,18 @@ def test_hidden_files_are_passed_over_and_other_files_told(tmp_path: Path):
     assert data.notes[0] == "Not used: 1 file in the class folders with no image's name."
 
 
+def test_images_in_folders_inside_class_folders_are_told(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 5, "b": 5, "a/2019": 2, "a/2020/may": 1, "b/.cache": 4})
+    make_folder(tmp_path / "test", {"a": 5, "b": 5, "b/more": 1})
+    (tmp_path / "train" / "b" / "notes").mkdir()
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test)) == (10, 10)
+    assert data.notes == (
+        "Not used: 4 images in folders inside the class folders: train/a/2019, train/a/2020, test/b/more. Only what "
+        "lies directly in a class folder is read.",
+    )
+
+
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     make_folder(tmp_path / "pets", {"a": 5, "b": 5})
     with monkeypatch.context() as patch:
@@ -557,6 +571,20 @@ def test_few_unreadable_images_are_left_out_and_told(tmp_path: Path):
     assert load_data(f"folder:{tmp_path}", input_shape=(3, 8, 8)).notes == data.notes
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
+def test_names_that_are_not_utf8_are_written_out_in_notes(tmp_path: Path):
+    name = os.fsdecode(b"caf\xe9")
+    make_folder(tmp_path / "train", {"a": 100, name: 100, f"{name}/{name}": 1})
+    make_folder(tmp_path / "test", {"a": 2, name: 2})
+    (tmp_path / "train" / "a" / f"{name}.jpg").write_text("no image")
+    data = load_data(f"folder:{tmp_path}")
+    assert data.classes == ("a", name)
+    assert data.notes[0].startswith(
+        r"Not used: 1 image in folders inside the class folders: train/caf\udce9/caf\udce9."
+    )
+    assert r"train: 1 of 201 images can't be read: a/caf\udce9.jpg (not an image" in data.notes[1]
+
+
 def test_more_than_one_percent_is_refused(tmp_path: Path):
     make_folder(tmp_path / "train", {"a": 100, "b": 99})
     make_folder(tmp_path / "test", {"a": 2, "b": 2})
@@ -593,6 +621,22 @@ def test_a_file_that_goes_missing_is_unreadable(tmp_path: Path):
         decoded = decode_listing(found.train, (3, 8, 8))
     assert decoded.failed == ("a/001.png (No such file or directory)",)
     assert decoded.kept.tolist() == [0, 2, 3]
+
+
+def test_a_link_to_nowhere_with_the_name_of_an_image_is_unreadable(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 100, "b": 99})
+    make_folder(tmp_path / "test", {"a": 2, "b": 2})
+    (tmp_path / "train" / "b" / "099.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "train" / "b" / "100.png").symlink_to(tmp_path / "train" / "a" / "000.png")
+    data = load_data(f"folder:{tmp_path}")
+    assert len(data.train) == 200
+    assert data.notes == (
+        f"folder:{tmp_path}, train: 1 of 201 images can't be read: b/099.png (No such file or directory). They are "
+        "left out.",
+    )
+    for number in (101, 102):
+        (tmp_path / "train" / "b" / f"{number}.png").symlink_to(f"{number}.png")
+    assert "train: 3 of 203 images can't be read: b/099.png" in refused(f"folder:{tmp_path}")
 
 
 # Modes, sizes, orientation ------------------------------------------------------------------------------------------
@@ -694,6 +738,46 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int):
     assert data.input_shape == (3, *upright.size[::-1])
     assert data.resize == "none"
     assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(upright))
+
+
+def make_exif(*entries: tuple[int, int, int, bytes], offset: int | None = None) -> bytes:
+    """EXIF data of one directory: tag, type, count and four bytes each."""
+    body = b"".join(struct.pack("<HHI4s", tag, kind, count, value) for tag, kind, count, value in entries)
+    start = struct.pack("<2sHI", b"II", 42, 8 if offset is None else offset)
+    return b"Exif\0\0" + start + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+TURNED = (0x0112, 3, 1, b"\x06\0\0\0")
+BROKEN = {  # what Pillow raises when it writes such data anew, or reads it
+    "AttributeError": (make_exif((0x010F, 11, 1, bytes(4)), TURNED), True),
+    "TypeError": (make_exif((0x010F, 2, 1, b"x\0\0\0"), (0x011A, 7, 4, b"abcd"), TURNED), True),
+    "struct.error": (make_exif(TURNED, offset=2**31), False),
+    "an orientation of words": (make_exif((0x0112, 2, 4, b"six\0")), False),
+    "no directory at all": (b"Exif\0\0garbage", False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_exif_data_end_nothing(tmp_path: Path, suffix: str, name: str):
+    exif, turned = BROKEN[name]
+    kind = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[suffix]
+    stored = Image.fromarray(pixels(6, 4, 3))
+    content = encode(stored, kind, exif=exif)
+    data = load_two(tmp_path, [(suffix, content), (suffix, content)])
+    with Image.open(io.BytesIO(encode(stored, kind))) as plain:
+        wanted = plain.transpose(Image.Transpose.ROTATE_270) if turned else plain.copy()
+    assert data.notes == ()
+    assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), np.asarray(wanted))
+
+
+def test_a_tiff_with_tags_of_another_type_is_unreadable(tmp_path: Path):
+    content = encode(Image.fromarray(pixels(6, 4, 3)), "TIFF")
+    at = content.index(struct.pack("<HH", 273, 4))  # where the pixels begin, as a whole number
+    broken = content[:at] + struct.pack("<HHI", 273, 5, 1) + content[at + 8 :]
+    with pytest.raises(DataError, match=r"2 of 2 images can't be read: 00/1\.tif \(broken tags: "):
+        load_two(tmp_path, [("tif", broken), ("tif", broken)])
 
 
 @pytest.mark.parametrize("size", [(40, 40), (61, 40), (40, 61), (9, 20), (8, 9), (8, 8), (5, 3)])

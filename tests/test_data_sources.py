@@ -10,9 +10,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
+from autoslim.data._datasets import list_datasets
 from autoslim.errors import DataError
 
 
@@ -60,6 +70,48 @@ def test_shards_are_read_at_any_place(tmp_path: Path):
     for pattern in ("images-train-{000..002}.tar", "*train*.tar", "images-train-{000,001,002}.tar"):
         other = load_data(f"webdataset:{tmp_path}/{pattern}")
         assert len(other.train) + len(other.test) == 12
+
+
+def name_shards(folder: Path, *names: str) -> dict[str, int]:
+    """Shards of four images each, all pixels of which tell the shard: the first is 10, the second is 20."""
+    for number, name in enumerate(names, 1):
+        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(4)})
+    return {name: 10 * number for number, name in enumerate(names, 1)}
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation", "VALIDATION"])
+def test_shards_of_any_word_for_validation_serve_as_test(tmp_path: Path, word: str):
+    values = name_shards(tmp_path, "a-train-0", f"a-{word}-0", "a-extra-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == [values["a-train-0"]]
+    assert data.test.images.unique().tolist() == [values[f"a-{word}-0"]]
+    assert data.notes == (
+        f"There are no test shards: those with {word.lower()} in their names serve as test.",
+        f"Not used: 1 shard, neither train nor {word.lower()}: a-extra-0.tar.",
+    )
+
+
+def test_shards_of_other_names_are_not_trained_on_beside_train_shards(tmp_path: Path):
+    values = name_shards(tmp_path, "train-0", "trainval-0", "retrain-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == data.test.images.unique().tolist() == [values["train-0"]]
+    assert data.notes[0] == "Not used: 2 shards, neither train nor test: retrain-0.tar, trainval-0.tar."
+    assert len(data.train) + len(data.test) == 4
+
+
+def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path: Path):
+    values = name_shards(tmp_path, "a-0", "a-1", "a-test-0", "a-val-0")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert data.train.images.unique().tolist() == [values["a-0"], values["a-1"]]
+    assert data.test.images.unique().tolist() == [values["a-test-0"]]
+    assert data.notes == ("Not used: 1 shard, neither train nor test: a-val-0.tar.",)
+
+
+def test_shards_that_all_have_a_word_for_validation_are_divided(tmp_path: Path):
+    name_shards(tmp_path, "val-0", "val-1")
+    data = load_data(f"webdataset:{tmp_path}")
+    assert len(data.train) + len(data.test) == 8
+    assert data.notes[0].startswith("No test split came along")
 
 
 def test_shards_stay_encoded_for_crops_of_whole_pictures(tmp_path: Path):
@@ -147,6 +199,44 @@ class Renamed(Pictures):
     target_transform = staticmethod(lambda label: label)
 
 
+class Relabelled(Pictures):
+    """`targets` of twelve classes, and items whose labels are others from `first` on."""
+
+    classes = tuple("abcdefghijkl")
+
+    def __init__(self, first: int = 0) -> None:
+        self.first, self.read, self.targets = first, 0, list(range(12))
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        self.read += 1
+        image, label = super().__getitem__(index)
+        return image, label if index >= self.first else self.targets[index]
+
+
+@pytest.mark.parametrize(("first", "odd", "classes"), [(0, 3, 3), (11, 11, 11)])
+def test_labels_are_those_of_the_items_where_targets_say_others(first: int, odd: int, classes: int):
+    found = list_datasets("mine", Relabelled(first), None)
+    assert found.train.labels.tolist() == [Relabelled(first)[index][1] for index in range(12)]
+    assert found.classes == tuple(map(str, range(classes)))
+    label = odd % 3
+    assert found.notes == (
+        f"mine, train: item {odd} has the label {label}, and `targets` says {odd}: all labels are those of the items.",
+    )
+    assert load_datasets(Pictures(), Relabelled()).notes[0].startswith("python, test: item 3 has the label 0")
+
+
+def test_few_items_are_looked_at_where_targets_are_right():
+    class Many(Relabelled):
+        def __len__(self) -> int:
+            return 1000
+
+    given = Many()
+    given.targets = [index % 3 for index in range(1000)]
+    found = list_datasets("many", given, None)
+    assert found.train.labels.tolist() == given.targets
+    assert (given.read, found.notes) == (16, ())
+
+
 def test_datasets_and_loaders_of_torchs():
     data = load_datasets(Pictures(), Renamed())
     assert isinstance(data.train, Split)
@@ -177,6 +267,44 @@ def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
         load_datasets(dataset)
 
 
+class Batches(BatchSampler):
+    """Batches in a way of their own."""
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"sampler": SubsetRandomSampler(range(9))}, "SubsetRandomSampler"),
+        ({"sampler": WeightedRandomSampler([1.0] * 12, 12)}, "WeightedRandomSampler"),
+        ({"sampler": range(12)}, "range"),
+        ({"sampler": RandomSampler(range(9))}, "RandomSampler"),
+        ({"batch_sampler": BatchSampler(SubsetRandomSampler(range(9)), 3, False)}, "SubsetRandomSampler"),
+        ({"batch_sampler": Batches(range(12), 3, False)}, "Batches"),
+        ({"batch_size": None, "sampler": SubsetRandomSampler(range(9))}, "SubsetRandomSampler"),
+    ],
+)
+def test_a_loader_that_draws_in_a_way_of_its_own_is_refused(options: dict[str, Any], name: str):
+    with pytest.raises(DataError, match=f"test: the loader draws its images by {name}; expected all 12 of the dataset"):
+        load_datasets(Pictures(), DataLoader(Pictures(), **options))
+
+
+def test_a_loader_over_all_images_is_taken_however_it_batches():
+    for loader in (
+        DataLoader(Pictures(), batch_size=5, shuffle=True, drop_last=True),
+        DataLoader(Pictures(), batch_size=None),
+    ):
+        assert len(load_datasets(Pictures(), loader).test) == 12
+
+
+def test_train_and_test_that_are_one_are_refused():
+    both = Pictures()
+    for test in (both, DataLoader(both)):
+        with pytest.raises(DataError, match="python: train and test are the same dataset; expected test images that"):
+            load_datasets(both, test)
+    data = load_datasets(Subset(both, range(6)), Subset(both, range(6, 12)))
+    assert (len(data.train), len(data.test)) == (6, 6)
+
+
 def test_what_was_given_in_python_has_no_name():
     assert "were given in Python; expected them once more. Call run(config, data=(train, test))" in refused("python")
 
@@ -185,9 +313,9 @@ def test_a_file_of_the_users_own(tmp_path: Path):
     (tmp_path / "beside_mine.py").write_text("COUNT = 6\n")
     (tmp_path / "mine.py").write_text(
         "import torch\nfrom torch.utils.data import TensorDataset\nfrom beside_mine import COUNT\n"
-        "def both():\n"
-        "    one = TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
-        "    return one, one\n"
+        "def one():\n"
+        "    return TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
+        "def both():\n    return one(), one()\n"
         "def fails():\n    raise KeyError('x')\n"
     )
     data = load_data(f"{tmp_path}/mine.py:both")

@@ -52,6 +52,20 @@ def test_a_terminal_gets_a_bar(clock):
         assert part in text
 
 
+def test_names_that_are_not_utf8_are_written_out(clock, capsys):
+    shown, seen = Shown(), io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    shown.line("caf\udce9.jpg")
+    with shown.bar("caf\udce9", 2) as bar:
+        clock[0] += 99
+        bar.advance("\udce9")
+    assert capsys.readouterr().out.splitlines() == ["caf\\udce9.jpg", "  caf\\udce9: 1/2 \\udce9, 99 s each, 1:39 left"]
+    shown.console = Console(file=seen, force_terminal=True, width=120, color_system=None)
+    with shown.bar("caf\udce9", 2) as bar:
+        bar.advance("\udce8")
+    seen.flush()
+    assert b"caf\\udce9 \\udce8" in seen.buffer.getvalue()
+
+
 def test_quiet_is_silent(clock, capsys):
     shown = Shown(quiet=True)
     shown.line("told")

@@ -619,6 +619,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write", SCRIPT)  # a text stays a text
 
 
+def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+    fill(tmp_path, summary=make_summary(data="folder:caf\udce9", notes=["caf\udce9.jpg can't be read."]))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "folder:caf\\udce9" in text
+    assert "caf\\udce9.jpg can" in text
+
+
 def test_json_in_a_script_can_not_close_it() -> None:
     text = script_json({"a": "</script><!--&\u2028"})
     assert not set("<>&\u2028") & set(text)

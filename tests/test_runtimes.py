@@ -139,6 +139,9 @@ def test_a_command_gets_an_onnx_file_and_its_last_number_counts(tmp_path: Path):
         ("pass", "it printed no number. Its output: none"),
         ("print('fast')", "it printed no number. Its output: fast"),
         ("print(-4)", "told -4 ms; expected a finite number above 0"),
+        ("print('3,27 ms')", "its last number is written 3,27, which may be several numbers or one of other digits"),
+        ("print('mean: 1,234.5 ms')", "its last number is written 1,234.5, which"),
+        ("print('1.234,5')", "its last number is written 1.234,5, which"),
         ("print('1e999')", "told inf ms; expected a finite number above 0"),
     ],
 )
@@ -171,6 +174,20 @@ def test_another_program_under_the_same_name_is_another_version(tmp_path: Path):
     first = runtime.version()
     assert measure_networks(runtime, [make_network()], IMAGE)[0].median == 1
     script.write_text("#!/bin/sh\necho 2\n")
+    assert runtime.version() != first
+
+
+@pytest.mark.parametrize("told", ["p50,3.5", "of 1,000 runs: 3.5", "1, 2, 3.5", "mean 3.5,"])
+def test_commas_that_join_no_digits_change_nothing(told: str, tmp_path: Path):
+    runtime = find_runtime(make_command(tmp_path, f"print({told!r})"))
+    assert measure_networks(runtime, [make_network()], IMAGE)[0].median == 3.5
+
+
+def test_another_script_of_the_same_interpreter_is_another_version(tmp_path: Path):
+    runtime = find_runtime(make_command(tmp_path, "print(1)"))
+    first = runtime.version()
+    assert runtime.version() == first
+    make_command(tmp_path, "print(2)")
     assert runtime.version() != first
 
 

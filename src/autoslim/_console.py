@@ -7,6 +7,15 @@ from rich.console import Console
 _WIDE = 220  # columns, where nobody's window limits them
 
 
+def printable(text: str) -> str:
+    r"""The text as UTF-8 can say it: of a file's name that is not UTF-8, the odd bytes written out.
+
+    >>> printable("caf\udce9.jpg")
+    'caf\\udce9.jpg'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def make_console(*, stderr: bool = False, quiet: bool = False, soft_wrap: bool = False) -> Console:
     """A console that prints what it is given: `:cat:` and `[bold]` may stand in a folder's name.
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from autoslim._console import make_console
+from autoslim._console import make_console, printable
 
 _EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar in
 
@@ -35,8 +35,8 @@ class Bar:
     """One stage's progress, with its rate and the time left; `advance` after each unit of work."""
 
     def __init__(self, shown: "Shown", name: str, total: int, bars: Progress | None) -> None:
-        self._shown, self._name, self._total, self._bars = shown, name, total, bars
-        self._task = bars.add_task(name, total=total, pace="") if bars is not None else None
+        self._shown, self._name, self._total, self._bars = shown, printable(name), total, bars
+        self._task = bars.add_task(self._name, total=total, pace="") if bars is not None else None
         self._done, self._before = 0, 0
         self._started = self._told = time.monotonic()
 
@@ -54,7 +54,9 @@ class Bar:
         self._done += steps
         now = time.monotonic()
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, advance=steps, description=f"{self._name} {info}", pace=self._pace(now))
+            self._bars.update(
+                self._task, advance=steps, description=f"{self._name} {printable(info)}", pace=self._pace(now)
+            )
         elif now - self._told > _EVERY:
             self._told = now
             told = f"{self._done}/{self._total} {info}".rstrip()
@@ -77,7 +79,7 @@ class Shown:
         self.console = make_console(quiet=quiet, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        self.console.print(text)
+        self.console.print(printable(text))
 
     @contextmanager
     def bar(self, name: str, total: int) -> Generator[Bar, None, None]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autoslim._console import printable
 from autoslim._registry import unknown_name
 from autoslim.compare._bench import STAGE
 from autoslim.compare._bench import Bench as Bench
@@ -135,7 +136,7 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
     result = json.loads(json.dumps(result))  # as it is read back
     write_json(path / _RESULT, result)
     page = render_page(result)
-    write_whole(path / _PAGE, lambda aside: aside.write_text(page, encoding="utf-8"))
+    write_whole(path / _PAGE, lambda aside: aside.write_text(printable(page), encoding="utf-8"))
     return result
 
 

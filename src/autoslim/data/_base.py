@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 
+from autoslim._console import printable
 from autoslim._registry import Registry, unknown_name
 from autoslim.data._datasets import list_datasets
 from autoslim.data._encoded import Encoded
@@ -221,7 +222,7 @@ def _load(
             atexit.register(opened.pop_all().close)  # the images are read for as long as the process lives
     mean, std = _statistics(parts[0].sample)
     resize = describe_resize(input_shape) if any(part.resized for part in parts) else "none"
-    notes = tuple(dict.fromkeys((*notes, *(note for part in parts for note in part.notes))))
+    notes = tuple(dict.fromkeys(map(printable, (*notes, *(note for part in parts for note in part.notes)))))
     name = found.spec or spec
     return Data(name, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes, found.files)
 

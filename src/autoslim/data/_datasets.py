@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
+from autoslim.data._images import read_orientation
 from autoslim.data._listing import File, Found, Listing, RawTarget, number_classes
 from autoslim.errors import DataError
 from autoslim.tasks import Targets
 
+_COMPARED = 16  # items whose own labels are held against `targets`
 _KEPT_BYTES = 2**30  # of targets that are kept after they were looked at
 _LOCK = threading.Lock()  # a dataset of someone's own need not be safe for threads
 
 
 def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = None) -> Found:
-    """Lists datasets or loaders; labels are taken from `targets` where there are, else all items are looked at once.
+    """Lists datasets or loaders; labels are taken from `targets` where items agree, else all are looked at once.
 
     Args:
         name: What errors call them.
@@ -28,46 +31,90 @@ def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = No
         targets: How an item's target is read; None: it is a label.
 
     Raises:
-        DataError: No map-style dataset, or items of another kind.
+        DataError: No map-style dataset, a loader that draws in a way of its own, train and test that are one, or items
+            of another kind.
     """
-    listed, most = _list_dataset(f"{name}, train", train, targets)
-    other, more = (None, listed.labels[:0]) if test is None else _list_dataset(f"{name}, test", test, targets)
+    if test is not None and _unwrap(train) is _unwrap(test):
+        raise DataError(
+            f"{name}: train and test are the same dataset; expected test images that nothing is trained on. Give two "
+            "(torch.utils.data.Subset(dataset, indices) is a part of one), or train alone: a part is then set aside."
+        )
+    listed, most, notes = _list_dataset(f"{name}, train", train, targets)
+    other, more = None, listed.labels[:0]
+    if test is not None:
+        other, more, told = _list_dataset(f"{name}, test", test, targets)
+        notes = (*notes, *told)
     numbers = number_classes(name, most, more)
     names: Any = getattr(_unwrap(train), "classes", None)
     named = isinstance(names, (list, tuple)) and len(names) >= len(numbers)
-    return Found(listed, other, tuple(map(str, names)) if named else numbers)
+    if notes and named:  # there may be names for what no item says
+        named = len(names) == len(numbers)
+    return Found(listed, other, tuple(map(str, names)) if named else numbers, notes)
 
 
-def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64]]:
-    """The listing, and the highest class that each item asks for."""
+def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64], tuple[str, ...]]:
+    """The listing, the highest class that each item asks for, and notes."""
     dataset: Any = _unwrap(given)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DataError(
             f"{where}: {type(dataset).__name__} has no length or no items by number; expected a map-style "
             "torch.utils.data.Dataset, or a DataLoader over one. Give one with __len__ and __getitem__."
         )
+    if isinstance(given, DataLoader):
+        _check_sampler(where, given, len(dataset))
     items = _Items(where, dataset)
     if kind is not None:
         told = _Targets(items, kind)
         strata, most = np.array([told.look(row) for row in range(len(dataset))], dtype=np.int64).reshape(-1, 2).T
-        return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most
+        return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most, ()
+    labels, notes = _find_labels(items)
+    return Listing(np.arange(len(labels)), labels, items), labels, notes
+
+
+def _find_labels(items: "_Items") -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The labels in `targets`, unless some items say others: then those of all items, and a note."""
+    dataset, notes = items.dataset, ()
     targets = getattr(dataset, "targets", None)
     changed = getattr(dataset, "target_transform", None) is not None
-    if targets is None or changed or len(targets) != len(dataset):
-        targets = [items.label(row) for row in range(len(dataset))]
+    if targets is not None and not changed and len(targets) == len(dataset):
+        labels = _check_numbers(items.where, targets)
+        rows = np.linspace(0, len(labels) - 1, min(len(labels), _COMPARED)).astype(int).tolist()
+        odd = next((row for row in rows if items.label(row) != labels[row]), None)
+        if odd is None:
+            return labels, ()
+        notes = (
+            f"{items.where}: item {odd} has the label {items.label(odd)}, and `targets` says {labels[odd]}: all labels "
+            "are those of the items.",
+        )
+    return _check_numbers(items.where, [items.label(row) for row in range(len(dataset))]), notes
+
+
+def _check_numbers(where: str, targets: Any) -> NDArray[np.int64]:
     labels = np.asarray(targets)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: labels are {labels.dtype} {list(labels.shape)}; expected one whole number for each image. "
             "Give `targets` like that, or let items be (image, number)."
         )
-    labels = labels.astype(np.int64)
-    return Listing(np.arange(len(labels)), labels, items), labels
+    return labels.astype(np.int64)
 
 
 def _unwrap(given: Any) -> Any:
     """The dataset of a loader."""
-    return given.dataset if isinstance(given, torch.utils.data.DataLoader) else given
+    return given.dataset if isinstance(given, DataLoader) else given
+
+
+def _check_sampler(where: str, loader: Any, size: int) -> None:
+    """Refuses a loader that may leave images out, or draw some more often: only its dataset is taken."""
+    batches = loader.batch_sampler
+    own = batches is not None and type(batches) is not BatchSampler
+    sampler: Any = batches if own else loader.sampler if batches is None else batches.sampler
+    if own or type(sampler) not in (SequentialSampler, RandomSampler) or len(sampler) != size:
+        raise DataError(
+            f"{where}: the loader draws its images by {type(sampler).__name__}; expected all {size} of the dataset, in "
+            "order or shuffled, as only the dataset is taken. Give the dataset itself, or of a part of it "
+            "torch.utils.data.Subset(dataset, indices)."
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +138,7 @@ class _Items:
     def size(self, row: int, image: Any) -> tuple[int, int]:
         """Height and width of an item's image. One that is turned by its EXIF data would leave its target behind."""
         if isinstance(image, Image.Image):
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            if read_orientation(image) != 1:
                 raise self.odd(row, "its image is to be turned (EXIF); expected it upright, as its target is")
             return image.height, image.width
         height, width = np.asarray(self._image(row, image)).shape[:2]

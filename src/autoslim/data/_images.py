@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from autoslim.data._listing import File, Listing, Shape
 from autoslim.errors import DataError
@@ -35,6 +35,15 @@ _UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +134,21 @@ def decode_image(
 
 
 def _upright(image: Image.Image, mode: str) -> Image.Image:
-    ImageOps.exif_transpose(image, in_place=True)
-    return _to_mode(image, mode)
+    try:
+        image.load()
+    except (TypeError, AttributeError) as error:  # Pillow's, of a TIFF's tags that are not of their type
+        raise OSError(f"broken tags: {error}") from error
+    turn = _TURNS.get(read_orientation(image))
+    return _to_mode(image if turn is None else image.transpose(turn), mode)
+
+
+def read_orientation(image: Image.Image) -> int:
+    """How the image is to be turned, by its EXIF data: 1 to 8; 1, upright, where there are none that can be read."""
+    try:
+        told = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - of broken data Pillow raises whatever it runs into
+        return 1
+    return told if isinstance(told, int) and told in _TURNS else 1
 
 
 def describe_resize(shape: Shape) -> str:
@@ -176,7 +198,7 @@ def _open(file: File) -> Image.Image:
     if isinstance(file, np.ndarray):
         return Image.fromarray(file)
     if isinstance(file, Image.Image):
-        return file.copy()  # it is turned upright in place, and closed
+        return file.copy()  # it is closed after use
     return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
 
 
@@ -190,7 +212,7 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height once EXIF orientation is applied, from the header alone."""
     width, height = image.size
     # without this look at `info`, `getexif` would decode a whole PNG in search of a late chunk
-    turned = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    turned = "exif" in image.info and read_orientation(image) >= 5
     return (height, width) if turned else (width, height)
 
 

@@ -110,7 +110,7 @@ def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | 
     alone = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < 2]]
     if alone:
         raise DataError(
-            f"{where}: only one image of {_name_some(alone)}; expected two or more of each class, as each is divided. "
+            f"{where}: only one image of {name_some(alone)}; expected two or more of each class, as each is divided. "
             "Add images, or leave such a class out."
         )
 
@@ -149,15 +149,16 @@ def check_readable(
     """
     if not failed:
         return ()
-    told = f"{len(failed)} of {len(labels)} images can't be read: {_name_some(failed)}"
+    told = f"{len(failed)} of {len(labels)} images can't be read: {name_some(failed)}"
     if 100 * len(failed) > len(labels):
         raise DataError(f"{where}: {told}. Expected at most 1%. Replace or remove them.")
     lost = [classes[int(label)] for label in np.setdiff1d(labels, labels[kept])] if classes else []
     if lost:
-        raise DataError(f"{where}: {told}. No image of {_name_some(lost)} is left; expected one. Replace them.")
+        raise DataError(f"{where}: {told}. No image of {name_some(lost)} is left; expected one. Replace them.")
     return (f"{where}: {told}. They are left out.",)
 
 
-def _name_some(names: Sequence[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

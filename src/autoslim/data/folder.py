@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
-from autoslim.data._listing import File, Found, Listing, locate
+from autoslim.data._listing import File, Found, Listing, locate, name_some
 from autoslim.errors import DataError
 from autoslim.progress import say_many
 
@@ -41,32 +41,44 @@ def list_folder(place: str) -> Generator[Found, None, None]:
             f"folder:{place}: no images at all: {train_root} has no class folders; expected one folder per class with "
             "its images. Move the images of each class into a folder of its name."
         )
-    train, skipped = _list_classes(place, train_root, classes)
+    train, others, inner = _list_classes(place, train_root, classes)
     test = None
     if test_root is not None:
         _check_classes(place, test_root.name, classes, tuple(folder.name for folder in _folders(test_root)))
-        test, more = _list_classes(place, test_root, classes)
-        skipped += more
-    odd = f"Not used: {say_many(skipped, 'file')} in the class folders with no image's name."
-    notes = (odd,) if skipped else ()
+        test, more, deeper = _list_classes(place, test_root, classes)
+        others, inner = others + more, [*inner, *deeper]
+    notes: tuple[str, ...] = ()
+    if others:
+        notes = (f"Not used: {say_many(others, 'file')} in the class folders with no image's name.",)
+    if inner:
+        notes = (
+            *notes,
+            f"Not used: {say_many(sum(count for _, count in inner), 'image')} in folders inside the class folders: "
+            f"{name_some([name for name, _ in inner])}. Only what lies directly in a class folder is read.",
+        )
     if test_root is not None and test_root.name != "test":
         notes = (*notes, f"There is no test folder: {test_root.name} serves as test.")
     yield Found(train, test, classes, notes)
 
 
-def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listing, int]:
-    """All images below `root`, and the number of other files there."""
+def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listing, int, list[tuple[str, int]]]:
+    """All images below `root`, the number of other files there, and the folders inside with the images they hold."""
     paths: list[bytes] = []
     labels: list[int] = []
     empty: list[str] = []
+    inner: list[tuple[str, int]] = []
     others = 0
     for label, name in enumerate(classes):
         with os.scandir(root / name) as entries:
-            files = sorted(each.name for each in entries if not each.name.startswith(".") and each.is_file())
-        images = [file for file in files if os.path.splitext(file)[1].lower() in _SUFFIXES]
+            seen = sorted((each for each in entries if not each.name.startswith(".")), key=lambda each: each.name)
+        files = [each.name for each in seen if _is_file(each)]
+        images = [file for file in files if _is_image(file)]
         others += len(files) - len(images)
         paths += [os.fsencode(os.path.join(name, file)) for file in images]
         labels += [label] * len(images)
+        folders = [each for each in seen if os.path.isdir(each.path)] if len(files) < len(seen) else []
+        counts = ((os.path.join(root.name, name, each.name), _count_images(each.path)) for each in folders)
+        inner += [(folder, count) for folder, count in counts if count]
         if not images:
             empty.append(name)
     if empty:
@@ -75,7 +87,27 @@ def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listi
             "like 1.png or 1.jpg directly in each. Add images, or remove these folders."
         )
 
-    return Listing(np.arange(len(paths)), np.array(labels, dtype=np.int64), _Files(root, np.array(paths))), others
+    return (
+        Listing(np.arange(len(paths)), np.array(labels, dtype=np.int64), _Files(root, np.array(paths))),
+        others,
+        inner,
+    )
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a file, or a link to nowhere: that one can't be read, as it will show."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _SUFFIXES
+
+
+def _count_images(folder: str) -> int:
+    """Those below a folder, however deep."""
+    return sum(_is_image(name) for _, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
-from autoslim.data._listing import File, Found, Listing, locate, number_classes
+from autoslim.data._listing import File, Found, Listing, locate, name_some, number_classes
 from autoslim.errors import DataError
+from autoslim.progress import say_many
 
-_TRAIN, _TESTS = "train", ("test", "val")  # words in the names of shards; tests in the order of preference
+_TRAIN = "train"  # words in the names of shards; tests in the order of preference
+_TESTS = ("test", "val", "valid", "validation")
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "ppm"})
 _LABEL = "cls"
 _DIGITS, _LARGEST = 20, 2**28  # bytes of a class, and of an image, at most
@@ -54,8 +56,9 @@ class _Shards:
 def list_webdataset(place: str) -> Generator[Found, None, None]:
     """Lists the samples that have an image and a .cls with a whole number; others are told as notes.
 
-    `place` is a folder with shards that have train and test or val in their names (others are all train), or a pattern
-    of train shards: shards-{000..146}.tar, shards-*.tar.
+    `place` is a folder with shards that have train and test, val, valid or validation in their names (without any train
+    those that have no such word are train, and if all have one, all are), or a pattern of train shards:
+    shards-{000..146}.tar, shards-*.tar.
 
     Raises:
         DataError: No shards, compressed or broken ones, or labels that are no whole numbers.
@@ -100,12 +103,9 @@ def _find(place: str) -> tuple[list[str], list[str], tuple[str, ...]]:
     root = str(locate(place))
     if place and os.path.isdir(root):
         shards = sorted(str(path) for path in Path(root).glob("*.tar"))
-        train = _named(shards, _TRAIN)
-        for word in _TESTS:
-            test = _named(shards, word)
-            if train and test:
-                note = f"There are no test shards: those with {word} in their names serve as test."
-                return train, test, () if word == "test" else (note,)
+        train = _named(shards, [_TRAIN]) or sorted({*shards} - {*_named(shards, _TESTS)})
+        if train:
+            return _divide(shards, train)
     else:
         one_by_one = [sorted(glob(path)) if has_magic(path) else [path] for path in expand_braces(root) if place]
         shards = [path for paths in one_by_one for path in paths]
@@ -118,9 +118,25 @@ def _find(place: str) -> tuple[list[str], list[str], tuple[str, ...]]:
     return shards, [], ()
 
 
-def _named(shards: Sequence[str], word: str) -> list[str]:
-    """Those with this word in their names, and not as a part of another word."""
-    return [path for path in shards if re.search(rf"(?<![a-z]){word}(?![a-z])", Path(path).name.lower())]
+def _divide(shards: Sequence[str], train: list[str]) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """Likewise for a folder's shards of which some are known to be train."""
+    others = sorted({*shards} - {*train})
+    found = ((word, _named(others, [word])) for word in _TESTS)
+    word, test = next(((word, paths) for word, paths in found if paths), ("", []))
+    notes: list[str] = []
+    if word not in ("", "test"):
+        notes.append(f"There are no test shards: those with {word} in their names serve as test.")
+    left = [Path(path).name for path in sorted({*others} - {*test})]
+    if left:
+        what = f"neither {_TRAIN} nor {word or 'test'}"
+        notes.append(f"Not used: {say_many(len(left), 'shard')}, {what}: {name_some(left)}.")
+    return train, test, tuple(notes)
+
+
+def _named(shards: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Those with one of these words in their names, and not as a part of another word."""
+    pattern = re.compile(rf"(?<![a-z])({'|'.join(words)})(?![a-z])")
+    return [path for path in shards if pattern.search(Path(path).name.lower())]
 
 
 def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:

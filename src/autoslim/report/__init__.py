@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from autoslim._console import printable
 from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
 from autoslim.report.png import write_png
@@ -52,7 +53,7 @@ def _write(file: Path, text: str) -> Path:
     aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         try:
-            aside.write_text(text, encoding="utf-8", newline="\n")
+            aside.write_text(printable(text), encoding="utf-8", newline="\n")
             os.replace(aside, file)
         finally:
             aside.unlink(missing_ok=True)

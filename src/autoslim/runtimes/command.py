@@ -1,6 +1,7 @@
 """Any program that is given an ONNX file and prints milliseconds: a phone over adb, a board over ssh, trtexec."""
 
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from autoslim.runtimes._base import RUNTIMES, Pass, Runtime
 from autoslim.runtimes._onnx import export_onnx
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_CUT = re.compile(r"(?<![\w.])[-+\d.,'\u2019]*\d[,'\u2019]$")  # before a number: it is the rest of 3,27 or of 1,234.5
 _PATIENCE = 600.0  # seconds that one call may take
 _SHOWN = 2000  # characters of output told in an error
 
@@ -45,11 +47,13 @@ class Command(Runtime):
         return ask
 
     def version(self) -> str:
-        """A hash of the program's file, if it is one: another program's answers are not its own."""
-        words = self._words()
-        place = shutil.which(words[0])
-        text = Path(place).read_bytes() if place else b""
-        return f"command {hashlib.sha256(text).hexdigest()[:16]}"
+        """A hash of all files that the command names, scripts too: another program's answers are not its own."""
+        first, *others = self._words()
+        digest = hashlib.sha256()
+        for place in (shutil.which(first), *others):
+            if place and os.path.isfile(place) and os.access(place, os.R_OK):
+                digest.update(hashlib.sha256(Path(place).read_bytes()).digest())
+        return f"command {digest.hexdigest()[:16]}"
 
     def _words(self) -> list[str]:
         if "{onnx}" not in self.argument:
@@ -72,10 +76,15 @@ class Command(Runtime):
         told = f"{done.stdout}\n{done.stderr}"
         if done.returncode:
             raise self._failed(f"it ended with status {done.returncode}", told)
-        numbers = _NUMBER.findall(done.stdout)
+        numbers = list(_NUMBER.finditer(done.stdout))
         if not numbers:
             raise self._failed("it printed no number", told)
-        return float(numbers[-1])
+        last = numbers[-1]
+        cut = _CUT.search(done.stdout[: last.start()])
+        if cut:
+            what = f"its last number is written {cut[0]}{last[0]}, which may be several numbers or one of other digits"
+            raise self._failed(f"{what}; write it like 1234.5, with nothing joined to it by a comma", told)
+        return float(last[0])
 
     def _failed(self, what: str, output: str) -> RuntimeFailedError:
         said = output.strip()[-_SHOWN:]
