@@ -126,6 +126,12 @@ def test_a_whole_network_holds_a_hundred_percent():
     assert Budget.parse("macs<=100%").holds({"macs": 1234567.0}, {"macs": 1234567.0})
 
 
+def test_a_share_is_exact():
+    for share in range(1, 101):
+        assert Budget.parse(f"params<={share}%").holds({"params": float(share)}, {"params": 100.0})
+    assert Budget.parse("params<=0.465%").holds({"params": 186.0}, {"params": 40000.0})
+
+
 def test_an_absolute_limit_needs_no_base():
     assert Budget.parse("macs<=5").holds({"macs": 5.0}, {})
 

@@ -69,6 +69,37 @@ def test_shortcuts_cost_fewer_passes_and_end_near_the_exhaustive_loss(seed: int)
     assert exact.score(fast[-1].widths).loss <= exact.score(slow[-1].widths).loss + 0.1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_each_shortcut_alone_costs_fewer_passes(seed: int):
+    problem = make_problem(seed)
+
+    def passes(**switches: bool) -> int:
+        return run(Greedy(reuse=False, **switches), problem)[1].passes
+
+    assert passes(race=True, memory=False) < passes(race=False, memory=False)
+    assert passes(race=False, memory=True) < passes(race=False, memory=False)
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_reuse_is_asked_for_by_telling_what_all_share(reuse: bool):
+    problem = make_problem(0)
+    bases: list[Widths | None] = []
+
+    class Watched(Noisy):
+        def samples(
+            self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
+        ) -> list[Sample]:
+            bases.extend([base] if len(trials) > 1 else [])
+            return super().samples(trials, base=base, referee=referee)
+
+    budgets = [Budget.parse("macs<=35%")]
+    Greedy(memory=False, reuse=reuse).search(
+        problem.space, problem.costs, budgets, Watched(problem), base=problem.base, on_step=lambda step: None
+    )
+    assert bases
+    assert all((base is not None) == reuse for base in bases)
+
+
 def test_without_shortcuts_greedy_is_exhaustive():
     for seed in range(5):
         problem = make_problem(seed)

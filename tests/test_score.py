@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from autoslim import Supernet, extract_network, trace_channels
+from autoslim.baselines import MacCounter
 from autoslim.extract import replace_tensors_
 from autoslim.score import SupernetScorer, calibrate, evaluate
 from autoslim.tasks import TASKS
@@ -38,6 +39,38 @@ def test_statistics_are_the_mean_over_batches_of_what_the_subnetwork_sees(net, w
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(m.training for m in net.modules())
     assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+def test_instance_norms_with_statistics_have_their_own_too():
+    norm = nn.InstanceNorm2d(8, track_running_stats=True)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 5, 1)).double()
+    net = Supernet(model, trace_channels(model, IMAGES[0]))
+    widths = net.graph.min_widths()
+    buffers = calibrate(net, widths, IMAGES)
+    first = extract_network(model, net.graph, widths)[0]
+    seen = torch.stack([first(x).flatten(2) for x in IMAGES])
+    torch.testing.assert_close(buffers["1.running_mean"], seen.mean((0, 1, 3)))
+    torch.testing.assert_close(buffers["1.running_var"], seen.var(3).mean((0, 1)))
+    assert norm.momentum == 0.1
+
+
+def test_a_network_in_bfloat16_is_scored(net):
+    small = Supernet(net.model.bfloat16(), net.graph)
+    images = [(x.bfloat16(), y) for x, y in LABELLED]
+    scorer = SupernetScorer(small, TASK, calibration=[x for x, _ in images], search=images)
+    assert 0 < scorer.score(net.graph.min_widths()).loss < 10
+
+
+def test_processes_without_train_images_reuse_all_the_same(net):
+    base = net.graph.max_widths()
+    trials = [base.replace({g.name: g.candidates[0]}) for g in net.graph.groups if g.frozen is None]
+    scorer = SupernetScorer(net, TASK, calibration=[], search=LABELLED)
+    scorer.samples(trials, base=base)
+    with MacCounter() as less:
+        scorer.samples(trials, base=base)
+    with MacCounter() as all_:
+        scorer.samples(trials)
+    assert less.macs < all_.macs
 
 
 def test_a_score_is_that_of_the_extracted_network(net):

@@ -90,11 +90,16 @@ def test_a_subnetwork_leaves_nothing_behind(net, how):
 
 def test_contexts_nest(net):
     net.eval()
-    narrow = net.graph.min_widths()
+    narrow, whole = net.graph.min_widths(), net(X)
     with net.at(narrow):
         first = net(X)
         with net.at(net.graph.random_widths(2)):
             net(X)
+        for inner in (net.at(net.graph.max_widths()), net.leaves_at(net.graph.max_widths())):
+            with inner:
+                assert torch.equal(net(X), whole)
+        with net.at(net.graph.max_widths(), buffers=net.buffers_at(net.graph.max_widths())):
+            assert torch.equal(net(X), whole)
         assert torch.equal(net(X), first)
 
 

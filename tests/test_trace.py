@@ -441,3 +441,14 @@ def test_a_network_that_keeps_a_tensor_of_a_pass_with_gradients_is_traced_and_ex
 def test_images_of_another_device_are_taken_along():
     graph = trace_channels(Odd(""), INPUT[0].float().to("meta"))
     assert graph.group("first").frozen is None
+
+
+def test_a_layers_dilation_that_equals_its_channels_stays():
+    layer = nn.Conv1d(16, 16, 3, padding=16, dilation=16, groups=16)
+    model = nn.Sequential(nn.Conv1d(3, 16, 1), layer, nn.Conv1d(16, 5, 1)).eval()
+    x = torch.randn(2, 3, 64)
+    graph = trace_channels(model, x)
+    small = extract_network(model, graph, graph.min_widths())
+    assert small[1].groups < 16
+    assert (small[1].dilation, small[1].padding) == ((16,), (16,))
+    check_subnetwork(randomise_(model), graph, graph.min_widths(), (x.double(),))

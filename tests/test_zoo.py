@@ -227,3 +227,18 @@ def test_a_list_that_does_not_fit_is_told():
         read_list("mine", graph, layers, [16, 24, 16, 48])
     with pytest.raises(UnknownNameError, match=r"Unknown official network 'autoslim_mnasnet_539m'\. Closest"):
         official_widths("autoslim_mnasnet_539m")
+
+
+def test_computed_and_shared_weights_are_scaled_as_far_as_they_are_drawn():
+    tied = nn.Linear(16, 16)
+    model = nn.Sequential(nn.Linear(4, 16), tied, nn.ReLU(), tied, nn.Linear(16, 5))
+    graph = trace_channels(model, torch.randn(2, 4))
+    (group,) = (group for group in graph.groups if group.frozen is None)
+    small = extract_network(model, graph, graph.max_widths().replace({group.name: 4}))
+    before = small[1].weight.detach().clone()
+    correct_scale_(small, model)
+    torch.testing.assert_close(small[1].weight, 2 * before)
+    computed = nn.utils.parametrizations.weight_norm(nn.Linear(16, 5))
+    state = {name: value.clone() for name, value in computed.state_dict().items()}
+    correct_scale_(computed, computed)
+    assert all(torch.equal(value, state[name]) for name, value in computed.state_dict().items())

@@ -26,7 +26,9 @@ class Limit:
 
     def absolute(self, base: Mapping[str, float]) -> float:
         """The limit in the metric's own unit; `base` gives the base network's cost per metric."""
-        return self.value * base[self.metric] if self.relative else self.value
+        if not self.relative:
+            return self.value
+        return float(Decimal(repr(self.value)) * Decimal(float(base[self.metric])))  # 29% of 100 is 29, not below it
 
 
 @dataclass(frozen=True)

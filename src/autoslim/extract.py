@@ -96,9 +96,13 @@ def correct_scale_(small: nn.Module, full: nn.Module) -> nn.Module:
     Most initialisers draw with a variance of one over the fan-in, and a cut leaves that of the full-width layer. Where
     one draws otherwise (fan-out, a fixed deviation) the scale is larger than its own would be; BatchNorm undoes that.
     """
+    scaled = set[int]()
     with torch.no_grad():
         for name, module in small.named_modules():
-            if isinstance(module, (_ConvNd, nn.Linear)):
+            own = dict(module.named_parameters(recurse=False)) if isinstance(module, (_ConvNd, nn.Linear)) else {}
+            weight = own.get("weight")  # a parametrized or pruned layer computes it from others
+            if weight is not None and weight.requires_grad and id(weight) not in scaled:
                 wide = full.get_parameter(f"{name}.weight" if name else "weight")
-                module.weight.mul_((wide[0].numel() / module.weight[0].numel()) ** 0.5)
+                weight.mul_((wide[0].numel() / weight[0].numel()) ** 0.5)
+                scaled.add(id(weight))
     return small

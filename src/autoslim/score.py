@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from autoslim.ranks import Ranks
 from autoslim.replay import Shared, Tape
@@ -75,7 +75,8 @@ class SupernetScorer:
     ) -> None:
         self._net, self._task = net, task
         self._calibration, self._search = calibration, search
-        self._reuse = _Reuse(net, calibration[0][:2]) if calibration else _NoReuse()
+        images = next(chain(calibration, (images for images, _ in search)), None)  # of several processes some have few
+        self._reuse = _NoReuse() if images is None else _Reuse(net, images[:2])
 
     def score(self, widths: Widths) -> Score:
         return self.score_many([widths])[0]
@@ -88,7 +89,7 @@ class SupernetScorer:
     ) -> list[Sample]:
         """The score of every image; see `Scorer.samples`. What the trials share with `base` is computed once."""
         ranks = Ranks.here()
-        able = base is not None and all(ranks.gather(bool(self._calibration)))
+        able = base is not None and all(ranks.gather(isinstance(self._reuse, _Reuse)))
         reuse = self._reuse if able else _NoReuse()
         reuse.prepare(trials, base)
         buffers = _calibrate(self._net, trials, self._calibration, reuse, base)
@@ -218,7 +219,7 @@ def _calibrate(
                 with net.at(trials[at], buffers=buffers[at]):
                     shared.run(at, net, images)
                 seen[at].append(torch.cat([buffers[at][name] for name in names]))
-    told = Ranks.here().gather([[each.cpu().numpy() for each in one] for one in seen])
+    told = Ranks.here().gather([[_numbers(each) for each in one] for one in seen])
     for own, *parts in zip(buffers, *told, strict=True):
         statistics = _in_order(parts)
         if statistics:
@@ -256,20 +257,20 @@ def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Map
 
 
 def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.track_running_stats
+    return isinstance(module, _NormBase) and module.track_running_stats
 
 
 @contextmanager
 def _mode(net: Supernet, *, calibrating: bool) -> Generator[None, None, None]:
-    """Eval mode; to calibrate, BatchNorm in train mode, its statistics a cumulative mean: every batch counts alike."""
+    """Eval mode; to calibrate, norms with statistics in train mode, to take those of one batch as they are."""
     modes = [(module, module.training) for module in net.modules()]
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and _has_statistics(module)]
+    norms = [module for module in net.modules() if isinstance(module, _NormBase) and _has_statistics(module)]
     momenta = [module.momentum for module in norms]
     try:
         net.eval()
         for module in norms if calibrating else ():
             module.train()
-            module.momentum = None
+            module.momentum = None if isinstance(module, _BatchNorm) else 1.0  # InstanceNorm takes None for 0
         yield
     finally:
         for module, training in modes:
@@ -280,11 +281,16 @@ def _mode(net: Supernet, *, calibrating: bool) -> Generator[None, None, None]:
 
 def _judge(task: Task, output: object, labels: torch.Tensor) -> Sample:
     """One batch; without what makes a metric of facts, so that processes can send it to each other."""
-    loss, metric = (each.detach().cpu().numpy() for each in task.judge(output, labels))
+    loss, metric = (_numbers(each.detach()) for each in task.judge(output, labels))
     loss = loss.astype(np.float64)
     if task.metric.whole is not None:
         return Sample(loss, np.full(len(loss), np.nan), metric)
     return Sample(loss, metric.astype(np.float64) if task.metric.higher else -metric.astype(np.float64))
+
+
+def _numbers(tensor: torch.Tensor) -> NDArray[Any]:
+    """On the CPU; bfloat16, which numpy has not, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _join(task: Task, parts: Sequence[Sample]) -> Sample:

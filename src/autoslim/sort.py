@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
-from autoslim.errors import WidthsError
+from autoslim.errors import ModelError, WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import Axis, ChannelGraph
 
@@ -151,7 +151,13 @@ def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[in
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
-    wanted = _outputs(trial, inputs)
+    try:
+        wanted = _outputs(trial, inputs)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{type(model).__name__} does not run in float64, in which sorted channels are held against the old ones: "
+            f"{error}. Expected code that takes the type of its input. Write x.to(other.dtype) for x.float()."
+        ) from error
     whole = copy_model(trial)
     _permute_(whole, graph, orders)
     if _agree(_outputs(whole, inputs), wanted):

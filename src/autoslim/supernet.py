@@ -96,13 +96,14 @@ class Supernet(nn.Module):
             WidthsError: The widths don't fit the graph.
         """
         plan = self._plan(widths)
-        if not plan.cuts and buffers is None:
+        if not plan.cuts and buffers is None and self._active is None:
             yield
             return
         parameters = {
             name: _apply(plan.cuts[name], self._tensor(name)) for name in self._parameter_names if name in plan.cuts
         }
-        with self._activate({**parameters, **(buffers or self.buffers_at(widths))}, plan):
+        copies = self.buffers_at(widths) if buffers is None and plan.cuts else buffers or {}
+        with self._activate({**parameters, **copies}, plan):
             yield
 
     @contextmanager
@@ -114,7 +115,8 @@ class Supernet(nn.Module):
         """
         plan = self._plan(widths)
         if not plan.cuts:
-            yield
+            with self.at(widths):
+                yield
             return
         full = {name: self._tensor(name) for name in self._parameter_names if name in plan.cuts}
         leaves = {name: _copy(plan.cuts[name], p.detach()).requires_grad_(p.requires_grad) for name, p in full.items()}
@@ -174,7 +176,7 @@ class Supernet(nn.Module):
             if chosen:
                 cuts[name] = tuple(chosen)
         attributes: list[tuple[nn.Module, str, Any]] = []
-        for path, values in self.graph.attributes(widths).items() if cuts else ():
+        for path, values in self.graph.attributes(widths).items():
             attributes += [(self._modules_at[path], name, value) for name, value in values.items()]
         return _Plan(cuts, tuple(attributes))
 

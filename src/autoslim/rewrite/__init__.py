@@ -113,8 +113,8 @@ def trace_best(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, ...]
 
 
 def _is_codes_fault(reason: str) -> bool:
-    """Whether a group is frozen for an integer in the code; so says the probe, or the rule for padding."""
-    return reason.startswith("the model's code can't follow") or reason.startswith("channels are padded")
+    """Whether a group is frozen for an integer in the code; so says the probe."""
+    return reason.startswith(("the model's code can't follow", "the output's shape changes"))
 
 
 def _count_free(graph: ChannelGraph) -> int:

@@ -18,6 +18,7 @@ Ints = NDArray[np.int64]
 
 
 # (module, attribute) -> its uses: for each of its integers (one, or those of a tuple or list) the vector it counts
+_GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "_reversed_padding_repeated_twice"}
 _Held = dict[tuple[str, str], list[tuple["int | torch.Tensor", ...]]]
 
 
@@ -214,7 +215,7 @@ def _held_integers(ledger: Ledger, model: nn.Module) -> _Held:
     for module, values, vectors in ledger.integers:
         lengths = tuple(value if vector is None else vector for value, vector in zip(values, vectors, strict=True))
         for attribute, value in vars(model.get_submodule(module)).items():
-            if (module, attribute) in named:
+            if (module, attribute) in named or _is_geometry(model.get_submodule(module), attribute):
                 continue
             if type(value) is int:
                 entries = [(length,) for said, length in zip(values, lengths, strict=True) if said == value]
@@ -223,6 +224,11 @@ def _held_integers(ledger: Ledger, model: nn.Module) -> _Held:
             if entries:
                 held.setdefault((module, attribute), []).extend(entries)
     return held
+
+
+def _is_geometry(module: nn.Module, attribute: str) -> bool:
+    """Whether a layer of torch's own slides by it, so that a number of channels is there by chance."""
+    return type(module).__module__.startswith("torch.nn.") and attribute in _GEOMETRY
 
 
 def _are_integers(value: object) -> bool:
