@@ -307,3 +307,22 @@ def test_libraries_networks_are_rewritten(name):
         assert torch.equal(one, other)
     if "net" in name:
         assert min_share(graph) < 0.3
+
+
+class Modes(nn.Module):
+    """Does something else in each mode, the second time the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(self.first(x), scale_factor=2.0, mode="bilinear", align_corners=self.training)
+        return F.interpolate(self.last(x), scale_factor=2.0, mode="bilinear", align_corners=not self.training)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_follows_the_mode_either_way_is_kept(training: bool):
+    model, x = Modes(), torch.randn(2, 3, 4, 4)
+    rewritten = rewrite_network(model, x).train(training)
+    torch.testing.assert_close(rewritten(x), model.train(training)(x))

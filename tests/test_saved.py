@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from autoslim import extract_network, load, trace_channels
 from autoslim.errors import ModelError, RunFolderError
@@ -62,6 +63,27 @@ def test_widths_and_metrics_lie_beside_it(saved):
     folder, _ = saved
     assert json.loads((folder / "metrics.json").read_text())["macs"] == 1
     assert json.loads((folder / "widths.json").read_text())["_type"] == "Widths"
+
+
+class Lazy(nn.Module):
+    """Makes a buffer in its first forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        if not hasattr(self, "grid"):
+            self.register_buffer("grid", torch.arange(2.0), persistent=False)
+        return self.layer(x) + self.grid
+
+
+def test_a_buffer_that_a_forward_pass_makes_is_no_obstacle(tmp_path):
+    model, other, x = Lazy(), Lazy(), torch.randn(4, 3)
+    expected = model(x)
+    save_tensors(tmp_path / "model.safetensors", model)
+    load_tensors_(tmp_path / "model.safetensors", other)
+    assert torch.equal(other(x), expected)
 
 
 def test_tensors_of_another_model_are_refused(tmp_path):

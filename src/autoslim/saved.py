@@ -5,12 +5,13 @@ attributes that follow the widths and how images are prepared; the tensors in `m
 shapes.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -24,6 +25,7 @@ from autoslim.run_folder import read_json, whole_folder, write_json, write_whole
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "SavedNetwork", 2
+_FLEETING = "non_persistent"  # buffers that a state dict leaves out, told in the file
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -33,8 +35,9 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_tensors(path: Path, model: nn.Module) -> None:
     """Writes a model's tensors whole or not at all."""
+    fleeting = sorted({name for name, _ in model.named_buffers()} - set(model.state_dict()))
     # Written as bytes: the library's own writer leaves files that only their owner can read.
-    data = save(tensors_of(model))
+    data = save(tensors_of(model), {_FLEETING: json.dumps(fleeting)} if fleeting else None)
     write_whole(path, lambda aside: aside.write_bytes(data))
 
 
@@ -42,12 +45,16 @@ def load_tensors_(path: Path, model: nn.Module) -> None:
     """Puts a safetensors file's tensors into `model`, whatever their shape; RunFolderError if they don't belong."""
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, framework="pt") as file:
+            fleeting = json.loads((file.metadata() or {}).get(_FLEETING, "[]"))
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(
             f"`{path.name}` in {path.parent} can't be read: {error}. Expected a safetensors file. "
             "Restore it or run again."
         ) from error
     wanted = set(tensors_of(model))
+    for name in set(fleeting) - wanted:  # not there before the first forward pass, which makes it anew
+        tensors.pop(name, None)
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))[0]
         raise RunFolderError(

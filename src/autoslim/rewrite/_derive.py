@@ -53,7 +53,12 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
     new: dict[Path, Any] = {}
     for path, leaf in told[0].items():
         if isinstance(leaf, bool) and any(other[path] != leaf for other in told):
-            new[path] = writer.training(node)
+            if told[1][path] == leaf or any(other[path] != leaf for other in told[2:]):
+                raise ModelError(
+                    f"{node.meta['module'] or 'the network'}: {leaf!r} of {_name(node)} depends on the images' size; "
+                    "expected the mode alone, or nothing. The network can't be rewritten; trace it as it is."
+                )
+            new[path] = writer.training(node, inverted=leaf)
     for path, values in wanted.items():
         if _varies(values):
             found = _find(values, node, finder, scenes)
@@ -239,11 +244,12 @@ class _Writer:
                 first = self.graph.call_function(operator.floordiv, (first, expression.over))
         return first
 
-    def training(self, node: fx.Node) -> fx.Node:
+    def training(self, node: fx.Node, *, inverted: bool) -> fx.Node:
         """The mode of the module whose code calls: what differs between a run in eval and one in train mode."""
         module = node.meta["module"]
         with self.graph.inserting_before(node):
-            return self.graph.get_attr(f"{module}.training" if module else "training")
+            mode = self.graph.get_attr(f"{module}.training" if module else "training")
+            return self.graph.call_function(operator.not_, (mode,)) if inverted else mode
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
