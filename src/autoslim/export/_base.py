@@ -2,7 +2,8 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copyfile
@@ -136,23 +137,14 @@ def export_network(
             f"{path.with_suffix(form.suffix)}."
         )
     sizes = _batch_sizes(len(images), options.batch if form.shaped else "dynamic")
-    reference = copy_model(model, "cpu").eval()
-    network, example = copy_model(model, "cpu").eval(), images[: max(sizes)]
+    reference, network, example = copy_model(model, "cpu").eval(), copy_model(model, "cpu").eval(), images[: max(sizes)]
     folded = fold_batchnorm_(network, images[:2]) if options.fold_bn else 0
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         written = Path(scratch) / path.name
         form.write(network, example, written, options)
-        try:
-            served = form.open(written, network)
-            difference, largest = compare_outputs(reference, served, images[: sum(sizes)].split(sizes))
-        except AutoSlimError:
-            raise
-        except Exception as error:  # of whatever kind its runtime has
-            raise ModelError(
-                f"{type(model).__name__} as {to}: the file does not run on batches of {sizes}: {str(error).strip()} "
-                "Expected one that does. Where the code takes the batch's size for a number (len(x), "
-                "int(x.shape[0])), let it be a size: x.flatten(1), x.shape[0]; or give one with --batch."
-            ) from error
+        with _told(f"{type(model).__name__} as {to}", sizes):
+            parts = images[: sum(sizes)].split(sizes)
+            difference, largest = compare_outputs(reference, form.open(written, network), parts)
         if not difference <= options.tolerance * max(1.0, largest):
             raise ModelError(
                 f"{type(model).__name__} as {to}: the file differs by up to {difference:.3g} from the module on "
@@ -172,6 +164,21 @@ def export_network(
         largest_output=largest,
         tolerance=options.tolerance,
     )
+
+
+@contextmanager
+def _told(what: str, sizes: Sequence[int]) -> Generator[None, None, None]:
+    """Tells what a file's runtime raises, of whatever kind, as the file's own failing."""
+    try:
+        yield
+    except AutoSlimError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{what}: the file does not run on batches of {sizes}: {str(error).strip()} Expected one that does. Where "
+            "the code takes the batch's size for a number (len(x), int(x.shape[0])), let it be a size: x.flatten(1), "
+            "x.shape[0]; or give one with --batch."
+        ) from error
 
 
 def _put(scratch: Path, path: Path) -> tuple[Path, ...]:
