@@ -14,7 +14,6 @@ from autoslim.pipeline import (
     Job,
     RunConfig,
     _forecast,
-    make_method,
     plan_run,
     plan_search,
     read_config,
@@ -27,7 +26,7 @@ from autoslim.pipeline._plan import count_evaluations
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 from autoslim.score import SupernetScorer
-from autoslim.search import METHODS, Exhaustive, Found, Greedy, Uniform
+from autoslim.search import METHODS, Exhaustive, Found, Greedy, Uniform, make_method
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 

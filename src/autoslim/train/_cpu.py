@@ -23,14 +23,11 @@ class CPUConvolutions(TorchFunctionMode):
     The passes of `autoslim.train` run inside it; a backward pass of your own should follow a forward pass that does.
     Layers that checkpoint their activations are left as they are: they run again outside of any mode.
 
-    Example:
-        >>> import torch
-        >>> depthwise = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        >>> images = torch.randn(4, 8, 2, 2)
-        >>> with CPUConvolutions():
-        ...     output = depthwise(images)
-        >>> torch.allclose(output, depthwise(images), atol=1e-6)
-        True
+    >>> depthwise, images = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8), torch.randn(4, 8, 2, 2)
+    >>> with CPUConvolutions():
+    ...     output = depthwise(images)
+    >>> torch.allclose(output, depthwise(images), atol=1e-6)
+    True
     """
 
     def __torch_function__(
