@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoslim.train import CPUConvolutions
+from autoslim.train._cpu import suit
 
 
 class Seen(TorchDispatchMode):
@@ -94,6 +95,11 @@ def test_of_strided_1x1_convolutions_over_few_channels_pixels_are_picked_first(k
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_passes_elsewhere_are_left_alone():
+    assert isinstance(suit(torch.device("cpu")), CPUConvolutions)
+    assert not isinstance(suit(torch.device("cuda")), CPUConvolutions)
 
 
 CRASHES = """

@@ -83,6 +83,20 @@ def test_what_is_written_to_later_is_kept_apart():
             assert torch.equal(got, run(order[at], x))
 
 
+def test_who_looks_on_does_not_change_the_pass():
+    a, b, x = nn.Linear(4, 3), nn.Linear(4, 2), torch.randn(2, 4)
+
+    def run(last: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        return last(torch.relu(x)) + torch.arange(0, 2).unsqueeze(1)  # arange detaches what others hold
+
+    tape = Tape(lambda: run(a, x))
+    shared = Shared(tape, [tape.first_difference(lambda: run(b, x))] * 2)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for at, last in enumerate((a, b)):
+            assert torch.equal(shared.run(at, lambda y, last=last: run(last, y), x), run(last, x))
+
+
 @pytest.mark.parametrize("leader", [True, False])
 def test_pass_that_goes_another_way_is_computed_whole_and_says_so(leader: bool):
     flag = [False]

@@ -37,9 +37,6 @@ def make(num_classes):
     return model
 """
 
-# what a detector runs follows from its images: where passes differ, nothing is shared, and it says so
-pytestmark = pytest.mark.filterwarnings("ignore:A forward pass took another way:UserWarning")
-
 
 def arguments(task, model, data, out):
     given = {"task": task, "model": model, "data": data, "out": out, "budget": "macs<=85%", "tracker": "none"}

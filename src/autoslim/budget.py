@@ -28,7 +28,7 @@ class Limit:
         """The limit in the metric's own unit; `base` gives the base network's cost per metric."""
         if not self.relative:
             return self.value
-        return float(Decimal(repr(self.value)) * Decimal(float(base[self.metric])))  # 29% of 100 is 29, not below it
+        return float(Decimal(str(self.value)) * Decimal(float(base[self.metric])))  # 29% of 100 is 29, not below it
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Shown:
         self.console = make_console(quiet=quiet, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        self.console.print(printable(text))
+        self.console.print(text)
 
     @contextmanager
     def bar(self, name: str, total: int) -> Generator[Bar, None, None]:

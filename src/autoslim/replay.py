@@ -146,7 +146,20 @@ def _warn(why: str) -> None:
     )
 
 
-class _Recorder(TorchDispatchMode):
+class _Watcher(TorchDispatchMode):
+    """Takes every operator of a pass, but `detach`: a factory like arange runs it only where somebody else holds its
+    result, so that whoever looks on would change the pass. Nothing is lost: it gives the same memory."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return func(*args, **(kwargs or {}))
+        return self._take(func, args, kwargs)
+
+    def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+class _Recorder(_Watcher):
     """Notes every operator, and keeps all results: a small batch's."""
 
     def __init__(self) -> None:
@@ -157,7 +170,7 @@ class _Recorder(TorchDispatchMode):
         self.storages: dict[_Ref, int] = {}
         self._keep: list[torch.Tensor] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
         reads = _reads(self.made, args, kwargs)
         self._keep += _tensors((args, kwargs))  # or their memory is used again, and two tensors have one key
         writes = tuple(_storage(tensor) for tensor in _written(func, args, kwargs or {}))
@@ -178,7 +191,7 @@ class _Recorder(TorchDispatchMode):
         return out
 
 
-class _Comparer(TorchDispatchMode):
+class _Comparer(_Watcher):
     """Answers as recorded, for as long as the operators read the same."""
 
     def __init__(self, calls: Sequence[_Call], results: Sequence[Any], made: dict[Any, _Ref]) -> None:
@@ -186,7 +199,7 @@ class _Comparer(TorchDispatchMode):
         self._calls, self._results, self._made = calls, results, made
         self.at = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self.at == len(self._calls):
             raise _Diverged
         call = self._calls[self.at]
@@ -196,7 +209,7 @@ class _Comparer(TorchDispatchMode):
         return _returned(func, args, kwargs or {}, tree_map_only(torch.Tensor, _fresh, self._results[self.at - 1]))
 
 
-class _Leader(TorchDispatchMode):
+class _Leader(_Watcher):
     """Computes everything, and keeps what the followers will read."""
 
     def __init__(self, tape: Tape, starts: dict[int, _Start]) -> None:
@@ -213,7 +226,7 @@ class _Leader(TorchDispatchMode):
         self.shapes: list[list[Any]] = []
         self.forms: list[list[Any]] = []  # of the outputs
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
         at, self._at = self._at, self._at + 1
         if at > self._until or self.failed:
             return func(*args, **(kwargs or {}))
@@ -233,7 +246,7 @@ class _Leader(TorchDispatchMode):
         return out
 
 
-class _Follower(TorchDispatchMode):
+class _Follower(_Watcher):
     """Answers what was kept, up to the cut, and computes from there on."""
 
     def __init__(self, tape: Tape, start: _Start, leader: _Leader, index: int) -> None:
@@ -241,7 +254,7 @@ class _Follower(TorchDispatchMode):
         self._calls, self._start, self._leader, self._index = tape.calls, start, leader, index
         self._at = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
         at, self._at = self._at, self._at + 1
         if at >= len(self._calls) or func is not self._calls[at].func:
             raise _Diverged(f"operator {at} is {func}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from autoslim._tensors import for_disk
@@ -44,15 +44,15 @@ def save_tensors(path: Path, model: nn.Module) -> None:
 def load_tensors_(path: Path, model: nn.Module) -> None:
     """Puts a safetensors file's tensors into `model`, whatever their shape; RunFolderError if they don't belong."""
     try:
-        tensors = load_file(path)
         with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             fleeting = json.loads((file.metadata() or {}).get(_FLEETING, "[]"))
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(
             f"`{path.name}` in {path.parent} can't be read: {error}. Expected a safetensors file. "
             "Restore it or run again."
         ) from error
-    wanted = set(tensors_of(model))
+    wanted = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     for name in set(fleeting) - wanted:  # not there before the first forward pass, which makes it anew
         tensors.pop(name, None)
     if wanted != set(tensors):

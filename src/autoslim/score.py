@@ -7,7 +7,7 @@ Whatever is made of them is put together in the order of all batches, so that th
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, islice, zip_longest
 from typing import Any, TypeVar
 
@@ -165,27 +165,16 @@ class _Reuse(_NoReuse):
         assert base is not None
         ranks, changed = Ranks.here(), {group for trial in trials for group in _changed(trial, base)}
         new = [(mode, g) for mode in (True, False) for g in sorted(changed) if (mode, g) not in self._cuts]
-        if len(trials) > 1 and new and self._steady:
+        if len(trials) > 1 and new:
             for told in ranks.gather({key: self._cut(*key) for key in new[ranks.rank :: ranks.size]}):
                 self._cuts |= told
 
     def shared(self, trials: Sequence[Widths], base: Widths | None, *, calibrating: bool) -> Shared:
         assert base is not None
-        if len(trials) == 1 or not self._steady:
+        if len(trials) == 1:
             return super().shared(trials, base, calibrating=calibrating)
         cuts = [min((self._cuts[calibrating, g] for g in _changed(trial, base)), default=0) for trial in trials]
         return Shared(self._tape(calibrating), cuts)
-
-    @cached_property
-    def _steady(self) -> bool:
-        """Whether one image, and the narrowest sub-network, take the operators of the tape. Code that goes through the
-        images one by one, or by its widths, as detectors do, has no pass that others could share."""
-        graph, wanted = self._net.graph, [call.func for call in self._tape(False).calls]
-        for widths, count in ((graph.max_widths(), 1), (graph.min_widths(), None)):
-            with self._pass(widths, False, count=count) as run:
-                if [call.func for call in Tape(run).calls] != wanted:
-                    return False
-        return True
 
     def _tape(self, calibrating: bool) -> Tape:
         if calibrating not in self._tapes:
@@ -201,13 +190,11 @@ class _Reuse(_NoReuse):
             return tape.first_difference(run)
 
     @contextmanager
-    def _pass(
-        self, widths: Widths, calibrating: bool, *, count: int | None = None
-    ) -> Generator[Callable[[], object], None, None]:
+    def _pass(self, widths: Widths, calibrating: bool) -> Generator[Callable[[], object], None, None]:
         """A sub-network ready to run: a tape holds what its pass does, and nothing of what leads there."""
-        net, images = self._net, self._images[:count]
+        net = self._net
         with _mode(net, calibrating=calibrating), net.at(widths, buffers=net.buffers_at(widths)):
-            yield lambda: net(images)
+            yield lambda: net(self._images)
 
 
 def _calibrate(

@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
-from autoslim._console import make_console, printable
+from autoslim._console import make_console
 from autoslim._registry import unknown_name
 from autoslim.cli._stop import hear_terminate, tell_stopped
 from autoslim.cli.compare import compare_command
@@ -79,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> int:
             leave_ranks()
         return code
     except AutoSlimError as error:
-        make_console(stderr=True, soft_wrap=True).print(printable(f"autoslim: {error}"))
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}")
         return 2
     except KeyboardInterrupt as interrupt:
         return tell_stopped("nothing was left half-written", interrupt)
@@ -90,5 +90,5 @@ def main(args: Sequence[str] | None = None) -> int:
             advice = "Expected a place to read from or write to. Give another, or change its permissions."
         else:
             raise
-        make_console(stderr=True, soft_wrap=True).print(printable(f"autoslim: {error}. {advice}"))
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}. {advice}")
         return 2

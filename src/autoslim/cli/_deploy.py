@@ -1,18 +1,17 @@
 """What `export` works on: a trained network on the disk, and prepared images of the kind that it was trained for."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoslim.data import DecodingLoader, Encoded, Loader, Split, hold_out, load_data, make_loader
+from autoslim.data import Encoded, Split, hold_out, load_data, make_loader
 from autoslim.errors import ConfigError, DataError, RunFolderError
-from autoslim.pipeline import reopen_job
+from autoslim.pipeline import Prepared, reopen_job
 from autoslim.progress import Shown
-from autoslim.score import Batch
+from autoslim.ranks import Ranks
 from autoslim.tasks import Task, find_task
 
 _BATCH = 250
@@ -73,25 +72,16 @@ class Images:
         chosen = self.search.take(torch.arange(min(count, len(self.search))))
         return torch.cat([images for images, _ in self._batches(chosen)]).contiguous()
 
-    def tests(self) -> "Batches":
+    def tests(self) -> Prepared:
         """Test images and labels, to be gone through as often as need be."""
         assert self.test is not None  # asked for with real images only
         return self._batches(self.test)
 
-    def _batches(self, split: Split | Encoded) -> "Batches":
+    def _batches(self, split: Split | Encoded) -> Prepared:
         mean, std = (tuple(self.config["normalisation"][name]) for name in ("mean", "std"))
         size = _BATCH if split.told is None else split.told.kind.at_once
-        return Batches(make_loader(split, min(size, len(split)), mean, std))
-
-
-@dataclass(frozen=True)
-class Batches:
-    """All images of a split in order, one batch in memory at a time."""
-
-    loader: Loader | DecodingLoader
-
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(self.loader.epoch(0), len(self.loader))
+        loader = make_loader(split, min(size, len(split)), mean, std)
+        return Prepared(loader, torch.device("cpu"), Ranks())
 
 
 def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: bool) -> Images:

@@ -114,7 +114,7 @@ def _quantize(folder: Path, told: Exported, images: Images) -> tuple[dict[str, A
         "path": str(target),
         "bytes": target.stat().st_size,
         "calibration_images": len(chosen),
-        "test_images": sum(len(labels) for _, labels in tests),
+        "test_images": len(images.test or ()),
         f"test_{metric.key}": metric.turn(scores["int8"].accuracy),
         f"float_test_{metric.key}": metric.turn(scores["float"].accuracy),
         "latency": latency.to_json(),

@@ -2,8 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import copyfile
@@ -137,17 +136,17 @@ def export_network(
             f"{path.with_suffix(form.suffix)}."
         )
     sizes = _batch_sizes(len(images), options.batch if form.shaped else "dynamic")
-    reference, network, example = copy_model(model, "cpu").eval(), copy_model(model, "cpu").eval(), images[: max(sizes)]
+    reference = copy_model(model, "cpu").eval()
+    network, example = copy_model(model, "cpu").eval(), images[: max(sizes)]
     folded = fold_batchnorm_(network, images[:2]) if options.fold_bn else 0
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         written = Path(scratch) / path.name
         form.write(network, example, written, options)
-        with _told(f"{type(model).__name__} as {to}", sizes):
-            parts = images[: sum(sizes)].split(sizes)
-            difference, largest = compare_outputs(reference, form.open(written, network), parts)
+        what, parts = f"{type(model).__name__} as {to}", images[: sum(sizes)].split(sizes)
+        difference, largest = _compare_file(what, reference, lambda: form.open(written, network), parts)
         if not difference <= options.tolerance * max(1.0, largest):
             raise ModelError(
-                f"{type(model).__name__} as {to}: the file differs by up to {difference:.3g} from the module on "
+                f"{what}: the file differs by up to {difference:.3g} from the module on "
                 f"{sum(sizes)} images, whose outputs reach {largest:.3g}; expected at most {options.tolerance:g} of "
                 f"that, so {path.name} is not kept. Try another --to{', leave out --fold-bn' * (folded > 0)}, or allow "
                 "more with --tolerance."
@@ -166,18 +165,19 @@ def export_network(
     )
 
 
-@contextmanager
-def _told(what: str, sizes: Sequence[int]) -> Generator[None, None, None]:
-    """Tells what a file's runtime raises, of whatever kind, as the file's own failing."""
+def _compare_file(
+    what: str, reference: nn.Module, serve: Callable[[], Served], parts: Sequence[torch.Tensor]
+) -> tuple[float, float]:
+    """`compare_outputs` of a file; what its runtime raises, of whatever kind, is told as the file's own failing."""
     try:
-        yield
+        return compare_outputs(reference, serve(), parts)
     except AutoSlimError:
         raise
     except Exception as error:
         raise ModelError(
-            f"{what}: the file does not run on batches of {sizes}: {str(error).strip()} Expected one that does. Where "
-            "the code takes the batch's size for a number (len(x), int(x.shape[0])), let it be a size: x.flatten(1), "
-            "x.shape[0]; or give one with --batch."
+            f"{what}: the file does not run on batches of {[len(part) for part in parts]}: {str(error).strip()} "
+            "Expected one that does. Where the code takes the batch's size for a number (len(x), int(x.shape[0])), let "
+            "it be a size: x.flatten(1), x.shape[0]; or give one with --batch."
         ) from error
 
 

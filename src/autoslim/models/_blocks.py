@@ -1,9 +1,14 @@
 """Parts that several networks of the zoo are made of."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from autoslim.errors import ModelError
+
+_N = TypeVar("_N", bound=nn.Module)
 
 
 def check_arguments(name: str, *, num_classes: int, in_channels: int, width_mult: float) -> None:
@@ -62,3 +67,13 @@ def initialise_(model: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
+
+
+def build_scaled(
+    name: str, network: Callable[[int, int, float], _N], num_classes: int, in_channels: int, width_mult: float
+) -> _N:
+    """The network of these classes, channels and widths, with Kaiming initialisation; ModelError if there is none."""
+    check_arguments(name, num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
+    model = network(num_classes, in_channels, width_mult)
+    initialise_(model)
+    return model

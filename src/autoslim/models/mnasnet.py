@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import InvertedResidual, check_arguments, conv_norm, initialise_, scale_channels
+from autoslim.models._blocks import InvertedResidual, build_scaled, conv_norm, scale_channels
 
 _STEM, _LAST = 32, 1280
 _STAGES = (  # expansion, channels, blocks, stride of the first block, kernel
@@ -60,10 +60,7 @@ def mnasnet(num_classes: int = 1000, in_channels: int = 3, width_mult: float = 1
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("mnasnet", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    model = MNasNet(num_classes, in_channels, width_mult)
-    initialise_(model)
-    return model
+    return build_scaled("mnasnet", MNasNet, num_classes, in_channels, width_mult)
 
 
 ZOO.register("mnasnet", mnasnet)

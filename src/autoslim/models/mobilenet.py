@@ -1,10 +1,12 @@
 """`zoo:mobilenet_v2_32` and `zoo:mobilenet_small`: MobileNet v2 (Sandler et al., 2018) for 32x32 pixels, and a cut."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import InvertedResidual, check_arguments, conv_norm, initialise_, scale_channels
+from autoslim.models._blocks import InvertedResidual, build_scaled, conv_norm, scale_channels
 
 Stages = tuple[tuple[int, int, int, int], ...]  # expansion, channels, blocks, stride of the first block
 
@@ -60,8 +62,10 @@ def mobilenet_small(num_classes: int = 10, in_channels: int = 3, width_mult: flo
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("mobilenet_small", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    return _build(MobileNet32(num_classes, in_channels, width_mult, stem=24, stages=_SMALL, head=256))
+    network = partial(MobileNet32, stem=24, stages=_SMALL, head=256)
+    return build_scaled(
+        "mobilenet_small", network, num_classes=num_classes, in_channels=in_channels, width_mult=width_mult
+    )
 
 
 def mobilenet_v2_32(num_classes: int = 10, in_channels: int = 3, width_mult: float = 1.0) -> MobileNet32:
@@ -75,13 +79,10 @@ def mobilenet_v2_32(num_classes: int = 10, in_channels: int = 3, width_mult: flo
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("mobilenet_v2_32", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    return _build(MobileNet32(num_classes, in_channels, width_mult, stem=32, stages=_V2, head=1280))
-
-
-def _build(model: MobileNet32) -> MobileNet32:
-    initialise_(model)
-    return model
+    network = partial(MobileNet32, stem=32, stages=_V2, head=1280)
+    return build_scaled(
+        "mobilenet_v2_32", network, num_classes=num_classes, in_channels=in_channels, width_mult=width_mult
+    )
 
 
 ZOO.register("mobilenet_small", mobilenet_small)

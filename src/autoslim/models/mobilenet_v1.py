@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import check_arguments, conv_norm, initialise_, scale_channels
+from autoslim.models._blocks import build_scaled, conv_norm, scale_channels
 
 _STEM = 32
 _BLOCKS = (  # channels, stride of the depthwise convolution
@@ -65,10 +65,9 @@ def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, width_mult: floa
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("mobilenet_v1", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    model = MobileNetV1(num_classes, in_channels, width_mult)
-    initialise_(model)
-    return model
+    return build_scaled(
+        "mobilenet_v1", MobileNetV1, num_classes=num_classes, in_channels=in_channels, width_mult=width_mult
+    )
 
 
 ZOO.register("mobilenet_v1", mobilenet_v1)

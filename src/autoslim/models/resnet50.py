@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import check_arguments, initialise_, scale_channels
+from autoslim.models._blocks import build_scaled, scale_channels
 
 _STEM, _EXPANSION = 64, 4
 _STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # inner channels, blocks, stride of the first block
@@ -80,10 +80,7 @@ def resnet50(num_classes: int = 1000, in_channels: int = 3, width_mult: float = 
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("resnet50", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    model = ResNet50(num_classes, in_channels, width_mult)
-    initialise_(model)
-    return model
+    return build_scaled("resnet50", ResNet50, num_classes, in_channels, width_mult)
 
 
 ZOO.register("resnet50", resnet50)

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import check_arguments, conv_norm, initialise_, scale_channels
+from autoslim.models._blocks import build_scaled, conv_norm, scale_channels
 
 _GROUPS, _STEM, _DIVISOR = 3, 24, 12  # a quarter of any width must be whole groups
 _STAGES = ((240, 4), (480, 8), (960, 4))  # channels, blocks; the first block of each halves the image
@@ -69,10 +69,9 @@ def shufflenet_v1(num_classes: int = 1000, in_channels: int = 3, width_mult: flo
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("shufflenet_v1", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    model = ShuffleNetV1(num_classes, in_channels, width_mult)
-    initialise_(model)
-    return model
+    return build_scaled(
+        "shufflenet_v1", ShuffleNetV1, num_classes=num_classes, in_channels=in_channels, width_mult=width_mult
+    )
 
 
 ZOO.register("shufflenet_v1", shufflenet_v1)

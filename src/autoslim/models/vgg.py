@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoslim.models._base import ZOO
-from autoslim.models._blocks import check_arguments, conv_norm, initialise_, scale_channels
+from autoslim.models._blocks import build_scaled, conv_norm, scale_channels
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels, convolutions; max-pooling between stages
 
@@ -44,10 +44,7 @@ def vgg16_32(num_classes: int = 10, in_channels: int = 3, width_mult: float = 1.
     Raises:
         ModelError: A number of classes or channels below 1, or a width of 0 or less.
     """
-    check_arguments("vgg16_32", num_classes=num_classes, in_channels=in_channels, width_mult=width_mult)
-    model = VGG32(num_classes, in_channels, width_mult)
-    initialise_(model)
-    return model
+    return build_scaled("vgg16_32", VGG32, num_classes, in_channels, width_mult)
 
 
 ZOO.register("vgg16_32", vgg16_32)

@@ -14,6 +14,7 @@ from autoslim.pipeline._again import plan_search as plan_search
 from autoslim.pipeline._again import search_again as search_again
 from autoslim.pipeline._alone import Alone as Alone
 from autoslim.pipeline._alone import train_alone as train_alone
+from autoslim.pipeline._batches import Prepared as Prepared
 from autoslim.pipeline._config import RunConfig as RunConfig
 from autoslim.pipeline._config import parse_shape as parse_shape
 from autoslim.pipeline._job import Job as Job

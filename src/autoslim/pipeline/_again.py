@@ -22,7 +22,7 @@ from autoslim.pipeline._search import (
     obtain_latency,
     search_budgets,
 )
-from autoslim.pipeline._task import open_task
+from autoslim.pipeline._task import check_task
 from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json
@@ -156,7 +156,7 @@ def open_search(
         load_supernet(job)
     changes = {field: getattr(config, field) for field in ("method", "search", "budget", *_RUNTIME)}
     job.config = replace(job.config, finalists=0, **changes)
-    open_task(job.config)  # refuses a search that its metric can't lead
+    check_task(job.task, job.config)
     if job.config.latency_limited:
         same = all(getattr(own, field) == getattr(config, field) for field in _RUNTIME)
         tables = [place.path / TABLE, *([folder / TABLE] if same else [])]

@@ -82,10 +82,11 @@ class Job:
 
     # 1. trace ------------------------------------------------------------------------------------------------------
 
-    def prepare(self, check: Callable[[], None] = lambda: None) -> None:
+    def prepare(self, check: Callable[[], None] = lambda: None, *, trained: bool = False) -> None:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it.
 
-        `check` is called before that: it may refuse a network or images that are not those of before.
+        `check` is called before that: it may refuse a network or images that are not those of before. Where the
+        supernet is `trained`, the weights that it started from are not read again.
         """
         config = self.config
         self.data: Data = open_data(config, self.given, self.task)
@@ -95,7 +96,6 @@ class Job:
         classes, shape = self.data.num_classes, self.data.input_shape
         self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
         started = time.monotonic()
-        trained = hasattr(self, "folder") and self.supernet_path.exists()  # the weights it started from are in there
         start = replace(config, from_weights="") if trained else config
         self.networks = Networks(start, self.task, num_classes=classes, input_shape=shape)
         self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own

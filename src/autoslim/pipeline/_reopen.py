@@ -37,7 +37,7 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
         check_splits(run_folder.path, job.splits, job.data.files)
         _check_identity(folder, saved, job.identity)
 
-    job.prepare(check)
+    job.prepare(check, trained=job.supernet_path.exists())
     job.check_budgets()
     return job
 

@@ -26,7 +26,14 @@ def open_task(config: "RunConfig") -> Task:
         UnknownNameError: There is none of that name.
         ConfigError: Its file gives none, or a setting of the run does not go with it.
     """
-    task, kind = find_task(config.task), f"the task {config.task}"
+    task = find_task(config.task)
+    check_task(task, config)
+    return task
+
+
+def check_task(task: Task, config: "RunConfig") -> None:
+    """Raises ConfigError for a setting of the run that does not go with its task."""
+    kind = f"the task {config.task}"
     if task.targets is not None and config.train.augment not in task.targets.augments:
         raise ConfigError(
             f"RunConfig.train.augment is {config.train.augment!r}, which the targets of {kind} can't follow; expected "
@@ -46,7 +53,6 @@ def open_task(config: "RunConfig") -> Task:
         check_finalists(
             config.finalists, config.finalist_epochs, search=config.search, retrain=config.retrain, by_image=False
         )
-    return task
 
 
 def describe_task(config: "RunConfig") -> dict[str, str]:

@@ -17,8 +17,8 @@ from autoslim.trace._run import Trace
 Ints = NDArray[np.int64]
 
 
-# (module, attribute) -> its uses: for each of its integers (one, or those of a tuple or list) the vector it counts
 _GEOMETRY = {"stride", "padding", "dilation", "kernel_size", "output_padding", "_reversed_padding_repeated_twice"}
+# (module, attribute) -> its uses: for each of its integers (one, or those of a tuple or list) the vector it counts
 _Held = dict[tuple[str, str], list[tuple["int | torch.Tensor", ...]]]
 
 

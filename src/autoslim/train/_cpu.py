@@ -1,6 +1,7 @@
 """Convolutions of shapes that a CPU trains slowly, or wrongly, put in words that it trains well."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,11 @@ class CPUConvolutions(TorchFunctionMode):
         if func is torch.conv2d:
             return _convolve(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def suit(device: torch.device) -> AbstractContextManager[object]:
+    """`CPUConvolutions` where passes run on a CPU; elsewhere nothing, for every call would go through Python."""
+    return CPUConvolutions() if device.type == "cpu" else nullcontext()
 
 
 def _convolve(

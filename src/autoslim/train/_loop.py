@@ -17,7 +17,7 @@ from autoslim.errors import TrainingError
 from autoslim.ranks import Ranks
 from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
-from autoslim.train._cpu import CPUConvolutions
+from autoslim.train._cpu import suit
 from autoslim.train._signals import hold_signals
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -134,7 +134,7 @@ def train(
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
     try:
-        with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked, CPUConvolutions():
+        with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked, suit(runtime.device):
             for batch in _batches(loader, course):
                 torch.manual_seed(_seed_of(seed, course.done))
                 parts = (part.to(runtime.device).chunk(config.accumulate) for part in batch)
