@@ -30,12 +30,10 @@ from supernet import MODEL
 
 SETTINGS = {
     "default": Greedy(race=False),
-    "fading 0.96, before": Greedy(race=False, fading=0.96, trust=0.0, narrowed=1.0),
-    "no floor": Greedy(race=False, trust=0.0),
-    "trust 0.7": Greedy(race=False, trust=0.7),
     "narrowed 1": Greedy(race=False, narrowed=1.0),
     "narrowed 0.3": Greedy(race=False, narrowed=0.3),
     "fading 0.95": Greedy(race=False, fading=0.95),
+    "fading 0.98": Greedy(race=False, fading=0.98),
     "fading 1": Greedy(race=False, fading=1.0),
 }
 AGES, QUANTILES, NOISE = (1, 2, 5, 10, 20, 40), (0.05, 0.25, 0.5, 0.75), 5e-4

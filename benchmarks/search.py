@@ -43,9 +43,7 @@ SWITCHES: dict[str, Method] = {
     "breadth 3": Greedy(breadth=3),
     "fading 0.95": Greedy(fading=0.95),
     "fading 1": Greedy(fading=1.0),
-    "trust 0": Greedy(trust=0.0),
     "narrowed 1": Greedy(narrowed=1.0),
-    "before": Greedy(fading=0.96, trust=0.0, narrowed=1.0),  # as search-before.json has it
 }
 
 

@@ -48,11 +48,8 @@ class Greedy(PathSearch):
     margin: float = 0.05
     """Candidates whose harm is surely this close to the best's, as a share of it, are as good: more saving wins."""
 
-    fading: float = 0.98
-    """What a remembered harm may have become, as a share of it per step since then: 0.98 makes it 82% after ten."""
-
-    trust: float = 0.6
-    """What it is at least, however long ago it was seen, as a share of it."""
+    fading: float = 0.97
+    """What a remembered harm may have become, as a share of it per step since then: 0.97 makes it 74% after ten."""
 
     narrowed: float = 0.5
     """What a group's next step is taken to harm, as a share of what its last one did."""
@@ -62,7 +59,7 @@ class Greedy(PathSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("risk", "margin", "fading", "trust", "narrowed")
+        self.check_shares("risk", "margin", "fading", "narrowed")
         if self.breadth < 1:
             raise ConfigError(f"Greedy: breadth={self.breadth}; expected 1 or more. Leave it out for the default.")
 
@@ -148,7 +145,7 @@ class _Chooser:
             return -math.inf
         share = config.narrowed if option.after < memory.after else 1.0
         if least:
-            share *= max(config.fading ** (number - memory.since), config.trust)
+            share *= config.fading ** (number - memory.since)
         return memory.rise * share if memory.rise > 0 else memory.rise
 
 
