@@ -383,6 +383,28 @@ class Own(nn.Module):
         return self.out(y).mean((2, 3))
 
 
+class Resized(nn.Module):
+    """Images of as many pixels as there are channels, by an integer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size = 12
+        self.into, self.out = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.into(x)
+        y = y.view(len(y), y.shape[1], -1).view(y.shape)
+        return self.out(nn.functional.interpolate(y, self.image_size)).mean((2, 3))
+
+
+def test_an_image_as_large_as_there_are_channels_keeps_its_size():
+    model = randomise_(Resized()).eval()
+    graph = trace_channels(model, INPUT)
+    assert [g.frozen for g in graph.groups if g.frozen] == ["the network's output"]
+    assert "image_size" not in graph.attributes(graph.min_widths()).get("", {})
+    check_subnetwork(model, graph, any_widths(graph, 0), INPUT)
+
+
 @pytest.mark.parametrize("how", ["view", "halves", "split", "slice", "depthwise"])
 def test_integers_of_the_networks_own_follow(how):
     model = randomise_(Own(how)).eval()

@@ -1,14 +1,16 @@
 """Holds a graph against the model's own code: sub-networks must run, in place and extracted; what breaks is frozen.
 
 The extracted sub-network is traced too. Every operator in it must put out the very channels that are kept of those it
-put out at full width: so a cut or a view by numbers of the code's own is seen even where all shapes fit.
+put out at full width: so a cut or a view by numbers of the code's own is seen even where all shapes fit. And what is no
+channel must stay as long as it is: an attribute that equals a number of channels by chance, an image's size say, would
+slim with them.
 """
 
 import os
 import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,9 +55,9 @@ def probe(graph: ChannelGraph, codes: Ints, trace: Trace, inputs: tuple[Any, ...
     """
     prober = _Prober(codes, trace, place_inputs(inputs, trace.device))
     while True:
-        widths, failure = prober.find_failure(graph)
+        widths, failure, resized = prober.find_failure(graph)
         if failure is None:
-            return graph
+            return prober.drop_guesses(graph, resized)
         narrowed = [g for g in graph.groups if g.frozen is None and widths[g.name] < g.size]
         if not narrowed:
             raise AssertionError(f"the whole network does not run as it was traced: {failure.reason}")
@@ -70,16 +72,43 @@ class _Prober:
     trace: Trace
     inputs: tuple[Any, ...]
 
-    def find_failure(self, graph: ChannelGraph) -> tuple[Widths, _Failure | None]:
-        """The first of two sub-networks that does not run as the graph says, and why."""
+    def find_failure(self, graph: ChannelGraph) -> tuple[Widths, _Failure | None, int]:
+        """The first of two sub-networks that does not run as the graph says, and why; what the second resizes."""
         widths = _draw(graph)
         failure = self._follow(graph, widths) or self._in_place(graph, widths)
         if failure is not None:
-            return widths, failure
-        return graph.min_widths(), self._follow(graph, graph.min_widths(), modes=(False,))
+            return widths, failure, 0
+        resized: set[Key] = set()
+        failure = self._follow(graph, graph.min_widths(), modes=(False,), resized=resized)
+        return graph.min_widths(), failure, len(resized)
 
-    def _follow(self, graph: ChannelGraph, widths: Widths, modes: Sequence[bool] = (False, True)) -> _Failure | None:
-        """Traces the extracted sub-network beside the full one."""
+    def drop_guesses(self, graph: ChannelGraph, resized: int) -> ChannelGraph:
+        """Leaves attributes alone that equal a number of channels by chance: without them, less changes its size.
+
+        Args:
+            graph: A graph that holds.
+            resized: Operators that put out another size at its lowest widths where there are no channels. Values may
+                decide about sizes, too: where the network had to be run with them, nothing is dropped.
+        """
+        standard = {(module, attribute) for module, attribute, _ in self.trace.ledger.named}
+        for patch in graph.patches:
+            if not resized or self.trace.device != "meta":
+                break
+            if (patch.module, patch.attribute) not in standard:
+                without = replace(graph, patches=tuple(each for each in graph.patches if each is not patch))
+                _, failure, left = self.find_failure(without)
+                if failure is None and left < resized:
+                    graph, resized = without, left
+        return graph
+
+    def _follow(
+        self,
+        graph: ChannelGraph,
+        widths: Widths,
+        modes: Sequence[bool] = (False, True),
+        resized: set[Key] | None = None,
+    ) -> _Failure | None:
+        """Traces the extracted sub-network beside the full one; notes the operators that put out other sizes."""
         small = extract_network(self.trace.model, graph, widths)
         ledger = Ledger(size=self.trace.ledger.size, policies=self.trace.ledger.policies, counting=False)
         kept = graph.selection(widths)
@@ -95,7 +124,10 @@ class _Prober:
         codes = np.where(frozen[decode(self.codes)[0]], -1, self.codes)
 
         def compare(key: Key, call: Call, outs: Sequence[torch.Tensor], found: Sequence[Labels]) -> None:
-            for out, full, ours in zip(outs, self.trace.labels.get(key, ()), found, strict=False):
+            known = self.trace.labels.get(key, ()), self.trace.sizes.get(key, ())
+            for out, full, sizes, ours in zip(outs, *known, found, strict=False):
+                if resized is not None and _is_resized(codes, full, sizes, out.shape):
+                    resized.add(key)
                 for dim, vector in full.items():
                     size = out.shape[dim] if dim < out.dim() else 0
                     suspects = _differing(codes, atoms, vector, ours.get(dim), size)
@@ -182,6 +214,14 @@ def _differing(codes: Ints, atoms: Ints, full: torch.Tensor, ours: torch.Tensor 
     else:
         touched = np.concatenate([wanted, found])
     return set(decode(touched[touched >= 0])[0].tolist())
+
+
+def _is_resized(codes: Ints, labels: Labels, full: Sequence[int], ours: Sequence[int]) -> bool:
+    """Whether a tensor of a sub-network has another size along a dimension that holds no group's channels."""
+    return len(full) == len(ours) and any(
+        size != now and (dim not in labels or (codes[labels[dim].numpy()] < 0).all())
+        for dim, (size, now) in enumerate(zip(full, ours, strict=True))
+    )
 
 
 def _own_line(error: Exception) -> str:

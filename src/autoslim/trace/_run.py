@@ -40,6 +40,7 @@ class Trace:
         device: Where it ran, "meta" or "cpu".
         notes: What could not be run, or not without values.
         labels: The labels of the tensors that each operator put out.
+        sizes: Their shapes.
         shapes: Shapes of the network's output, per mode it runs in (False is eval, True is train).
     """
 
@@ -48,6 +49,7 @@ class Trace:
     device: str
     notes: list[str] = field(default_factory=list)
     labels: dict[Key, list[Labels]] = field(default_factory=dict)
+    sizes: dict[Key, Shapes] = field(default_factory=dict)
     shapes: dict[bool, Shapes] = field(default_factory=dict)
 
 
@@ -82,7 +84,7 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
     label_tensors(copied, trace.ledger)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
-        trace.labels[key] = list(labels)
+        trace.labels[key], trace.sizes[key] = list(labels), [tuple(out.shape) for out in outs]
 
     placed = place_inputs(inputs, device)
     trace.shapes[False] = run_labelled(copied.eval(), placed, trace.ledger, keep)
