@@ -376,7 +376,7 @@ class Checkpointed(nn.Module):
         return self.head(checkpoint(self.depthwise, x, use_reentrant=False).mean((2, 3)))
 
 
-def test_a_network_that_checkpoints_activations_is_trained_and_its_supernet_refused(tmp_path):
+def test_a_network_that_checkpoints_activations_is_trained(tmp_path):
     images = torch.randn(4, 3, 8, 8)
     loader, model = Batches([(images, torch.tensor([0, 1, 2, 3]))] * 3), Checkpointed()
     before = model.depthwise.weight.detach().clone()
@@ -384,9 +384,33 @@ def test_a_network_that_checkpoints_activations_is_trained_and_its_supernet_refu
     assert not torch.equal(model.depthwise.weight, before)
     save_tensors(tmp_path / "model.safetensors", model)
     load_tensors_(tmp_path / "model.safetensors", Checkpointed())
-    net = Supernet(model, trace_channels(model, images))
-    with pytest.raises(TrainingError, match=r"Checkpointed checkpoints activations.*set_grad_checkpointing"):
-        train_supernet(net, loader, CONFIG, on_step=pass_by, **SHARED)
+
+
+class Recomputed(nn.Module):
+    """A block that runs once more in the backward pass, or does not."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.stem, self.head = how, nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+        self.block = nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.Conv2d(12, 8, 1))
+
+    def forward(self, x):
+        y = self.stem(x)
+        z = self.block(y) if self.how == "plain" else checkpoint(self.block, y, use_reentrant=self.how == "reentrant")
+        return self.head((y + z).mean((2, 3)))
+
+
+@pytest.mark.parametrize("how", ["reentrant", "not"])
+def test_sub_networks_that_run_layers_again_have_the_gradients_of_those_that_do_not(how):
+    batch, found = (torch.randn(4, 3, 5, 5), torch.tensor([0, 1, 2, 3])), []
+    model = Recomputed("plain")
+    net = Supernet(model, trace_channels(model, batch[0]))
+    for model.how in ("plain", how):
+        model.zero_grad()
+        sandwich_step(net, batch, task=TASK, seed=0)
+        found.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_second_signal_ends_at_once(net, tmp_path):

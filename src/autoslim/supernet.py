@@ -1,6 +1,7 @@
 """Stage 2, supernet: one set of full-width parameters that runs at any widths, in place.
 
-A sub-network is the graph's index selection, applied under `torch.func.functional_call`; the model's class, its code
+A sub-network is the graph's index selection, standing in the places of the full tensors for the time of a context: for
+the forward pass, and for a backward pass that runs layers again (activation checkpointing). The model's class, its code
 and its parameters stay what they are. At full width nothing is selected and the model runs as it is, bit for bit.
 """
 
@@ -12,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from autoslim.graph import ChannelGraph
 from autoslim.widths import Widths
@@ -62,8 +62,9 @@ class Supernet(nn.Module):
         self.model = model
         self.graph = graph
         self._plans: OrderedDict[Widths, _Plan] = OrderedDict()
-        self._active: Mapping[str, torch.Tensor] | None = None
-        self._aliases = _aliases(model)
+        self._active: Mapping[str, torch.Tensor] = {}  # what stands in for full tensors now
+        self._full: dict[str, list[torch.Tensor]] = {}  # and for which, in each of their places
+        self._places = _places(model)
         self._modules_at = dict(model.named_modules(remove_duplicate=False))
         self._shapes = {name: x.shape for name, x in (*model.named_parameters(), *model.named_buffers())}
         self._parameter_names = [name for name, _ in model.named_parameters()]
@@ -74,10 +75,7 @@ class Supernet(nn.Module):
         return super()._apply(fn, recurse)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self._active is None:
-            return self.model(*args, **kwargs)
-        everywhere = {alias: tensor for name, tensor in self._active.items() for alias in self._aliases[name]}
-        return functional_call(self.model, everywhere, args, kwargs, tie_weights=False)
+        return self.model(*args, **kwargs)
 
     @contextmanager
     def at(
@@ -96,7 +94,7 @@ class Supernet(nn.Module):
             WidthsError: The widths don't fit the graph.
         """
         plan = self._plan(widths)
-        if not plan.cuts and buffers is None and self._active is None:
+        if not plan.cuts and buffers is None and not self._active:
             yield
             return
         parameters = {
@@ -132,22 +130,37 @@ class Supernet(nn.Module):
         return {name: _copy(cuts.get(name, ()), self._tensor(name)) for name in self._buffer_names}
 
     def _tensor(self, name: str) -> torch.Tensor:
-        """A parameter or buffer as it is now; found without a walk through all modules, which every pass would take."""
-        path, _, own = name.rpartition(".")
-        return getattr(self._modules_at[path], own)
+        """A full parameter or buffer as it is now; found without a walk through all modules, which takes long."""
+        if name in self._full:
+            return self._full[name][0]
+        store, own = self._places[name][0]
+        return store[own]
 
     @contextmanager
     def _activate(self, tensors: Mapping[str, torch.Tensor], plan: _Plan) -> Generator[None, None, None]:
-        before, self._active = self._active, tensors
+        """Puts tensors in the places of full ones, and takes away what a context around this one has put."""
+        before = self._active
         olds = [(module, name, getattr(module, name)) for module, name, _ in plan.attributes]
         try:
+            self._stand_in(tensors)
             for module, name, value in plan.attributes:
                 setattr(module, name, value)
             yield
         finally:
-            self._active = before
+            self._stand_in(before)
             for module, name, value in olds:
                 setattr(module, name, value)
+
+    def _stand_in(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """These and no others stand for full tensors from now on."""
+        for name, full in self._full.items():
+            for (store, own), tensor in zip(self._places[name], full, strict=True):
+                store[own] = tensor
+        self._active, self._full = tensors, {}
+        for name, tensor in tensors.items():
+            self._full[name] = [store[own] for store, own in self._places[name]]
+            for store, own in self._places[name]:
+                store[own] = tensor
 
     def _plan(self, widths: Mapping[str, int]) -> _Plan:
         widths = Widths(widths)
@@ -181,17 +194,15 @@ class Supernet(nn.Module):
         return _Plan(cuts, tuple(attributes))
 
 
-def _aliases(model: nn.Module) -> dict[str, list[str]]:
-    """For the first name of each tensor, one name per place it stands in.
-
-    A module that is used under two names is one place: torch's own tying would swap it twice and restore it wrongly.
-    """
-    places: dict[int, dict[tuple[int, str], str]] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                places.setdefault(id(tensor), {}).setdefault((id(module), name), f"{prefix}.{name}" if prefix else name)
-    return {next(iter(names.values())): list(names.values()) for names in places.values()}
+def _places(model: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """For the first name of each tensor, where it stands: in the dict of a module, by its own name there."""
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for own, tensor in store.items():
+                if tensor is not None:
+                    places.setdefault(id(tensor), []).append((store, own))
+    return {name: places[id(tensor)] for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
 def _is_prefix(kept: torch.Tensor) -> bool:

@@ -2,10 +2,8 @@
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointError
 
 from autoslim.checkpoint import Checkpoints
-from autoslim.errors import TrainingError
 from autoslim.ranks import Ranks
 from autoslim.supernet import Supernet
 from autoslim.tasks import Task
@@ -40,28 +38,21 @@ def train_supernet(
     """Trains all sub-networks at once, in place; see `train` for what resumes and what is raised.
 
     Raises:
-        TrainingError: Ten steps in a row are not finite, or the model recomputes layers in its backward pass.
+        TrainingError: Ten steps in a row are not finite.
     """
     own = Ranks.here().rank if config.different_subnets else 0
 
     def step(batch: Batch, number: int, share: float) -> torch.Tensor:
-        try:
-            return sandwich_step(
-                net,
-                batch,
-                task=task,
-                seed=((seed + (own << 16)) << 32) + number,
-                subnets=config.random_subnets,
-                smoothing=config.label_smoothing,
-                share=share,
-                runtime=runtime,
-            )
-        except CheckpointError as error:  # a layer that runs again in the backward pass finds the full-size weights
-            raise TrainingError(
-                f"{type(net.model).__name__} checkpoints activations; expected a model whose backward pass runs no "
-                "layer again, for the supernet's sub-networks have no weights of their own then. Turn it off (timm: "
-                "set_grad_checkpointing(False)); to save memory instead, cut batches: --accumulate 2."
-            ) from error
+        return sandwich_step(
+            net,
+            batch,
+            task=task,
+            seed=((seed + (own << 16)) << 32) + number,
+            subnets=config.random_subnets,
+            smoothing=config.label_smoothing,
+            share=share,
+            runtime=runtime,
+        )
 
     return train(
         net, loader, config, config.epochs_supernet, step, runtime=runtime, on_step=on_step, seed=seed,
