@@ -2,8 +2,10 @@
 
 import copy
 import math
+import random
 import signal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from autoslim import Supernet, extract_network, trace_channels
 from autoslim.checkpoint import Checkpoints, State
-from autoslim.errors import RunFolderError, TrainingError
+from autoslim.errors import ConfigError, RunFolderError, TrainingError
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
@@ -413,6 +415,79 @@ def test_sub_networks_that_run_layers_again_have_the_gradients_of_those_that_do_
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_step_is_kept_before_a_signal_ends_the_process(net, tmp_path, times):
+    class Asked(Runtime):
+        def backward(self, tensor):
+            tensor.backward()
+            for _ in range(times):  # a job's manager and its launcher may each send one
+                signal.raise_signal(signal.SIGTERM)
+
+    store, found = checkpoints_in(tmp_path), []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: found.append(store.latest))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_network(
+                net.model, LOADER, CONFIG, checkpoints=store, on_step=pass_by, **{**SHARED, "runtime": Asked()}
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ["step-000000001" in path for path in found] == [True]
+
+
+class Odd(nn.Module):
+    """Puts another tensor into the place of a buffer, expands one, and draws from Python's and numpy's generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 5)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("one", torch.ones(1).expand(3))
+
+    def forward(self, x):
+        x = x.mean((2, 3)).float()
+        self.mean = 0.5 * self.mean + 0.5 * x.mean(0)
+        return self.layer((x - self.mean) * self.one) * (1 + random.random() + np.random.random())
+
+
+def test_a_network_with_habits_of_its_own_is_trained_and_resumed_bit_for_bit(tmp_path):
+    torch.manual_seed(0)
+    model, generators = Odd(), (random.getstate(), np.random.get_state()[1].tolist())
+    whole, stopped = copy.deepcopy(model), copy.deepcopy(model)
+    train_network(whole, LOADER, CONFIG, on_step=pass_by, checkpoints=checkpoints_in(tmp_path / "whole"), **SHARED)
+    with pytest.raises(KeyboardInterrupt):
+        train_network(stopped, LOADER, CONFIG, on_step=stop_at(5), checkpoints=checkpoints_in(tmp_path), **SHARED)
+    train_network(model, LOADER, CONFIG, on_step=pass_by, checkpoints=checkpoints_in(tmp_path), **SHARED)
+    assert float(whole.mean.abs().sum()) > 0
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == generators
+
+
+def test_parts_of_a_batch_differ_by_one_image_at_most():
+    sizes = []
+
+    class Seen(nn.Linear):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x.mean((2, 3)))
+
+    config = TrainConfig(epochs_retrain=1, accumulate=4)
+    batches = Batches(
+        [
+            (torch.randn(10, 3, 2, 2), torch.zeros(10, dtype=torch.long)),
+            (torch.randn(2, 3, 2, 2), torch.zeros(2, dtype=torch.long)),
+        ]
+    )
+    train_network(Seen(3, 5), batches, config, on_step=pass_by, **SHARED)
+    assert sizes == [3, 3, 2, 2, 1, 1]
+
+
+def test_processes_that_run_other_widths_share_no_statistics():
+    with pytest.raises(ConfigError, match=r"different_subnets was given together with sync_batchnorm.*Drop one"):
+        TrainConfig(different_subnets=True, sync_batchnorm=True)
+
+
 def test_a_second_signal_ends_at_once(net, tmp_path):
     class Asked(Runtime):
         def backward(self, tensor):
@@ -455,9 +530,9 @@ def test_the_average_fades_by_its_factor(net):
     average = model.get_parameter("head.weight").detach().clone()
 
     def on_step(loss, done):
-        average.lerp_(model.get_parameter("head.weight").detach(), 0.25)
+        average.lerp_(model.get_parameter("head.weight").detach(), max(0.25, 9 / (9 + done)))
 
-    config = TrainConfig(epochs_retrain=1, lr=0.1, ema=0.75)
+    config = TrainConfig(epochs_retrain=8, lr=0.1, ema=0.75)
     train_network(model, LOADER, config, on_step=on_step, **SHARED)
     torch.testing.assert_close(model.get_parameter("head.weight").detach(), average)
 

@@ -31,8 +31,14 @@ def leave_ranks() -> None:
 
 
 def scaler_of(fabric: Any) -> torch.amp.GradScaler | None:
-    """What `fabric.backward` scales losses by: in 16-mixed precision, whose gradients vanish otherwise."""
-    return getattr(fabric.strategy.precision, "scaler", None)
+    """What `fabric.backward` scales losses by, as new: in 16-mixed precision, whose gradients vanish otherwise.
+
+    A training must not begin with the scale that the one before has ended with: a resumed run has not seen that one.
+    """
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    if scaler is not None:
+        scaler.load_state_dict(torch.amp.GradScaler(fabric.device.type).state_dict())
+    return scaler
 
 
 def check_precision(precision: str) -> None:

@@ -48,7 +48,8 @@ class TrainConfig:
     clip: float = 0.0
     """Largest norm of a step's gradient; 0: as it is."""
     ema: float = 0.0
-    """Retrained networks become the average of their weights over the steps, fading by this factor; 0: the last."""
+    """Retrained networks become the average of their weights over the steps, fading by this factor, faster at first;
+    0: the last."""
     compile: bool = False
     """The networks that are retrained are compiled (torch.compile)."""
     cuda_graph: bool = False
@@ -73,6 +74,11 @@ class TrainConfig:
             raise ConfigError(
                 f"TrainConfig.cuda_graph was given together with {others[0]}; expected one of the two: a step's passes "
                 "are recorded whole, as they are. Drop one."
+            )
+        if self.different_subnets and self.sync_batchnorm:
+            raise ConfigError(
+                "TrainConfig.different_subnets was given together with sync_batchnorm; expected one of the two: "
+                "processes that run other widths have no statistics in common. Drop one."
             )
         for name, (least, below) in ranges.items():
             value = getattr(self, name)

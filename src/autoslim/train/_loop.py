@@ -1,9 +1,10 @@
 """The training loop: SGD over the batches of every epoch, whatever a step is; stopped anywhere, it goes on the same."""
 
 import math
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,7 +112,7 @@ def train(
 
     Whatever is random in a step follows from the seed and its number, so that nothing but the state has to be kept. A
     step whose loss or gradient is not finite changes nothing. With checkpoints, a SIGINT or SIGTERM to any of the
-    processes ends them all after the same step, which is kept.
+    processes ends them all after the same step; it is kept before the signal goes on to whoever handled it.
 
     Args:
         model: Its parameters are trained, in place.
@@ -122,7 +123,8 @@ def train(
         runtime: Lightning Fabric.
         on_step: Called after each step with its loss and the number of steps taken.
         seed: Of dropout and the like.
-        ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step.
+        ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step, at first
+            by less: step n weighs at least 9 / (10 + n), or a short training would be the average with its start.
         checkpoints: Where the state is kept on the way; removed by the caller.
         tracker: Takes loss, learning rate and images per second of each step.
         scaler: For 16-mixed precision: the one that `runtime.backward` scales losses by.
@@ -133,11 +135,12 @@ def train(
     course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
-    try:
-        with hold_signals() if checkpoints is not None else nullcontext(list[int]()) as asked, suit(runtime.device):
+    held = hold_signals() if checkpoints is not None else nullcontext(list[int]())
+    with held as asked, suit(runtime.device), _generators_kept():
+        try:
             for batch in _batches(loader, course):
-                torch.manual_seed(_seed_of(seed, course.done))
-                parts = (part.to(runtime.device).chunk(config.accumulate) for part in batch)
+                _seed(seed, course.done)
+                parts = (part.to(runtime.device).tensor_split(_parts(config, part)) for part in batch)
                 course.asked = asked
                 loss = course.take(list(zip(*parts, strict=True)), step)
                 on_step(loss, course.done)
@@ -145,13 +148,18 @@ def train(
                     raise TrainingError(course.describe_failure(loss, checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
-            asked[:] = course.asked or asked  # this process, or another one: all end here
-    except KeyboardInterrupt:
-        if checkpoints is not None and course.whole:
-            checkpoints.save(course.done, course.state())
-        raise
+        except KeyboardInterrupt:  # at once: of a second Ctrl-C
+            course.keep(checkpoints)
+            raise
+        asked[:] = course.asked or asked  # this process, or another one: all end here
+        if asked:
+            course.keep(checkpoints)
     course.finish_()
     return Trained(course.means, course.skipped)
+
+
+def _parts(config: TrainConfig, part: torch.Tensor) -> int:
+    return min(config.accumulate, len(part))
 
 
 def _batches(loader: Loader, course: "_Course") -> Iterator[Batch]:
@@ -181,8 +189,10 @@ class _Course:
         self.done, self.skipped, self.skipped_in_row, self.means = 0, 0, 0, list[float]()
         self.whole = True  # whether the state is that after `done` steps
         self.asked: list[int] = []  # the signals that ask for an end after this step
-        self._model = model.train()
-        self._parameters, self._buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        self._parameters = dict(model.train().named_parameters())
+        self._places = {name: _place(model, name) for name, _ in model.named_buffers()}
+        for store, own in self._places.values():
+            store[own] = _dense(store[own])
         self._before = [buffer.clone() for buffer in self._buffers.values()]  # the step, for one that is not taken
         self._average = {name: tensor.detach().clone() for name, tensor in self._floats().items()} if ema else {}
         self._optimizer = torch.optim.SGD(
@@ -191,6 +201,11 @@ class _Course:
             momentum=config.momentum,
             nesterov=config.momentum > 0,
         )
+
+    @property
+    def _buffers(self) -> dict[str, torch.Tensor]:
+        """Those that stand there now: a network's code may put others in their places."""
+        return {name: store[own] for name, (store, own) in self._places.items()}
 
     def take(self, parts: Sequence[Batch], step: Step) -> float:
         """One step on a batch that comes in parts; returns its loss, 0 if it was skipped."""
@@ -206,7 +221,8 @@ class _Course:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
             self._optimizer.step() if self._scaler is None else self._scaler.step(self._optimizer)
             for name, tensor in self._floats().items() if self._average else ():
-                self._average[name].lerp_(tensor.detach(), 1 - self._decay)
+                fresh = max(1 - self._decay, 9 / (10 + self.done))
+                self._average[name].lerp_(tensor.detach(), fresh)
             self.skipped_in_row = 0
         else:
             _copy_all_(list(self._buffers.values()), self._before)
@@ -244,6 +260,12 @@ class _Course:
         told = self._ranks.gather((sum(sum(each.tolist()) for each in losses), self.asked[:1]))
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
+
+    def keep(self, checkpoints: Checkpoints | None) -> None:
+        """Before all end: none leaves while the first process may still be writing."""
+        if checkpoints is not None and self.whole:
+            checkpoints.save(self.done, self.state())
+            self._ranks.wait()
 
     def state(self) -> State:
         """All that the next step depends on."""
@@ -292,7 +314,8 @@ class _Course:
         )
 
     def _floats(self) -> dict[str, torch.Tensor]:
-        return {n: t for n, t in {**self._parameters, **self._buffers}.items() if t.is_floating_point()}
+        tensors = {**self._parameters, **self._buffers}
+        return {name: x for name, x in tensors.items() if x.is_floating_point() or x.is_complex()}
 
     @staticmethod
     def _put_(tensors: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
@@ -312,7 +335,32 @@ def _copy_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor])
         torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _seed_of(seed: int, step: int) -> int:
-    """Of all that a step draws, in this process."""
+def _place(model: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
+    path, _, own = buffer.rpartition(".")
+    return model.get_submodule(path)._buffers, own
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values, each in a place of its own: an expanded tensor can't be written to."""
+    repeats = any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return tensor.contiguous() if repeats else tensor
+
+
+@contextmanager
+def _generators_kept() -> Generator[None, None, None]:
+    """Leaves Python's and numpy's random state as it was."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _seed(seed: int, step: int) -> None:
+    """For all that a step draws in this process: torch's generators, Python's and numpy's."""
     numbers = np.random.SeedSequence([seed & 0xFFFF_FFFF_FFFF_FFFF, step, Ranks.here().rank])
-    return int(numbers.generate_state(1, np.uint64)[0])
+    drawn = int(numbers.generate_state(1, np.uint64)[0])
+    torch.manual_seed(drawn)
+    random.seed(drawn)
+    np.random.seed(drawn & 0xFFFF_FFFF)

@@ -14,8 +14,9 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 def hold_signals() -> Generator[list[int], None, None]:
     """Collects the signals that ask this process to end; on leaving, the first is delivered to whoever handled it.
 
-    A second one is delivered at once: whoever presses Ctrl-C twice does not want to wait. Outside the main thread,
-    where Python lets nobody handle signals, nothing is held.
+    A second Ctrl-C is delivered at once: whoever presses it twice does not want to wait. SIGTERM is not, as a job's
+    manager and its launcher may each send one. Outside the main thread, where Python lets nobody handle signals,
+    nothing is held.
 
     Raises:
         KeyboardInterrupt: A signal came, and its own handler let the process live.
@@ -28,7 +29,7 @@ def hold_signals() -> Generator[list[int], None, None]:
             signal.signal(*before.popitem())
 
     def hear(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             restore()
             signal.raise_signal(number)
         asked.append(number)
