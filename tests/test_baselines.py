@@ -167,6 +167,14 @@ def test_l1_keeps_the_largest_filters(lab: Lab, choose: Callable[[str], list[Cho
     assert max(gone) < sorted(stays)[len(stays) // 4]
 
 
+def test_taylor_leaves_out_layers_that_the_loss_does_not_reach(lab: Lab):
+    trained = copy_model(lab.trained)
+    trained.get_parameter("stage2.conv1.weight").requires_grad_(False)
+    importance = Taylor(batches=1).measure(replace(lab, trained=trained))
+    assert "stage2.conv1" not in importance
+    assert importance
+
+
 def test_taylor_is_the_change_of_the_loss(lab: Lab):
     """By a finite difference: one filter scaled by 1 - e and 1 + e, in a layer that is alone in its group."""
     importance = Taylor(batches=1).measure(lab)["stage2.conv1"]

@@ -82,6 +82,22 @@ def test_all_others_are_run_in_channels_last():
     assert all(is_channels_last(weight) for weight in model.parameters() if weight.dim() == 4)
 
 
+def test_code_that_runs_in_training_alone_is_tried_too():
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.out, self.extra = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5), nn.Linear(256, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            out = self.out(y.mean((2, 3)))
+            return out + self.extra(y.view(len(y), -1)) if self.training else out
+
+    layout, note = choose_layout(Head(), torch.zeros(2, 3, 8, 8))
+    assert layout is torch.contiguous_format
+    assert "can't run in channels-last memory (view size is not compatible" in note
+
+
 def test_what_runs_in_no_layout_is_left_to_the_trace():
     class Broken(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ import html
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from autoslim.errors import (
     UnknownNameError,
     WidthsError,
 )
-from autoslim.pipeline import Job, RunConfig, parse_shape, plan_run, resume, run
+from autoslim.pipeline import Job, RunConfig, parse_shape, plan_run, resume, run, scaler_of
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.testing.networks import counted_macs
@@ -495,3 +496,14 @@ def test_a_rewritten_network_is_trained_saved_and_loaded(tmp_path):
     small = autoslim.load(folder / "models" / "params-70")
     assert small(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert small.get_parameter("stem.weight").shape[0] < 16
+
+
+def test_each_training_begins_with_a_new_scale():
+    scaler = torch.amp.GradScaler("cpu")
+    fabric = SimpleNamespace(
+        strategy=SimpleNamespace(precision=SimpleNamespace(scaler=scaler)), device=torch.device("cpu")
+    )
+    fresh = scaler.state_dict()
+    scaler.load_state_dict({**fresh, "scale": 2.0, "_growth_tracker": 7})
+    assert scaler_of(fabric) is scaler
+    assert scaler.state_dict() == fresh

@@ -187,6 +187,7 @@ class Odd(nn.Module):
         super().__init__()
         self.how = how
         self.conv, self.extra, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8 * 36, 5)
+        self.register_buffer("mean", torch.zeros(1, dtype=torch.float64))
         self.plain = torch.rand(8, 1, 1, dtype=torch.float64)  # neither parameter nor buffer
         self.extra.weight = nn.Parameter(self.extra.weight.detach().clone())
 
@@ -196,6 +197,9 @@ class Odd(nn.Module):
             y = -y
         if self.how == "modes" and self.training:
             y = self.extra(y)
+        if self.how == "buffer":
+            self.mean = 0.9 * self.mean + 0.1 * y.detach().mean()
+            y = y - self.mean
         if self.how == "batch":
             y = y * torch.arange(2 + len(x) ** 2, device=x.device).sum()
         if self.how == "plain":
@@ -212,6 +216,10 @@ class Odd(nn.Module):
     [
         ("item", r"^Odd takes a tensor's values into Python \(item\); expected code that depends on shapes only\. "),
         ("modes", r"^Odd takes other steps in train mode than in eval mode \(.*\); expected one sequence of steps\. "),
+        (
+            "buffer",
+            r"^Odd puts another tensor in the place of its buffer `mean`; expected values that change in place\.",
+        ),
         ("batch", r"^the network: the integer 6 of arange depends on the batch in a way that can't be seen; expected "),
     ],
 )

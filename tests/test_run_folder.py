@@ -22,6 +22,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     assert read_json(path, kind="A") == {"_type": "A", "_version": 1}
 
 
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    with run.held():
+        other, _ = RunFolder.open(tmp_path / "run")
+        with pytest.raises(RunFolderError, match="Another process is at work on the run in"), other.held():
+            pass
+    with other.held():  # it is free again
+        pass
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     def break_off():
         with whole_folder(tmp_path / "model") as aside:

@@ -68,18 +68,22 @@ def test_widths_and_metrics_lie_beside_it(saved):
 class Lazy(nn.Module):
     """Makes a buffer in its first forward pass."""
 
-    def __init__(self):
+    def __init__(self, persistent):
         super().__init__()
-        self.layer = nn.Linear(3, 2)
+        self.layer, self.persistent = nn.Linear(3, 2), persistent
 
     def forward(self, x):
         if not hasattr(self, "grid"):
-            self.register_buffer("grid", torch.arange(2.0), persistent=False)
+            self.register_buffer("grid", torch.arange(2.0), persistent=self.persistent)
         return self.layer(x) + self.grid
 
 
-def test_a_buffer_that_a_forward_pass_makes_is_no_obstacle(tmp_path):
-    model, other, x = Lazy(), Lazy(), torch.randn(4, 3)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_buffer_that_a_forward_pass_makes_is_no_obstacle(tmp_path, persistent):
+    model, other, x = Lazy(persistent), Lazy(persistent), torch.randn(4, 3)
+    model(x)
+    if persistent:
+        model.grid += 1
     expected = model(x)
     save_tensors(tmp_path / "model.safetensors", model)
     load_tensors_(tmp_path / "model.safetensors", other)

@@ -114,6 +114,25 @@ def test_norms_sum_over_all_layers_that_make_a_channel():
     torch.testing.assert_close(filter_norms(model, graph)["stem"], wanted.double(), rtol=1e-5, atol=1e-5)
 
 
+class Fixed(nn.Module):
+    """Code that knows float32 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).float() * torch.full((1,), 0.5, dtype=torch.float32))
+
+
+def test_code_that_fixes_float32_is_sorted_in_it():
+    model, x = Fixed(), torch.randn(2, 3, 4, 4)
+    wanted = model(x)
+    done = sort_channels_(model, trace_channels(model, x), {"first": [1, 2, 3, 4, 5, 6]})
+    assert done.order == {"first": (5, 4, 3, 2, 1, 0)}
+    torch.testing.assert_close(model(x), wanted)
+
+
 class Placed(nn.Module):
     """Weighs channels by their place, with numbers that the trace sees as constants."""
 

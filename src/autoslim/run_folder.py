@@ -7,8 +7,14 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from autoslim.errors import RunFolderError
 from autoslim.ranks import Ranks
@@ -112,6 +118,29 @@ class RunFolder:
     def open(cls, path: Path) -> tuple["RunFolder", dict[str, Any]]:
         """An existing run's folder and what it was started with."""
         return cls(path), read_json(path / "run.json", kind=_TYPE, version=_VERSION)
+
+    @contextmanager
+    def held(self) -> Generator[None, None, None]:
+        """Keeps the folder to this process: no other goes on with the run meanwhile.
+
+        Where files can't be locked, on Windows and on some network drives, nothing is kept.
+
+        Raises:
+            RunFolderError: Another process holds it.
+        """
+        with contextlib.ExitStack() as stack:
+            if fcntl is not None and Ranks.here().first:
+                file = stack.enter_context((self.path / "run.json").open("rb"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunFolderError(
+                        f"Another process is at work on the run in {self.path}; expected one at a time. Wait for it, "
+                        "or end it (it leaves a checkpoint) and come again."
+                    ) from error
+                except OSError:  # a file system without locks
+                    pass
+            yield
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Appends one JSON line and puts it on the disk before returning."""

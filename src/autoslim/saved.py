@@ -25,7 +25,7 @@ from autoslim.run_folder import read_json, whole_folder, write_json, write_whole
 from autoslim.widths import Widths
 
 _TYPE, _VERSION = "SavedNetwork", 2
-_FLEETING = "non_persistent"  # buffers that a state dict leaves out, told in the file
+_BUFFERS = "buffers"  # told in the file: each buffer's name, and whether a state dict holds it
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -35,9 +35,10 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def save_tensors(path: Path, model: nn.Module) -> None:
     """Writes a model's tensors whole or not at all."""
-    fleeting = sorted({name for name, _ in model.named_buffers()} - set(model.state_dict()))
+    state = model.state_dict()
+    buffers = {name: name in state for name, _ in model.named_buffers()}
     # Written as bytes: the library's own writer leaves files that only their owner can read.
-    data = save(tensors_of(model), {_FLEETING: json.dumps(fleeting)} if fleeting else None)
+    data = save(tensors_of(model), {_BUFFERS: json.dumps(buffers)} if buffers else None)
     write_whole(path, lambda aside: aside.write_bytes(data))
 
 
@@ -46,15 +47,19 @@ def load_tensors_(path: Path, model: nn.Module) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-            fleeting = json.loads((file.metadata() or {}).get(_FLEETING, "[]"))
+            buffers: dict[str, bool] = json.loads((file.metadata() or {}).get(_BUFFERS, "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(
             f"`{path.name}` in {path.parent} can't be read: {error}. Expected a safetensors file. "
             "Restore it or run again."
         ) from error
     wanted = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
-    for name in set(fleeting) - wanted:  # not there before the first forward pass, which makes it anew
-        tensors.pop(name, None)
+    for name in set(buffers) - wanted:  # not there before the first forward pass
+        if not buffers[name]:
+            tensors.pop(name, None)  # which makes it anew
+        elif (module := _without(model, name)) is not None:
+            module.register_buffer(name.rpartition(".")[2], tensors[name])
+            wanted.add(name)
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))[0]
         raise RunFolderError(
@@ -63,6 +68,13 @@ def load_tensors_(path: Path, model: nn.Module) -> None:
             "`config.json` says."
         )
     replace_tensors_(model, tensors)
+
+
+def _without(model: nn.Module, name: str) -> nn.Module | None:
+    """The module that a tensor of this name would belong to, if it is there and has nothing of this name yet."""
+    path, _, own = name.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    return None if module is None or hasattr(module, own) else module
 
 
 def save_network(

@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
-from autoslim.errors import ModelError, WidthsError
+from autoslim.errors import WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import Axis, ChannelGraph
 
-_SAME = 1e-9  # of the largest output, in float64: a sum in another order differs by far less
+# Of the largest output: a sum in another order differs by far less.
+_SAME = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 Orders = Mapping[int, NDArray[np.int64]]  # group -> its atoms, in their new order
 
@@ -43,7 +44,7 @@ def sort_channels_(
 
     Every tensor is re-indexed with the graph's own tables, so that atoms move whole and all layers of a group alike.
     Where a network tells channels apart by their place, no order but its own is right: that is tried out, in float64
-    on random inputs, and such groups are left as they are.
+    (or float32, where the code knows no other) on random inputs, and such groups are left as they are.
 
     Args:
         model: The traced network, at full width; its parameters and buffers are changed in place.
@@ -147,17 +148,17 @@ def _is_even(graph: ChannelGraph, index: int) -> bool:
 
 def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[int]:
     """The groups whose new order changes the outputs; looked for one by one only if all together do."""
-    trial = copy_model(model).double().eval()
-    generator = torch.Generator().manual_seed(0)
+    generator, wanted = torch.Generator().manual_seed(0), list[torch.Tensor]()
     device = next(model.parameters()).device
-    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
-    try:
-        wanted = _outputs(trial, inputs)
-    except RuntimeError as error:
-        raise ModelError(
-            f"{type(model).__name__} does not run in float64, in which sorted channels are held against the old ones: "
-            f"{error}. Expected code that takes the type of its input. Write x.to(other.dtype) for x.float()."
-        ) from error
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
+    for dtype in _SAME:  # code that fixes float32 runs in that alone
+        trial, inputs = copy_model(model).to(dtype).eval(), [x.to(dtype) for x in drawn]
+        try:
+            wanted = _outputs(trial, inputs)
+            break
+        except RuntimeError:
+            if dtype == torch.float32:
+                raise
     whole = copy_model(trial)
     _permute_(whole, graph, orders)
     if _agree(_outputs(whole, inputs), wanted):
@@ -178,7 +179,7 @@ def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Ten
 
 def _agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
     return all(
-        torch.allclose(ours, theirs, rtol=0, atol=_SAME * max(float(theirs.abs().max()), 1e-30))
+        torch.allclose(ours, theirs, rtol=0, atol=_SAME.get(theirs.dtype, 0) * max(float(theirs.abs().max()), 1e-30))
         for ours, theirs in zip(found, wanted, strict=True)
     )
 

@@ -54,7 +54,8 @@ class Taylor:
             sums: dict[str, torch.Tensor] = {}
             for axis in axes:
                 weight = parameters[axis.tensor]
-                assert weight.grad is not None  # the loss reaches every layer that ran
+                if weight.grad is None:  # frozen, or of a head that runs in training alone
+                    continue
                 change = (weight.detach() * weight.grad).transpose(0, axis.dim).flatten(1).sum(1)
                 for group, values in sum_atoms(lab.graph, axis, change).items():
                     sums[group] = sums.get(group, torch.zeros_like(values)) + values

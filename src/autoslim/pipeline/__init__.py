@@ -55,7 +55,8 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
     if plan.refused is not None:
         raise BudgetError(plan.refused)
     job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(job.config), **job.identity})
-    return job.finish()
+    with job.folder.held():
+        return job.finish()
 
 
 def plan_run(config: RunConfig, *, data: Any = None, shown: Shown | None = None) -> Plan:
@@ -76,7 +77,8 @@ def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[
 def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) -> Path:
     """Goes on with a run that was stopped, from the first stage that had not ended.
 
-    A finished run gets its report anew and nothing else. RunFolderError if model or data are no longer the same.
+    A finished run gets its report anew and nothing else. RunFolderError if model or data are no longer the same, or
+    another process is at work in the folder.
     `data` is what the run was given in Python, if it was.
     """
     run_folder, _ = RunFolder.open(Path(folder))
@@ -86,4 +88,6 @@ def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) 
             shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
     check_training(read_config(folder))
-    return reopen_job(folder, shown=shown, data=data).finish()
+    job = reopen_job(folder, shown=shown, data=data)
+    with job.folder.held():
+        return job.finish()

@@ -178,6 +178,7 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
         rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
         budgets = [{"budget": each.budget.text, "candidates": row} for each, row in zip(found, rows, strict=True)]
         write_json(path, {"_type": "Finalists", "_version": 1, "budgets": budgets})
+        job.ranks.wait()
     saved = read_json(path, kind="Finalists")["budgets"]
     enrolled: list[dict[str, Found]] = []
     for each, row in zip(found, saved, strict=True):

@@ -242,8 +242,7 @@ class Job:
         twin = self.obtained.setdefault(widths, path)
         if (path / "metrics.json").exists():
             return path
-        small = self.start(widths)
-        trained, checkpoints = Trained([], 0), None
+        small, trained, checkpoints = self.start(widths), Trained([], 0), None
         if twin != path and self.config.retrain != "none":  # it would be trained to the same weights once more
             load_tensors_(twin / "model.safetensors", small)
             metrics = read_json(twin / "metrics.json", kind="Metrics")
@@ -260,6 +259,7 @@ class Job:
             preparation=self.preparation,
             metrics={**facts, **self.price(widths), "losses": trained.losses, "skipped_steps": trained.skipped},
         )
+        self.ranks.wait()  # what the first has written, all may read
         if checkpoints is not None:
             checkpoints.remove()
         return path

@@ -39,8 +39,9 @@ class Networks:
     def __init__(self, config: RunConfig, task: Task, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
         self._config, self._task, self._num_classes, self._channels = config, task, num_classes, input_shape[0]
         self._example = x = torch.zeros(1, *input_shape)
-        self.layout, self.note = torch.contiguous_format, ""
-        self.layout, self.note = choose_layout(self.build_own(), torch.zeros(2, *input_shape))
+        self.layout = torch.contiguous_format
+        self.layout, note = choose_layout(self.build_own(), torch.zeros(2, *input_shape))
+        self.notes = [note] if note else []
         self.model = self._rewritten(self.build_own())
         self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
         self.own = self.graph.max_widths()
@@ -51,7 +52,10 @@ class Networks:
             self.graph.check(self.own)
         if config.from_weights:
             load_weights_(self.model, config.from_weights)
-            sort_channels_(self.model, self.graph, filter_norms(self.model, self.graph))
+            left = sort_channels_(self.model, self.graph, filter_norms(self.model, self.graph)).left
+            kept = [f"`{g.name}` ({left[g.name]})" for g in self.graph.groups if g.frozen is None and g.name in left]
+            if kept:
+                self.notes.append(f"channels keep their order, whatever their importance: {', '.join(kept)}")
 
     def _rewritten(self, model: nn.Module) -> nn.Module:
         return rewrite_network(model, self._example) if self._config.rewrite else model
@@ -88,16 +92,19 @@ class Networks:
 def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_format, str]:
     """Channels-last, unless the model runs on `images` [N, C, H, W] in contiguous memory alone, and why.
 
-    `x.view(n, -1)` is code that can't: only `flatten` and `reshape` take feature maps in any layout. A model that runs
-    in neither is left to the trace, which tells what broke.
+    `x.view(n, -1)` is code that can't: only `flatten` and `reshape` take feature maps in any layout. Both modes are
+    tried, as heads may run in training alone; where one runs in neither layout, the trace tells what broke.
     """
-    try:
-        _run(model, images, torch.channels_last)
-    except Exception as error:  # noqa: BLE001 - the user's code raises anything
+    for training in (False, True):
+        try:
+            _run(model.train(training), images, torch.channels_last)
+            continue
+        except Exception as raised:  # noqa: BLE001 - the user's code raises anything
+            error = raised
         try:
             _run(model, images, torch.contiguous_format)
         except Exception:  # noqa: BLE001
-            return torch.channels_last, ""
+            continue
         place, what = traceback.extract_tb(error.__traceback__)[-1], str(error).partition("\n")[0].rstrip(".")
         return torch.contiguous_format, (
             f"{Path(place.filename).name}:{place.lineno} can't run in channels-last memory ({what}), which is the "
@@ -107,5 +114,5 @@ def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_
 
 
 def _run(model: nn.Module, images: torch.Tensor, layout: torch.memory_format) -> None:
-    with torch.no_grad():
-        model.to(memory_format=layout).eval()(images)  # pyright: ignore[reportCallIssue]
+    with torch.no_grad(), torch.random.fork_rng():
+        model.to(memory_format=layout)(images)  # pyright: ignore[reportCallIssue]

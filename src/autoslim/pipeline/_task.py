@@ -107,7 +107,7 @@ def check_network(job: "Job") -> None:
     except (IndexError, KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
         what = "classes" if job.config.task == _PLAIN else f"outputs of {job.config.task}"
         raise ModelError(f"`{name}`: its output does not fit {outputs} {what}: {error}. {advice}") from error
-    notes = [f"`{name}`: {job.networks.note}"] if job.networks.note else []
+    notes = [f"`{name}`: {each}" for each in job.networks.notes]
     notes += [f"`{name}`: {note}. {advice}"] if note is not None else []
     for told in notes:
         job.shown.line(f"trace     {told}")

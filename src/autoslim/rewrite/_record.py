@@ -79,9 +79,17 @@ class Recorder(TorchFunctionMode):
             before, after = self._hooks(name, is_layer(module) and name != "")
             hooks.append(module.register_forward_pre_hook(before))
             hooks.append(module.register_forward_hook(after, with_kwargs=True))
+        buffers = dict(self.model.named_buffers())
         try:
             with self:
                 yield
+            for name, now in self.model.named_buffers():
+                if buffers.get(name, now) is not now:
+                    raise ModelError(
+                        f"{type(self.model).__name__} puts another tensor in the place of its buffer `{name}`; "
+                        f"expected values that change in place. The network can't be rewritten: write "
+                        f"self.{name.rpartition('.')[2]}.copy_(...) in its code, or trace it as it is."
+                    )
         finally:
             for hook in hooks:
                 hook.remove()
