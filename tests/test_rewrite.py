@@ -216,10 +216,7 @@ class Odd(nn.Module):
     [
         ("item", r"^Odd takes a tensor's values into Python \(item\); expected code that depends on shapes only\. "),
         ("modes", r"^Odd takes other steps in train mode than in eval mode \(.*\); expected one sequence of steps\. "),
-        (
-            "buffer",
-            r"^Odd puts another tensor in the place of its buffer `mean`; expected values that change in place\.",
-        ),
+        ("buffer", r"^Odd puts another tensor in the place of its buffer `mean`; expected values that change in it "),
         ("batch", r"^the network: the integer 6 of arange depends on the batch in a way that can't be seen; expected "),
     ],
 )

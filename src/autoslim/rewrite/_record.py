@@ -87,8 +87,7 @@ class Recorder(TorchFunctionMode):
                 if buffers.get(name, now) is not now:
                     raise ModelError(
                         f"{type(self.model).__name__} puts another tensor in the place of its buffer `{name}`; "
-                        f"expected values that change in place. The network can't be rewritten: write "
-                        f"self.{name.rpartition('.')[2]}.copy_(...) in its code, or trace it as it is."
+                        "expected values that change in it (copy_). The network can't be rewritten; trace it as it is."
                     )
         finally:
             for hook in hooks:
