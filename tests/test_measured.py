@@ -16,7 +16,7 @@ from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import pick_network
-from autoslim.pipeline import RunConfig, plan_run, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline import RunConfig, plan_run, plan_search, read_config, reopen_job, resume, run, search_again
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
@@ -123,6 +123,23 @@ def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, m
     (folder / "summary.json").unlink()
     resume(folder, shown=Shown(quiet=True))
     assert (folder / "search.jsonl").read_bytes() == whole
+
+
+def test_a_budget_that_measuring_put_out_of_reach_does_not_lock_the_run(moody, tmp_path):
+    """The corrected table refuses it; other budgets are searched and picked for."""
+    budget = ("latency<=50%",)
+    config = replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=budget, baselines="none")
+    folder = run(replace(config, retrain="none"), shown=Shown(quiet=True))
+    table = json.loads((folder / "latency.json").read_text())
+    table["measured"] = [{"widths": dict(reopen_job(folder).space.narrowest), "ms": 1e3}]  # above the whole network's
+    (folder / "latency.json").write_text(json.dumps(table))
+    (folder / "summary.json").unlink()
+    with pytest.raises(BudgetError, match="no sub-network holds it"):
+        resume(folder, shown=Shown(quiet=True))
+    asked = replace(read_config(folder), budget=("macs<=60%",))
+    assert search_again(folder, asked, shown=Shown(quiet=True))["found"]
+    assert plan_search(folder, asked, shown=Shown(quiet=True)).refused is None
+    assert pick_network(folder, "macs<=90%", shown=Shown(quiet=True)).step
 
 
 def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(moody, tmp_path):
