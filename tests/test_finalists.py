@@ -13,6 +13,7 @@ from autoslim.errors import ConfigError, RunFolderError
 from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run
 from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rivals_of, rungs_of
 from autoslim.pipeline._search import search_budgets
+from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.search import Found, Greedy, Score, Uniform
 from autoslim.train import TrainConfig
@@ -236,6 +237,8 @@ def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
     ratios = [uniform[g.name] / g.size for g in job.graph.groups if g.frozen is None and g not in limited]
     assert max(ratios) - min(ratios) < 0.13  # one ratio, rounded down to one of eight channels or more
     assert 0.25 < min(ratios) < 1
+    beside = find_uniform(job, found[0]).widths
+    assert all(beside[group.name] in group.candidates for group in limited)
 
 
 def test_candidates_of_another_search_are_refused(job):

@@ -139,6 +139,15 @@ def test_space_refuses_candidates_that_can_not_be(candidates: tuple[int, ...]):
     )
 
 
+def test_space_knows_what_is_allowed():
+    candidates, atoms = {"a": (4, 8)}, {"a": 2}
+    assert list(Space(candidates, atoms).allowed["a"]) == [2, 4, 6, 8]
+    assert Space(candidates, atoms, {"a": (4, 6, 8)}).allowed["a"] == (4, 6, 8)
+    for allowed in ((6, 8), (8, 4), (3, 4, 8), (4, 8, 10)):
+        with pytest.raises(WidthsError, match=r"`a`: allowed .*expected ascending multiples of 2, the candidates"):
+            Space(candidates, atoms, {"a": allowed})
+
+
 def test_space_refuses_groups_without_atoms():
     with pytest.raises(WidthsError) as error:
         Space({"a": (1,), "b": (1,)}, {"a": 1})
@@ -595,8 +604,6 @@ def test_uniform_under_a_latency_holds_it_with_candidates(seed: int, share: floa
 def test_uniform_that_cannot_hold_is_the_narrowest_that_is_allowed():
     space, budget = make_space(a=(8, 16, 24, 32), b=(48, 64)), Budget.parse("latency<=20")
     assert hold_uniform(space, {"latency": STAIR}, budget, base={}) == (0.25, Widths({"a": 8, "b": 48}))
-    allowed = {"a": (16, 32), "b": (8, 64)}
-    assert hold_uniform(space, {"latency": STAIR}, budget, base={}, allowed=allowed)[1] == Widths({"a": 16, "b": 8})
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, math.nan])

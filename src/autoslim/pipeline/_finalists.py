@@ -22,28 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoslim.budget import Budget
-from autoslim.candidates import make_candidates
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.graph import ChannelGraph
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import (
-    METHODS,
-    Cost,
-    Found,
-    Greedy,
-    Method,
-    Score,
-    Scorer,
-    Space,
-    Uniform,
-    hold_uniform,
-    make_method,
-)
-from autoslim.search._base import costs_of
+from autoslim.search import METHODS, Found, Greedy, Method, Score, Uniform, make_method
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
 
@@ -170,9 +154,8 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     """The candidates of each budget by name, uniform first, equal ones once; kept in `finalists.json`."""
     path = job.folder.path / _ENROLLED
     if not path.exists():
-        uniform = AllowedUniform(job.graph) if job.config.limit else Uniform()
         rivals = rivals_of(job.config.search, by_image=job.task.metric.whole is None, seed=job.config.seed)
-        columns = {UNIFORM: _search(job, UNIFORM, uniform), FOUND: found}
+        columns = {UNIFORM: _search(job, UNIFORM, Uniform()), FOUND: found}
         for name, method in list(rivals.items())[: job.config.finalists - 2]:
             columns[name] = _search(job, name, method)
         rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
@@ -219,42 +202,6 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
         job.costs, seconds = before, round(time.monotonic() - started, 3)
         told = {"search_seconds": seconds, "search_image_macs": job.scorer.image_macs - spent}
         job.folder.append("times.jsonl", {"finalists_search": name, **told})
-
-
-@dataclass(frozen=True)
-class AllowedUniform:
-    """The uniform networks where the user limits widths, which one that may be retrained has to obey.
-
-    Each group takes the widest that it may, up to one ratio: a candidate where it is limited and under a latency, any
-    atoms elsewhere.
-    """
-
-    graph: ChannelGraph
-
-    def search(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        *,
-        base: Mapping[str, float],
-        **_: object,
-    ) -> list[Found]:
-        """The widest for each budget; see `Method.search`."""
-        free = [group for group in self.graph.groups if group.frozen is None]
-        allowed = {
-            group.name: group.candidates
-            if group.candidates != make_candidates(group.size, group.atom)
-            else tuple(range(group.atom, group.size + 1, group.atom))
-            for group in free
-        }
-        chosen = [
-            hold_uniform(space, costs, budget, base=base, allowed=None if budget.measured else allowed)[1]
-            for budget in budgets
-        ]
-        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
-        return [Found(budget, widths, price, score) for budget, widths, price, score in rows]
 
 
 def _distinct(candidates: Mapping[str, Found]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def find_uniform(job: "Job", found: Found) -> Beside:
     excess = float(excess_of(job.costs, found.budget, job.base, [widths])[0])
     note = ""
     if excess > _CLOSE:
-        why = ": even the narrowest does not hold it" if measured else ", as close as whole channels come to AutoSlim's"
+        why = ": even the narrowest does not hold it" if measured else ", as close as its widths come to AutoSlim's"
         note = f"{excess:.1%} above the limit{why}"
     elif measured and excess < -_CLOSE and ratio < 1:
         note = f"{-excess:.1%} below the limit: the next wider candidates break it"
