@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import autoslim.search
 from autoslim.budget import Budget, Limit
-from autoslim.errors import BudgetError, RunFolderError, UnknownNameError, WidthsError
+from autoslim.errors import BudgetError, DataError, RunFolderError, UnknownNameError, WidthsError
 from autoslim.search import (
     METHODS,
     Greedy,
@@ -312,6 +312,21 @@ def test_score_that_is_not_finite_is_the_worst(method: Greedy):
             Widths({"a": 2, "b": 1}),
             Widths({"a": 1, "b": 1}),
         ]
+
+
+@pytest.mark.parametrize("method", GREEDY, ids=repr)
+def test_a_search_image_without_a_finite_loss_is_told(method: Greedy):
+    """One would make all rises infinite, and the saving alone would decide."""
+
+    class OneOdd(ConvexScorer):
+        def samples(self, trials, *, base=None, referee=None):
+            return [Sample(np.array([score.loss, math.nan]), np.ones(2)) for score in self.score_many(trials)]
+
+    space, cost = make_space(a=(1, 2), b=(1, 2)), LinearCost({"a": 1.0, "b": 1.0})
+    scorer = OneOdd({"a": 1.0, "b": 1.0}, space.widest)
+    with pytest.raises(DataError, match=r"not finite on 1 of 2 search images \(counted from 0: 1\)"):
+        method.search(space, {"cost": cost}, [Budget.parse("cost<=3")], scorer, base={})
+    assert method.search(space, {"cost": cost}, [Budget.parse("cost<=4")], scorer, base={})[0].widths == space.widest
 
 
 def test_joint_budget_sums_the_savings_on_what_is_violated():

@@ -249,6 +249,7 @@ class Method(Protocol):
         Raises:
             BudgetError: The narrowest sub-network does not hold a budget.
             RunFolderError: `done` is not the beginning of such a search.
+            DataError: A path stands at a network whose loss is not finite on a search image.
         """
         ...
 
