@@ -190,3 +190,6 @@ def test_decimals_are_exact_and_endless_numbers_refused():
     assert Budget.parse("macs<=50%") == Budget.parse(" macs <= 50 %")
     with pytest.raises(BudgetError, match="limits to inf; expected a finite number above 0"):
         Budget.parse("macs<=1e999")
+    for endless in ("1e9999999", "1e-99999999999999999999"):  # beyond what decimals hold
+        with pytest.raises(BudgetError, match="limits to nan; expected a finite number above 0"):
+            Budget.parse(f"macs<={endless}")

@@ -301,6 +301,14 @@ def test_a_finished_search_is_shown_and_another_of_its_name_refused(folder, monk
     assert contents(folder) == before
 
 
+def test_many_budgets_have_a_short_name(folder):
+    budgets = tuple(f"macs<={share}.5%" for share in range(30, 61))
+    found = search_again(folder, asked(folder, "uniform", *budgets), shown=QUIET)
+    name = Path(found["folder"]).name
+    assert re.fullmatch(r"uniform-[0-9a-f]{16}", name)
+    assert search_again(folder, asked(folder, "uniform", *budgets), shown=QUIET) == found
+
+
 def test_what_can_not_be_searched_leaves_nothing(folder):
     with pytest.raises(BudgetError, match=r"no sub-network holds it"):
         search_again(folder, asked(folder, "uniform", "macs<=1%"), shown=QUIET)

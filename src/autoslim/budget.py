@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from autoslim.errors import BudgetError
 
@@ -57,9 +57,10 @@ class Budget:
                 )
             name, unit = match.group(1).lower(), match.group(3).lower()
             metric = _ALIASES.get(name, name)
-            value = float(
-                Decimal(match.group(2)) * (_UNITS | _TIMES)[unit]
-            )  # decimal, so that 1.001k is 1001 and not below it
+            try:
+                value = float(Decimal(match.group(2)) * (_UNITS | _TIMES)[unit])  # so 1.001k is 1001, not below it
+            except DecimalException:  # an exponent of so many digits that there is no such number
+                value = math.nan
             if value <= 0 or not math.isfinite(value):
                 raise BudgetError(
                     f"Budget {text!r}: {part.strip()!r} limits to {value:g}; expected a finite number above 0. "
