@@ -178,9 +178,10 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
                 )
         enrolled.append(candidates)
     cost = job.costs.get(LATENCY)
-    if isinstance(cost, LatencyCost):  # what was measured for them is what they cost from now on
-        everyone = [other for candidates in enrolled for other in candidates.values()]
-        job.costs[LATENCY] = cost.corrected({other.widths: other.costs[LATENCY] for other in everyone})
+    if isinstance(cost, LatencyCost):  # what was measured for them, where it is limited, is what they cost from now on
+        limited = [row for each, row in zip(found, enrolled, strict=True) if each.budget.measured]
+        measured = {other.widths: other.costs[LATENCY] for row in limited for other in row.values()}
+        job.costs[LATENCY] = cost.corrected(measured)
     return enrolled
 
 
