@@ -412,6 +412,17 @@ def test_the_plan_counts_what_a_search_asks_for(folder, passes):
         assert steps > 5
 
 
+def test_the_plan_counts_the_searches_of_finalists(tmp_path):
+    config = replace(CONFIG, out=str(tmp_path / "x"), retrain="scratch", finalists=4)
+    plan = plan_run(config, shown=QUIET)
+    job = Job(config, QUIET, "")
+    job.prepare()
+    others = [Greedy(normalize="none"), Greedy(metric="accuracy")]
+    assert plan.effort.finalists == sum(count_evaluations(job, method)[1] for method in others) > 20
+    assert plan.effort.total == plan.effort.seconds * (plan.effort.evaluations + plan.effort.finalists)
+    assert f"evaluations and {plan.effort.finalists} evaluations for finalists of " in "\n".join(plan.lines())
+
+
 @pytest.mark.parametrize(
     ("options", "networks", "epochs"),
     [
