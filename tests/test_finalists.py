@@ -13,8 +13,10 @@ from autoslim.errors import ConfigError, RunFolderError
 from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run
 from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rivals_of, rungs_of
 from autoslim.pipeline._search import search_budgets
+from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
-from autoslim.search import Found, Greedy, Score, Uniform
+from autoslim.search import Found, Greedy, Knapsack, Score, Uniform
+from autoslim.search._shaped import ShapedSearch
 from autoslim.train import TrainConfig
 
 QUIET = Shown(quiet=True)
@@ -110,6 +112,14 @@ def test_rivals_are_other_settings_and_other_methods():
     assert rivals["greedy, metric=accuracy"] == Greedy(normalize="none", metric="accuracy")
     assert not any(isinstance(rival, Uniform) for rival in rivals.values())
     assert rivals_of(Uniform())["greedy"] == Greedy()
+
+
+def test_the_likeliest_rivals_come_first_and_shapes_last():
+    likely = ["greedy, normalize=none", "greedy, metric=accuracy", "knapsack", "random", "evolution"]
+    assert list(rivals_of(Greedy()))[:5] == likely
+    assert list(rivals_of(Greedy(), by_image=False))[:2] == ["greedy, normalize=none", "knapsack"]
+    assert all(isinstance(rival, ShapedSearch) for rival in list(rivals_of(Greedy()).values())[5:])
+    assert list(rivals_of(Knapsack()))[:4] == ["greedy", *likely[:2], "random"]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +246,19 @@ def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
     ratios = [uniform[g.name] / g.size for g in job.graph.groups if g.frozen is None and g not in limited]
     assert max(ratios) - min(ratios) < 0.13  # one ratio, rounded down to one of eight channels or more
     assert 0.25 < min(ratios) < 1
+    beside = find_uniform(job, found[0]).widths
+    assert all(beside[group.name] in group.candidates for group in limited)
+
+
+def test_where_a_rival_finds_the_same_the_next_one_comes_in(job, monkeypatch):
+    found = search_budgets(job)[:1]
+    uniform = Uniform().search(job.space, job.costs, job.config.budgets, job.scorer, base=job.base)
+    columns = {"uniform": uniform, "same": found, "other": [narrowest(job)], "late": None}
+    monkeypatch.setattr(_finalists, "rivals_of", lambda *_, **__: dict.fromkeys(("same", "other", "late")))
+    monkeypatch.setattr(_finalists, "_search", lambda job, name, method: columns[name])
+    job.config = replace(job.config, finalists=3)
+    (candidates,) = _finalists.enroll(job, found)
+    assert list(candidates) == ["uniform", "found", "other"]
 
 
 def test_candidates_of_another_search_are_refused(job):

@@ -1,5 +1,7 @@
 """Widths, candidates and what follows from them."""
 
+import json
+
 import pytest
 import torch
 import torchvision
@@ -10,6 +12,7 @@ from torch import nn
 from autoslim import Widths, make_cost, trace_channels
 from autoslim.candidates import make_candidates
 from autoslim.errors import UnknownNameError, WidthsError
+from autoslim.graph import ChannelGraph
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +173,20 @@ def test_limits_bind_what_a_layer_makes(resnet):
         else:
             assert group == resnet.group(group.name)
     assert limited.limit("*.conv1", divisor=128).group("layer4.0.conv1").candidates == (128, 256, 384, 512)
+
+
+def test_a_limit_says_which_whole_atoms_are_allowed(resnet):
+    allowed = {
+        (): list(range(1, 65)),
+        (("min", 20),): list(range(20, 65)),
+        (("divisor", 8),): [8, 16, 24, 32, 40, 48, 56, 64],  # its candidates are those without a limit
+        (("min", 20), ("divisor", 24)): [24, 48, 64],
+    }
+    for limit, widths in allowed.items():
+        limited = resnet.limit("conv1", **dict(limit))
+        assert list(limited.group("conv1").allowed) == widths
+        assert ChannelGraph.from_json(json.loads(json.dumps(limited.to_json()))) == limited
+    assert "least" not in json.dumps(resnet.to_json())  # a run that was started before still fits
 
 
 def test_a_limit_without_a_choice_freezes_or_is_refused(resnet):

@@ -195,6 +195,10 @@ def test_a_runs_own_copy_is_what_it_goes_on_with(network, fake, tmp_path: Path, 
     assert corrected(widths[0]) == pytest.approx(0.5)
     with pytest.raises(RunFolderError, match="was measured with another threads"):
         make_fake(network, table=table, threads=2)
+    monkeypatch.setattr(fake, "version", lambda _: pytest.fail("the runtime is not installed"))
+    whole = table.read_text()
+    make_fake(network, table=table).save(table)
+    assert table.read_text() == whole  # also the machine on which it was measured
     data = json.loads(table.read_text())
     table.write_text(json.dumps({**data, "rows": [{"widths": [1]}]}))
     with pytest.raises(RunFolderError, match="has a row that does not fit"):

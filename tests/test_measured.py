@@ -16,7 +16,9 @@ from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import pick_network
-from autoslim.pipeline import RunConfig, plan_run, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline import RunConfig, plan_run, plan_search, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline._finalists import enroll
+from autoslim.pipeline._search import search_budgets
 from autoslim.progress import Shown
 from autoslim.runtimes import RUNTIMES, Runtime
 from autoslim.saved import load
@@ -125,6 +127,23 @@ def test_a_search_that_was_stopped_between_two_rounds_goes_on(moody, tmp_path, m
     assert (folder / "search.jsonl").read_bytes() == whole
 
 
+def test_a_budget_that_measuring_put_out_of_reach_does_not_lock_the_run(moody, tmp_path):
+    """The corrected table refuses it; other budgets are searched and picked for."""
+    budget = ("latency<=50%",)
+    config = replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=budget, baselines="none")
+    folder = run(replace(config, retrain="none"), shown=Shown(quiet=True))
+    table = json.loads((folder / "latency.json").read_text())
+    table["measured"] = [{"widths": dict(reopen_job(folder).space.narrowest), "ms": 1e3}]  # above the whole network's
+    (folder / "latency.json").write_text(json.dumps(table))
+    (folder / "summary.json").unlink()
+    with pytest.raises(BudgetError, match="no sub-network holds it"):
+        resume(folder, shown=Shown(quiet=True))
+    asked = replace(read_config(folder), budget=("macs<=60%",))
+    assert search_again(folder, asked, shown=Shown(quiet=True))["found"]
+    assert plan_search(folder, asked, shown=Shown(quiet=True)).refused is None
+    assert pick_network(folder, "macs<=90%", shown=Shown(quiet=True)).step
+
+
 def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(moody, tmp_path):
     folder = run(replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), finalists=4), shown=Shown(quiet=True))
     summary, job = json.loads((folder / "summary.json").read_text()), reopen_job(folder)
@@ -151,6 +170,21 @@ def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(mood
     assert {path: path.read_bytes() for path in kept} == kept
     assert json.loads((folder / "summary.json").read_text())["budgets"] == summary["budgets"]
     assert json.loads((folder / "finalists.json").read_text())["budgets"] == enrolled
+
+
+def test_what_is_predicted_for_finalists_does_not_count_as_measured(moody, tmp_path):
+    """Under a budget of MACs nobody measures them."""
+    config = replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=60%", "macs<=50%"))
+    folder = run(replace(config, baselines="none", finalists=2), shown=Shown(quiet=True))
+    job = reopen_job(folder, shown=Shown(quiet=True))
+    job.train_supernet()
+    enrolled = enroll(job, search_budgets(job))
+    measured = job.costs["latency"].measured
+    for widths, latency in measured.items():
+        assert latency == pytest.approx(true_ms(extract_network(job.model, job.graph, widths)), rel=1e-6)
+    limited, counted = ({each.widths for each in row.values()} for row in enrolled)
+    assert limited <= set(measured)
+    assert counted - limited
 
 
 def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path, capsys):

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoslim import load
 from autoslim.budget import Budget
 from autoslim.cli import main
-from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import extract_picked, pick_network
 from autoslim.pipeline import RunConfig, read_config, reopen_job, run, search_again
@@ -72,6 +72,8 @@ def test_a_budget_below_the_path_is_told(finished: Path):
         pick_network(finished, "macs<=50%", search="elsewhere")
     with pytest.raises(RunFolderError, match=r"`run\.json` is missing"):
         pick_network(finished / "models", "macs<=50%")
+    with pytest.raises(UnknownNameError, match=r"Unknown cost 'foo'"):
+        pick_network(finished, "foo<=50%")
 
 
 def test_what_is_extracted_is_what_the_supernet_predicted(finished: Path, tmp_path: Path, capsys):

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,6 +38,26 @@ def test_reused_samples_equal_whole_ones(seed: int):
     assert less.macs < all_.macs
     for trial, one, whole in zip(trials, reused, found, strict=True):
         assert (one.loss == whole.loss).all(), trial
+
+
+class Standardised(nn.Module):
+    """The deviation of one channel is 0, and what is divided by it no number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / x.std(1, keepdim=True, correction=0)
+
+
+def test_who_leads_with_statistics_that_are_no_numbers_spoils_nobody_elses():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), Standardised(), nn.Conv2d(8, 8, 3)]
+    model = nn.Sequential(*layers, nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    net = Supernet(model, trace_channels(model, BATCHES[0][0]))
+    scorer = SupernetScorer(net, TASKS["classification"], calibration=[x for x, _ in BATCHES], search=BATCHES)
+    base = net.graph.max_widths()
+    trials = [base.replace({"0": 4}), base.replace({"2": 1})]
+    follower, leader = scorer.samples(trials, base=base)
+    assert np.isnan(leader.loss).all()
+    assert (follower.loss == scorer.samples(trials[:1])[0].loss).all()
 
 
 def test_operators_before_the_difference_are_not_computed():

@@ -3,12 +3,14 @@
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch import nn
 
 from autoslim import extract_network, trace_channels
@@ -72,6 +74,35 @@ def test_a_wider_network_takes_longer(name: str):
     models = [nn.Sequential(nn.Conv2d(3, c, 3), nn.Conv2d(c, c, 3), nn.Conv2d(c, c, 3)) for c in (8, 128)]
     small, large = measure_networks(find_runtime(name), models, torch.zeros(1, 3, 24, 24), repeats=5)
     assert small.median < large.median
+
+
+class Twice(nn.Module):
+    """A class whose code many networks share."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_each_of_many_networks_is_compiled_once_and_runs_compiled(monkeypatch: pytest.MonkeyPatch):
+    """Twelve of one class, above the eight versions of its code that are kept unless asked for more."""
+    shapes, runs = list[tuple[int, ...]](), list[int]()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]):
+        shapes.append(tuple(shape for each in inputs for shape in each.shape))
+        number = len(shapes)
+        return lambda *args: runs.append(number) or graph.forward(*args)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    limit = torch._dynamo.config.recompile_limit
+    measure_networks(find_runtime("torch.compile"), [Twice(channels) for channels in range(1, 13)], IMAGE, repeats=1)
+    assert len(shapes) == len(set(shapes)) == 12
+    assert all(type(size) is int for shape in shapes for size in shape)  # none is dynamic
+    assert len({runs.count(number) for number in range(1, 13)}) == 1
+    assert torch._dynamo.config.recompile_limit == limit
 
 
 class Vanish(nn.Module):

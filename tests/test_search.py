@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import autoslim.search
 from autoslim.budget import Budget, Limit
-from autoslim.errors import BudgetError, RunFolderError, UnknownNameError, WidthsError
+from autoslim.errors import BudgetError, DataError, RunFolderError, UnknownNameError, WidthsError
 from autoslim.search import (
     METHODS,
     Greedy,
@@ -137,6 +137,15 @@ def test_space_refuses_candidates_that_can_not_be(candidates: tuple[int, ...]):
     assert str(error.value) == (
         f"`a`: candidates {candidates}; expected ascending multiples of 2. Give them in order, the whole group last."
     )
+
+
+def test_space_knows_what_is_allowed():
+    candidates, atoms = {"a": (4, 8)}, {"a": 2}
+    assert list(Space(candidates, atoms).allowed["a"]) == [2, 4, 6, 8]
+    assert Space(candidates, atoms, {"a": (4, 6, 8)}).allowed["a"] == (4, 6, 8)
+    for allowed in ((6, 8), (8, 4), (3, 4, 8), (4, 8, 10)):
+        with pytest.raises(WidthsError, match=r"`a`: allowed .*expected ascending multiples of 2, the candidates"):
+            Space(candidates, atoms, {"a": allowed})
 
 
 def test_space_refuses_groups_without_atoms():
@@ -303,6 +312,21 @@ def test_score_that_is_not_finite_is_the_worst(method: Greedy):
             Widths({"a": 2, "b": 1}),
             Widths({"a": 1, "b": 1}),
         ]
+
+
+@pytest.mark.parametrize("method", GREEDY, ids=repr)
+def test_a_search_image_without_a_finite_loss_is_told(method: Greedy):
+    """One would make all rises infinite, and the saving alone would decide."""
+
+    class OneOdd(ConvexScorer):
+        def samples(self, trials, *, base=None, referee=None):
+            return [Sample(np.array([score.loss, math.nan]), np.ones(2)) for score in self.score_many(trials)]
+
+    space, cost = make_space(a=(1, 2), b=(1, 2)), LinearCost({"a": 1.0, "b": 1.0})
+    scorer = OneOdd({"a": 1.0, "b": 1.0}, space.widest)
+    with pytest.raises(DataError, match=r"not finite on 1 of 2 search images \(counted from 0: 1\)"):
+        method.search(space, {"cost": cost}, [Budget.parse("cost<=3")], scorer, base={})
+    assert method.search(space, {"cost": cost}, [Budget.parse("cost<=4")], scorer, base={})[0].widths == space.widest
 
 
 def test_joint_budget_sums_the_savings_on_what_is_violated():
@@ -595,8 +619,6 @@ def test_uniform_under_a_latency_holds_it_with_candidates(seed: int, share: floa
 def test_uniform_that_cannot_hold_is_the_narrowest_that_is_allowed():
     space, budget = make_space(a=(8, 16, 24, 32), b=(48, 64)), Budget.parse("latency<=20")
     assert hold_uniform(space, {"latency": STAIR}, budget, base={}) == (0.25, Widths({"a": 8, "b": 48}))
-    allowed = {"a": (16, 32), "b": (8, 64)}
-    assert hold_uniform(space, {"latency": STAIR}, budget, base={}, allowed=allowed)[1] == Widths({"a": 16, "b": 8})
 
 
 @pytest.mark.parametrize("target", [0.0, -1.0, math.nan])

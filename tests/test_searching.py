@@ -1,12 +1,14 @@
 """A run searched once more, its scores remembered, its costs told before anything is spent."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from autoslim.budget import Budget
 from autoslim.cli import main
 from autoslim.cli._method import hide_seed, show_seed
 from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNameError
@@ -23,10 +25,11 @@ from autoslim.pipeline import (
 )
 from autoslim.pipeline._again import SEARCHES
 from autoslim.pipeline._plan import count_evaluations
+from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 from autoslim.score import SupernetScorer
-from autoslim.search import METHODS, Exhaustive, Found, Greedy, Uniform, make_method
+from autoslim.search import METHODS, Exhaustive, Found, Greedy, Score, Uniform, make_method
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
@@ -170,6 +173,22 @@ def test_what_is_found_is_what_the_method_finds(folder, done):
     assert {path: after[path] for path in before} == before  # the run's own results are not touched
 
 
+def test_the_uniform_network_beside_it_holds_every_limit(folder):
+    """At the cost of a network that is narrow where the parameters are it would have too many of them."""
+    job = opened(folder)
+    narrow = {group.name: group.candidates[0] for group in job.graph.groups if group.name.startswith("stage3")}
+    widths = job.space.widest.replace(narrow)
+    costs = job.price(widths)
+    budget = Budget.parse(f"params<={costs['params'] + 1},macs<={costs['macs']}")
+    beside = find_uniform(job, Found(budget, widths, costs, Score(0.0, 1.0)))
+    price = job.price(beside.widths)
+    assert budget.holds(price, job.base)
+    assert price["params"] > 0.98 * costs["params"]
+    assert beside.gap == price["macs"] / costs["macs"] - 1 < -0.1
+    told = f"{-beside.gap:.1%} below AutoSlim's macs: at the same it would have params "
+    assert re.fullmatch(re.escape(told) + r"\d+\.\d% above the limit", beside.note)
+
+
 def test_the_runs_own_steps_serve_where_the_path_is_the_same(folder, passes):
     own = (folder / "search.jsonl").read_text().splitlines()
     found = search_again(folder, asked(folder, "greedy", "macs<=45%"), shown=QUIET)
@@ -282,6 +301,14 @@ def test_a_finished_search_is_shown_and_another_of_its_name_refused(folder, monk
     assert contents(folder) == before
 
 
+def test_many_budgets_have_a_short_name(folder):
+    budgets = tuple(f"macs<={share}.5%" for share in range(30, 61))
+    found = search_again(folder, asked(folder, "uniform", *budgets), shown=QUIET)
+    name = Path(found["folder"]).name
+    assert re.fullmatch(r"uniform-[0-9a-f]{16}", name)
+    assert search_again(folder, asked(folder, "uniform", *budgets), shown=QUIET) == found
+
+
 def test_what_can_not_be_searched_leaves_nothing(folder):
     with pytest.raises(BudgetError, match=r"no sub-network holds it"):
         search_again(folder, asked(folder, "uniform", "macs<=1%"), shown=QUIET)
@@ -383,6 +410,17 @@ def test_the_plan_counts_what_a_search_asks_for(folder, passes):
         assert real
         assert len(passes) / 2 < evaluations < 2 * len(passes)
         assert steps > 5
+
+
+def test_the_plan_counts_the_searches_of_finalists(tmp_path):
+    config = replace(CONFIG, out=str(tmp_path / "x"), retrain="scratch", finalists=4)
+    plan = plan_run(config, shown=QUIET)
+    job = Job(config, QUIET, "")
+    job.prepare()
+    others = [Greedy(normalize="none"), Greedy(metric="accuracy")]
+    assert plan.effort.finalists == sum(count_evaluations(job, method)[1] for method in others) > 20
+    assert plan.effort.total == plan.effort.seconds * (plan.effort.evaluations + plan.effort.finalists)
+    assert f"evaluations and {plan.effort.finalists} evaluations for finalists of " in "\n".join(plan.lines())
 
 
 @pytest.mark.parametrize(

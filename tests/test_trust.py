@@ -190,6 +190,15 @@ def test_what_was_stopped_ends_in_the_same_files(measured, tmp_path, monkeypatch
         measure_trust(again, samples=5, epochs=2, shown=QUIET)
 
 
+def test_a_supernet_that_is_gone_is_not_trained_anew(measured, tmp_path):
+    again = tmp_path / "again"
+    shutil.copytree(measured, again)
+    (again / "supernet.safetensors").unlink()
+    with pytest.raises(RunFolderError, match=r"`supernet\.safetensors` is missing"):
+        measure_trust(again, samples=5, shown=QUIET)
+    assert not (again / "supernet.safetensors").exists()
+
+
 def test_what_can_not_be_measured_is_told(tmp_path):
     with pytest.raises(ConfigError, match="3 samples, 0 epochs; expected 4 samples or more"):
         measure_trust(tmp_path, samples=3)

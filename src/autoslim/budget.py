@@ -4,16 +4,17 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from autoslim.errors import BudgetError
 
-_UNITS = {"%": Decimal("0.01"), "": Decimal(1), "k": Decimal(10**3), "m": Decimal(10**6), "g": Decimal(10**9)}
-_TIMES = {"us": Decimal("0.001"), "ms": Decimal(1), "s": Decimal(1000)}  # of latency, which counts in milliseconds
+_ANY = {"%": Decimal("0.01"), "": Decimal(1)}
+_COUNTS = {**_ANY, "k": Decimal(10**3), "m": Decimal(10**6), "g": Decimal(10**9)}
+_TIMES = {**_ANY, "us": Decimal("0.001"), "ms": Decimal(1), "s": Decimal(1000)}  # of latency, counted in milliseconds
 _ALIASES = {"flops": "macs"}
 MEASURED = ("latency",)
 """Metrics in no closed form: measured first, and no smooth function of the channels."""
-_PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|us|ms|s|[kmg]?)\s*", re.IGNORECASE)
+_PATTERN = re.compile(r"\s*([a-z_]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(%|us|ms|s|[kmg]?)\s*")
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,22 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Reads "metric<=number[k|M|G|%]", for latency also [us|ms|s], joined by commas; else raises BudgetError."""
+        """Reads "metric<=number[k|M|G|%]", of latency [us|ms|s|%], joined by commas; else raises BudgetError."""
         limits: dict[str, Limit] = {}
         for part in text.split(","):
-            match = _PATTERN.fullmatch(part)
-            if match is None or (match.group(3).lower() in _TIMES and match.group(1).lower() != "latency"):
+            name, number, unit = match.groups() if (match := _PATTERN.fullmatch(part.lower())) else ("", "", "?")
+            metric = _ALIASES.get(name, name)
+            scales = _TIMES if metric in MEASURED else _COUNTS
+            if unit not in scales:
                 raise BudgetError(
                     f"Budget {text!r}: can't read {part.strip()!r}; expected metric<=number with an optional k, M, G "
-                    'or % (latency: us, ms, s). Write for instance --budget "macs<=300M", "latency<=5ms" or '
+                    'or % (latency: us, ms, s or %). Write for instance --budget "macs<=300M", "latency<=5ms" or '
                     '"macs<=50%,params<=2M".'
                 )
-            name, unit = match.group(1).lower(), match.group(3).lower()
-            metric = _ALIASES.get(name, name)
-            value = float(
-                Decimal(match.group(2)) * (_UNITS | _TIMES)[unit]
-            )  # decimal, so that 1.001k is 1001 and not below it
+            try:
+                value = float(Decimal(number) * scales[unit])  # decimal: 1.001k is 1001, not below it
+            except DecimalException:  # an exponent of so many digits that there is no such number
+                value = math.nan
             if value <= 0 or not math.isfinite(value):
                 raise BudgetError(
                     f"Budget {text!r}: {part.strip()!r} limits to {value:g}; expected a finite number above 0. "
@@ -89,6 +91,6 @@ def _short(limit: Limit) -> str:
     if limit.relative:
         return f"{limit.value * 100:.12g}"
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if limit.value >= scale:
+        if limit.value >= scale and limit.metric not in MEASURED:
             return f"{limit.value / scale:.12g}{unit}"
     return f"{limit.value:.12g}"

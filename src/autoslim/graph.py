@@ -6,6 +6,7 @@ one parameter or buffer; each of its *slots* belongs to an atom, or to no group 
 each group therefore selects indices on every axis, and this selection is the only slicing there is.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -42,6 +43,8 @@ class Group:
         frozen: Why the width can't change, or None if it can.
         note: What changes in meaning when channels go (a statistic over channels, say), or "".
         layers: The modules whose tensors belong to the group, in the order they run.
+        least: No width below so many channels: the user's limit.
+        divisor: Widths are multiples of it: likewise.
     """
 
     name: str
@@ -51,10 +54,18 @@ class Group:
     frozen: str | None = None
     note: str = ""
     layers: tuple[str, ...] = ()
+    least: int = 1
+    divisor: int = 1
 
     @property
     def atoms(self) -> int:
         return self.size // self.atom
+
+    @property
+    def allowed(self) -> tuple[int, ...]:
+        """All whole atoms that the user's limit leaves, ascending, `size` last."""
+        unit = math.lcm(self.atom, self.divisor)
+        return (*range(-(-self.least // unit) * unit, self.size, unit), self.size)
 
     def fit(self, ratio: float) -> int:
         """The width nearest to `ratio` of the size: whole atoms, at least one; a frozen group stays whole."""
@@ -272,7 +283,9 @@ class ChannelGraph:
         for group in free:
             candidates = make_candidates(group.size, group.atom, divisor=divisor, least=min)
             why = None if len(candidates) > 1 else f"no width below {group.size} meets the limit {asked}"
-            limited[group.name] = replace(group, candidates=candidates, frozen=why)
+            limited[group.name] = replace(
+                group, candidates=candidates, frozen=why, least=min or 1, divisor=divisor or 1
+            )
         if free and all(group.frozen for group in limited.values()):
             unit = channel_unit(free[0].size, free[0].atom, divisor=divisor)
             raise WidthsError(
@@ -301,7 +314,11 @@ class ChannelGraph:
     # On disk and on screen -----------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        return {"_type": _TYPE, "_version": _VERSION, **asdict(self)}
+        data = asdict(self)
+        for group in data["groups"]:
+            if (group["least"], group["divisor"]) == (1, 1):  # without a limit as it was before groups told of one
+                del group["least"], group["divisor"]
+        return {"_type": _TYPE, "_version": _VERSION, **data}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ChannelGraph":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim.budget import Budget
-from autoslim.costs import COSTS, make_cost
+from autoslim.costs import COSTS, check_metric, make_cost
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
@@ -75,10 +75,13 @@ def pick_network(
         shown: Where the progress of measurements goes.
 
     Raises:
+        UnknownNameError: No cost has the name of a limit's metric.
         RunFolderError: No run, no such search, or one that has not ended.
         BudgetError: No point of the path holds the budget, or it was not searched by a method that goes down no path.
     """
     folder, budget = Path(folder), Budget.parse(budget) if isinstance(budget, str) else budget
+    for limit in budget.limits:
+        check_metric(limit.metric)
     asked = _find_search(folder, search, budget)
     points = _read_path(asked) or _read_network(asked, budget)
     if any(limit.metric == LATENCY for limit in budget.limits):

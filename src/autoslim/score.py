@@ -27,6 +27,7 @@ from autoslim.widths import Widths
 Batch = tuple[torch.Tensor, torch.Tensor]
 _T = TypeVar("_T")
 _STATISTICS = ("running_mean", "running_var")
+_SKIPPED = -1.0  # a variance that no norm gives
 _LOOK = 500  # search images between two looks of a race, at least
 
 
@@ -215,9 +216,11 @@ def _calibrate(
         for images in batches:
             shared = reuse.shared(trials, base, calibrating=True)
             for at in shared.order:
-                _reset(buffers[at], norms, buffers[shared.order[0]] if at != shared.order[0] else {})
+                first = buffers[shared.order[0]] if at != shared.order[0] else {}
+                _reset(buffers[at], norms, first)
                 with net.at(trials[at], buffers=buffers[at]):
                     shared.run(at, net, images)
+                _take_skipped(buffers[at], norms, first)
                 seen[at].append(torch.cat([buffers[at][name] for name in names]))
     told = Ranks.here().gather([[_numbers(each) for each in one] for one in seen])
     for own, *parts in zip(buffers, *told, strict=True):
@@ -246,14 +249,25 @@ def _in_order(parts: Sequence[Sequence[_T]]) -> list[_T]:
 
 
 def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:
-    """Ready for one batch's statistics: those of the first sub-network, where an operator that it shares is skipped."""
+    """Ready for one batch's statistics. A norm may be skipped where the first sub-network's is as wide."""
     for norm in norms:
-        buffers[f"{norm}.num_batches_tracked"].zero_()
+        for name in ("num_batches_tracked", *_STATISTICS):
+            buffers[f"{norm}.{name}"].zero_()
+        if _as_wide(norm, buffers, first):
+            buffers[f"{norm}.running_var"].fill_(_SKIPPED)
+
+
+def _take_skipped(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:
+    """The first sub-network's statistics, where the norm that makes them was skipped: it is shared."""
+    for norm in (norm for norm in norms if _as_wide(norm, buffers, first)):
+        skipped = buffers[f"{norm}.running_var"] < 0
         for name in (f"{norm}.{statistic}" for statistic in _STATISTICS):
-            if name in first and first[name].shape == buffers[name].shape:
-                buffers[name].copy_(first[name])
-            else:
-                buffers[name].zero_()
+            buffers[name].copy_(torch.where(skipped, first[name], buffers[name]))
+
+
+def _as_wide(norm: str, buffers: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]) -> bool:
+    name = f"{norm}.running_var"
+    return name in first and first[name].shape == buffers[name].shape
 
 
 def _has_statistics(module: nn.Module) -> bool:

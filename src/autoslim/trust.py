@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline import Alone, Job, reopen_job, train_alone
+from autoslim.pipeline._reopen import load_supernet
 from autoslim.progress import Shown
 from autoslim.report import write_report
 from autoslim.report.text import say_count
@@ -196,7 +197,7 @@ def measure_trust(
 
     Raises:
         ConfigError: Too few samples or epochs.
-        RunFolderError: The run is not finished, or `trust.jsonl` holds other samples.
+        RunFolderError: The run is not finished, its supernet is gone, or `trust.jsonl` holds other samples.
         BudgetError: There are not so many sub-networks of such a cost.
     """
     if samples < _LEAST or epochs < 0:
@@ -209,7 +210,7 @@ def measure_trust(
     job = reopen_job(path, shown=shown or Shown(quiet=True), data=data)
     if job.config.retrain == "none":  # alone means from scratch
         job.config = replace(job.config, retrain="scratch")
-    job.train_supernet()
+    load_supernet(job)
     epochs = epochs or max(1, job.config.train.epochs_retrain // 4)
     cost = job.costs["macs"]
     low = max(cost(job.space.narrowest), (1 - _MARGIN) * min(row["macs"] for row in rows))

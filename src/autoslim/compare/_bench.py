@@ -72,6 +72,7 @@ class Bench:
 
     def __init__(self, job: Job) -> None:
         self.job, self.path = job, job.folder.path
+        self.space = replace(job.space, allowed={})  # a divisor says how fine searches step, and binds no method more
 
     def take(self, name: str) -> list[dict[str, Any]]:
         """One method: its networks for all budgets, trained and tested. What is finished is a file, read again."""
@@ -122,7 +123,7 @@ class Bench:
         scorer = job.fresh_scorer if keeps else Blind()  # one that remembers would hide what a search costs
 
         def ask() -> list[Chosen]:
-            found = method.search(job.space, job.costs, job.config.budgets, scorer, base=job.base)
+            found = method.search(self.space, job.costs, job.config.budgets, scorer, base=job.base)
             chosen = [self._filled(Chosen(each.budget, each.widths)) for each in found]
             return [replace(each, network=job.inherit(each.widths)) for each in chosen] if keeps else chosen
 
@@ -143,14 +144,14 @@ class Bench:
         """Single atoms more, up to the budget: a search in coarse steps ends below it, and all must cost the same."""
         if each.network is not None:
             return each
-        widths = fill_atoms(self.job.space, each.widths, lambda widths: self._excess(each.budget, widths))
+        widths = fill_atoms(self.space, each.widths, lambda widths: self._excess(each.budget, widths))
         return Chosen(each.budget, widths)
 
     def _lab(self, trained: nn.Module) -> Lab:
         job = self.job
         return Lab(
             graph=job.graph,
-            space=job.space,
+            space=self.space,
             costs=job.costs,
             base=job.base,
             trained=trained,

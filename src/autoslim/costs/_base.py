@@ -59,19 +59,6 @@ class Cost(ABC):
         """
         return self._price(atoms_of(self.graph, widths))
 
-    def saving(self, widths: Mapping[str, int]) -> NDArray[np.float64]:
-        """What one step of each group would save: to its next lower candidate, all others left as they are.
-
-        Returns:
-            Shape [groups], in the order of `graph.groups`; 0 where there is no lower candidate (frozen groups too).
-        """
-        now = self.graph.atoms(widths)
-        steps = np.tile(now, (len(now), 1))  # row i: group i one step narrower
-        for row, group in enumerate(self.graph.groups):
-            lower = [width for width in group.candidates if width < widths[group.name]]
-            steps[row, row] = lower[-1] // group.atom if lower else now[row]
-        return self._price(now[None]) - self._price(steps)
-
     def _price(self, atoms: NDArray[np.int64]) -> NDArray[np.float64]:
         return self._multiply(atoms) @ self._scale
 
@@ -131,8 +118,8 @@ def make_cost(name: str, graph: ChannelGraph, *, macs_convention: Convention = "
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
     >>> graph = trace_channels(model, torch.zeros(1, 3, 6, 6))
     >>> params, paper = make_cost("params", graph), make_cost("params", graph, macs_convention="paper")
-    >>> params({"0": 4, "2": 2}), paper({"0": 4, "2": 2}), params.saving({"0": 4, "2": 2}).tolist()
-    (130.0, 116.0, [64.0, 0.0])
+    >>> params({"0": 4, "2": 2}), paper({"0": 4, "2": 2})
+    (130.0, 116.0)
     """
     if name in MEASURED:
         raise ConfigError(

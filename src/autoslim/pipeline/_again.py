@@ -4,6 +4,7 @@ Each such search has a folder of its own, `searches/NAME` in that of the run: `s
 `search.jsonl` has its steps, `found.json` its result, written whole. The results of the run itself are not touched.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SEARCHES = "searches"
 _ASKED, _FOUND, _TIMES = "search.json", "found.json", "times.jsonl"
+_LONGEST = 200  # characters of a folder's name; file systems take 255 bytes
 _RUNTIME = ("runtime", "runtime_threads", "runtime_precision", "runtime_batch")
 
 
@@ -49,7 +51,7 @@ def search_again(
         folder: Of a run; its supernet must be trained.
         config: The run's (`read_config`), with another method, settings, budgets or runtime; other fields are not
             looked at.
-        name: Of the search's folder; default the method and the budgets.
+        name: Of the search's folder; default the method and the budgets, or a digest of many budgets.
         data: What the run was given in Python, once more.
         shown: Where progress goes.
 
@@ -61,7 +63,7 @@ def search_again(
         BudgetError: A budget that no network holds.
         ConfigError: A name that is no plain folder name.
     """
-    name = name or "-".join([config.method, *(budget.slug for budget in config.budgets)])
+    name = name or _default_name(config)
     if Path(name).name != name or name.startswith("."):
         raise ConfigError(f"Search {name!r}: expected a plain folder name. Write for instance --name other-margin.")
     place = RunFolder(Path(folder) / SEARCHES / name)
@@ -165,6 +167,12 @@ def open_search(
             known = same and LATENCY in job.costs
             job.costs[LATENCY], job.base[LATENCY] = obtain_latency(job, table, known=known)
     return job
+
+
+def _default_name(config: RunConfig) -> str:
+    """The method and the budgets; a digest of them where a folder could not have so long a name."""
+    name = "-".join([config.method, *(budget.slug for budget in config.budgets)])
+    return name if len(name) <= _LONGEST else f"{config.method}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _asked(config: RunConfig) -> dict[str, Any]:

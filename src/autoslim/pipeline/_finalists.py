@@ -22,28 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoslim.budget import Budget
-from autoslim.candidates import make_candidates
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.graph import ChannelGraph
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import (
-    METHODS,
-    Cost,
-    Found,
-    Greedy,
-    Method,
-    Score,
-    Scorer,
-    Space,
-    Uniform,
-    hold_uniform,
-    make_method,
-)
-from autoslim.search._base import costs_of
+from autoslim.search import METHODS, Exhaustive, Found, Greedy, Method, Score, Uniform, make_method
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
 
@@ -52,7 +36,7 @@ if TYPE_CHECKING:
 
 UNIFORM, FOUND = "uniform", "found"
 _LINES, _ENROLLED, _SEARCHES = "finalists.jsonl", "finalists.json", "finalists"
-_DEAR = ("exhaustive", "evolution")  # methods that cost too much to be run beside the one that was asked for
+_LIKELIEST = ("knapsack", "random", "evolution")  # of the other methods; shapes look at no image
 
 
 @dataclass(frozen=True)
@@ -140,14 +124,16 @@ def rivals_of(search: Any, *, by_image: bool = True, seed: int = 0) -> dict[str,
     metric = "accuracy" if greedy.metric == "loss" else "loss"
     rivals: dict[str, Method] = {} if greedy is search else {"greedy": greedy}
     rivals[f"greedy, normalize={normalize}"] = replace(greedy, normalize=normalize)
-    rivals |= {
-        name: make_method(name, seed=seed)
-        for name in METHODS
-        if name not in _DEAR and METHODS[name] not in (Greedy, Uniform, type(search))
-    }
     if by_image or metric == "loss":
         rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
-    return rivals
+    left_out = (Greedy, Exhaustive, Uniform, type(search))  # exhaustive costs too much beside another
+    names = dict.fromkeys([*_LIKELIEST, *METHODS])
+    return rivals | {name: make_method(name, seed=seed) for name in names if METHODS[name] not in left_out}
+
+
+def list_rivals(job: "Job") -> dict[str, Method]:
+    """Those of a run, of which the first `finalists` - 2 compete, and more where they find the same."""
+    return rivals_of(job.config.search, by_image=job.task.metric.whole is None, seed=job.config.seed)
 
 
 def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str, by_image: bool = True) -> None:
@@ -167,16 +153,21 @@ def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str, b
 
 
 def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
-    """The candidates of each budget by name, uniform first, equal ones once; kept in `finalists.json`."""
+    """The candidates of each budget by name, uniform first; kept in `finalists.json`.
+
+    Where a rival found what another candidate is already, the next one comes in.
+    """
     path = job.folder.path / _ENROLLED
     if not path.exists():
-        uniform = AllowedUniform(job.graph) if job.config.limit else Uniform()
-        rivals = rivals_of(job.config.search, by_image=job.task.metric.whole is None, seed=job.config.seed)
-        columns = {UNIFORM: _search(job, UNIFORM, uniform), FOUND: found}
-        for name, method in list(rivals.items())[: job.config.finalists - 2]:
-            columns[name] = _search(job, name, method)
-        rows = [_distinct({name: column[at] for name, column in columns.items()}) for at in range(len(found))]
-        budgets = [{"budget": each.budget.text, "candidates": row} for each, row in zip(found, rows, strict=True)]
+        rows: list[dict[str, Found]] = [{} for _ in found]
+        _enter(rows, UNIFORM, _search(job, UNIFORM, Uniform()), job.config.finalists)
+        _enter(rows, FOUND, found, job.config.finalists)
+        for name, method in list_rivals(job).items():
+            if all(len(row) == job.config.finalists for row in rows):
+                break
+            _enter(rows, name, _search(job, name, method), job.config.finalists)
+        lines = [{name: _line(candidate) for name, candidate in row.items()} for row in rows]
+        budgets = [{"budget": each.budget.text, "candidates": row} for each, row in zip(found, lines, strict=True)]
         write_json(path, {"_type": "Finalists", "_version": 1, "budgets": budgets})
         job.ranks.wait()
     saved = read_json(path, kind="Finalists")["budgets"]
@@ -196,9 +187,10 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
                 )
         enrolled.append(candidates)
     cost = job.costs.get(LATENCY)
-    if isinstance(cost, LatencyCost):  # what was measured for them is what they cost from now on
-        everyone = [other for candidates in enrolled for other in candidates.values()]
-        job.costs[LATENCY] = cost.corrected({other.widths: other.costs[LATENCY] for other in everyone})
+    if isinstance(cost, LatencyCost):  # what was measured for them, where it is limited, is what they cost from now on
+        limited = [row for each, row in zip(found, enrolled, strict=True) if each.budget.measured]
+        measured = {other.widths: other.costs[LATENCY] for row in limited for other in row.values()}
+        job.costs[LATENCY] = cost.corrected(measured)
     return enrolled
 
 
@@ -222,50 +214,15 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
         job.folder.append("times.jsonl", {"finalists_search": name, **told})
 
 
-@dataclass(frozen=True)
-class AllowedUniform:
-    """The uniform networks where the user limits widths, which one that may be retrained has to obey.
-
-    Each group takes the widest that it may, up to one ratio: a candidate where it is limited and under a latency, any
-    atoms elsewhere.
-    """
-
-    graph: ChannelGraph
-
-    def search(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        *,
-        base: Mapping[str, float],
-        **_: object,
-    ) -> list[Found]:
-        """The widest for each budget; see `Method.search`."""
-        free = [group for group in self.graph.groups if group.frozen is None]
-        allowed = {
-            group.name: group.candidates
-            if group.candidates != make_candidates(group.size, group.atom)
-            else tuple(range(group.atom, group.size + 1, group.atom))
-            for group in free
-        }
-        chosen = [
-            hold_uniform(space, costs, budget, base=base, allowed=None if budget.measured else allowed)[1]
-            for budget in budgets
-        ]
-        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
-        return [Found(budget, widths, price, score) for budget, widths, price, score in rows]
+def _enter(rows: Sequence[dict[str, Found]], name: str, column: Sequence[Found], most: int) -> None:
+    """Adds what a method found to each budget's candidates, where it is none of them yet and they are not complete."""
+    for row, found in zip(rows, column, strict=True):
+        if len(row) < most and found.widths not in [other.widths for other in row.values()]:
+            row[name] = found
 
 
-def _distinct(candidates: Mapping[str, Found]) -> dict[str, Any]:
-    """As JSON, without those whose widths an earlier one has."""
-    first = {found.widths: name for name, found in reversed(list(candidates.items()))}
-    return {
-        name: {"widths": dict(found.widths), "costs": dict(found.costs), **vars(found.score)}
-        for name, found in candidates.items()
-        if first[found.widths] == name
-    }
+def _line(found: Found) -> dict[str, Any]:
+    return {"widths": dict(found.widths), "costs": dict(found.costs), **vars(found.score)}
 
 
 def _read(found: Found, data: Mapping[str, Any]) -> Found:

@@ -153,10 +153,9 @@ class Job:
 
     @property
     def space(self) -> Space:
-        return Space(
-            candidates={group.name: group.candidates for group in self.graph.groups},
-            atoms={group.name: group.atom for group in self.graph.groups},
-        )
+        groups = self.graph.groups
+        candidates, atoms = {g.name: g.candidates for g in groups}, {g.name: g.atom for g in groups}
+        return Space(candidates, atoms, {g.name: g.allowed for g in groups})
 
     # 2. train ------------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,17 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoslim.errors import BudgetError
+from autoslim.pipeline._finalists import list_rivals
 from autoslim.pipeline._forecast import Training, time_trainings
 from autoslim.progress import say_many
 from autoslim.report.text import say_cost
-from autoslim.search import Referee, Sample, Score, Step
+from autoslim.search import Method, Referee, Sample, Score, Step
 from autoslim.search._base import costs_of
 from autoslim.widths import Widths
 
@@ -62,17 +64,19 @@ class Effort:
         evaluations: Sub-networks that are judged on all search images; see `count_evaluations`.
         seconds: Of one evaluation, as measured: of all groups a candidate below the widest.
         trained: Whether it was measured in the trained supernet; else in the network that is not trained yet.
+        finalists: Evaluations of the searches of their own that finalists come from.
     """
 
     steps: int
     evaluations: int
     seconds: float
     trained: bool
+    finalists: int = 0
 
     @property
     def total(self) -> float:
-        """Seconds of the whole search."""
-        return self.evaluations * self.seconds
+        """Seconds of the whole search, and of the finalists'."""
+        return (self.evaluations + self.finalists) * self.seconds
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,9 @@ class Plan:
     def _say_effort(self, effort: Effort) -> str:
         steps = f"about {say_many(effort.steps, 'step')}, " if effort.steps else ""
         where = "" if effort.trained else ", timed in the untrained network"
+        others = f" and {say_many(effort.finalists, 'evaluation')} for finalists" if effort.finalists else ""
         return (
-            f"{self.method}: {steps}about {say_many(effort.evaluations, 'evaluation')} of "
+            f"{self.method}: {steps}about {say_many(effort.evaluations, 'evaluation')}{others} of "
             f"{_duration(effort.seconds)}{where}: about {_duration(effort.total)}"
         )
 
@@ -213,22 +218,24 @@ def _duration(seconds: float) -> str:
 
 def _effort(job: "Job") -> Effort:
     steps, evaluations = count_evaluations(job)
+    others = islice(list_rivals(job).values(), max(job.config.finalists - 2, 0))
+    finalists = sum(count_evaluations(job, method)[1] for method in others)
     space = job.space
     job.fresh_scorer.score(space.narrowest)  # warms up; a search meets new shapes all the time, so others are timed
     started = time.perf_counter()
     job.fresh_scorer.score(space.widest.replace({group: space.candidates[group][-2] for group in space.free}))
-    return Effort(steps, evaluations, time.perf_counter() - started, job.trained)
+    return Effort(steps, evaluations, time.perf_counter() - started, job.trained, finalists)
 
 
-def count_evaluations(job: "Job") -> tuple[int, int]:
+def count_evaluations(job: "Job", method: Method | None = None) -> tuple[int, int]:
     """Steps and evaluations of a job's search, counted in the same search with a made-up loss in place of the network.
 
-    For a method that draws or measures a fixed number of networks it is about that number; for one that goes down a
-    path it depends on the path. Not counted is what a race and shared passes save, what is remembered from earlier
-    searches, and what a latency that is corrected on the way adds.
+    With a `method` those of that method's. For one that draws or measures a fixed number of networks it is about that
+    number; for one that goes down a path it depends on the path. Not counted is what a race and shared passes save,
+    what is remembered from earlier searches, and what a latency that is corrected on the way adds.
     """
-    surrogate, steps = _Surrogate(job.space.widest), list[Step]()
-    job.config.search.search(job.space, job.costs, job.config.budgets, surrogate, base=job.base, on_step=steps.append)
+    surrogate, steps, searcher = _Surrogate(job.space.widest), list[Step](), method or job.config.search
+    searcher.search(job.space, job.costs, job.config.budgets, surrogate, base=job.base, on_step=steps.append)
     return len(steps), surrogate.asked
 
 

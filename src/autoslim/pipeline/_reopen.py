@@ -21,6 +21,9 @@ def read_config(folder: str | Path) -> RunConfig:
 def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = None) -> Job:
     """The job of a run folder, prepared: data loaded, network built and traced, nothing trained yet.
 
+    Its budgets are not checked: what was measured since may have put one out of reach, and not every use of the run
+    asks for it.
+
     Args:
         folder: Of a run.
         shown: Where progress goes.
@@ -38,7 +41,6 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
         _check_identity(folder, saved, job.identity)
 
     job.prepare(check, trained=job.supernet_path.exists())
-    job.check_budgets()
     return job
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from autoslim.budget import Budget
 from autoslim.pipeline._search import binding_metric
 from autoslim.search import Found, hold_uniform, match_uniform
-from autoslim.search._base import excess_of
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Beside:
         widths: Of each.
         metric: What the budget limits most tightly.
         gap: Its cost in that metric less that of the found network, as a share of it.
-        note: Where it is not at the limit, and why; empty if it is, or if only its cost is matched.
+        note: Where it is not at the limit, or not at the found one's cost, and why; else empty.
     """
 
     ratio: float
@@ -41,23 +41,38 @@ class Beside:
 def find_uniform(job: "Job", found: Found) -> Beside:
     """The uniform network of the found one's cost; under a limit of latency the widest of candidates that holds.
 
+    Under several limits the one of that cost may break another limit: then it is the widest that holds all of them.
+
     A count grows evenly with the channels, so that any cost can be met. A latency is a staircase, and steep beside the
     multiples of 8 that candidates are: what meets it with 17 channels is no network that anyone would take.
     """
-    metric, measured = binding_metric(found, job.base), found.budget.measured
-    if measured:
-        ratio, widths = hold_uniform(job.space, job.costs, found.budget, base=job.base)
+    budget, metric, broken = found.budget, binding_metric(found, job.base), dict[str, float]()
+    if budget.measured:
+        ratio, widths = hold_uniform(job.space, job.costs, budget, base=job.base)
     else:
         ratio, widths = match_uniform(job.space, job.costs[metric], found.costs[metric], tolerance=_CLOSE)
+        above = _excesses(job, budget, widths)
+        broken = {name: excess for name, excess in above.items() if name != metric and excess > _CLOSE}
+        if broken:
+            ratio, widths = hold_uniform(job.space, job.costs, budget, base=job.base)
     gap = job.costs[metric](widths) / found.costs[metric] - 1
-    excess = float(excess_of(job.costs, found.budget, job.base, [widths])[0])
+    excess = max(_excesses(job, budget, widths).values())
     note = ""
     if excess > _CLOSE:
-        why = ": even the narrowest does not hold it" if measured else ", as close as whole channels come to AutoSlim's"
+        held = budget.measured or broken
+        why = ": even the narrowest does not hold it" if held else ", as close as its widths come to AutoSlim's"
         note = f"{excess:.1%} above the limit{why}"
-    elif measured and excess < -_CLOSE and ratio < 1:
+    elif broken:
+        told = " and ".join(f"{name} {over:.1%}" for name, over in broken.items())
+        note = f"{-gap:.1%} below AutoSlim's {metric}: at the same it would have {told} above the limit"
+    elif budget.measured and excess < -_CLOSE and ratio < 1:
         note = f"{-excess:.1%} below the limit: the next wider candidates break it"
     return Beside(ratio, widths, metric, gap, note)
+
+
+def _excesses(job: "Job", budget: Budget, widths: Widths) -> dict[str, float]:
+    """How far a network is above each limit, as a share of it."""
+    return {each.metric: job.costs[each.metric](widths) / each.absolute(job.base) - 1 for each in budget.limits}
 
 
 def say_uniform(beside: Beside, *, measured: bool) -> str:

@@ -84,6 +84,11 @@ class Runtime(ABC):
             precision: One of `precisions`.
         """
 
+    @contextlib.contextmanager
+    def together(self, count: int) -> Generator[None, None, None]:
+        """What holds while so many networks are prepared and timed against each other: nothing, for most runtimes."""
+        yield
+
     @abstractmethod
     def version(self) -> str:
         """What may change the time: the versions of the packages, or the program's text."""
@@ -210,7 +215,7 @@ def time_networks(
         RuntimeFailedError: It could not run one of them, or told no time.
     """
     check_setting(runtime, threads=threads, precision=precision)
-    with quick_torch(threads):
+    with quick_torch(threads), runtime.together(len(models)):
         passes = [runtime.prepare(model.eval(), x, threads=threads, precision=precision) for model in models]
         times = np.array([[each() for each in passes]]) if runtime.once else take_turns(passes, repeats=repeats)
     if not (np.isfinite(times) & (times > 0)).all():

@@ -1,6 +1,8 @@
 """PyTorch through `torch.compile` (Inductor), static shapes: each network takes seconds to a minute to prepare."""
 
+import contextlib
 import copy
+from collections.abc import Generator
 from typing import ClassVar
 
 import torch
@@ -17,7 +19,6 @@ class TorchCompile(Runtime):
     samples: ClassVar[int] = 16
 
     def prepare(self, model: nn.Module, x: torch.Tensor, *, threads: int, precision: str) -> Pass:
-        torch.compiler.reset()  # the class's code was compiled for other widths; without this it turns dynamic
         compiled = torch.compile(copy.deepcopy(model), dynamic=False)
 
         def run() -> None:
@@ -32,6 +33,16 @@ class TorchCompile(Runtime):
                 "torch.compile takes and a working C++ compiler. Choose --runtime torch, or repair either."
             ) from error
         return stopwatch(run)
+
+    @contextlib.contextmanager
+    def together(self, count: int) -> Generator[None, None, None]:
+        """Networks share their classes' code, of which few versions are kept unless asked: room for one of each."""
+        from torch._dynamo import config  # seconds to import: only who compiles pays for it
+
+        torch.compiler.reset()  # what was compiled before takes none of it
+        most = {name: max(getattr(config, name), count) for name in ("recompile_limit", "accumulated_recompile_limit")}
+        with config.patch(most):
+            yield
 
     def version(self) -> str:
         return f"torch.compile {torch.__version__}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -113,13 +113,16 @@ class Space:
     Attributes:
         candidates: Per group the widths it may take, ascending, the whole group last; a frozen group has that one only.
         atoms: Per group the channels in the smallest unit it can lose; every candidate is a multiple of it.
+        allowed: Per group all widths that the user lets it have, ascending, the candidates among them: for methods that
+            candidates do not bind. Default all whole atoms.
 
     Raises:
-        WidthsError: The two name different groups, or a group's candidates are no ascending multiples of its atom.
+        WidthsError: The two name different groups, or a group's widths are no ascending multiples of its atom.
     """
 
     candidates: Mapping[str, tuple[int, ...]]
     atoms: Mapping[str, int]
+    allowed: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
 
     def __post_init__(self) -> None:
         if set(self.candidates) != set(self.atoms):
@@ -127,6 +130,7 @@ class Space:
             raise WidthsError(
                 f"Space: {odd[0]!r} has candidates or atoms, expected both. Name the same groups in each."
             )
+        filled: dict[str, Sequence[int]] = {}
         for group, widths in self.candidates.items():
             atom = self.atoms[group]
             ascending = all(low < high for low, high in zip((0, *widths), widths, strict=False))
@@ -135,6 +139,14 @@ class Space:
                     f"`{group}`: candidates {widths}; expected ascending multiples of {atom}. "
                     "Give them in order, the whole group last."
                 )
+            whole = range(atom, widths[-1] + 1, atom)
+            filled[group] = self.allowed.get(group, whole)
+            if group in self.allowed and list(filled[group]) != sorted({*widths, *filled[group]} & {*whole}):
+                raise WidthsError(
+                    f"`{group}`: allowed {list(filled[group])}; expected ascending multiples of {atom}, the candidates "
+                    f"{widths} among them. Leave it out for all whole atoms."
+                )
+        object.__setattr__(self, "allowed", filled)
 
     @cached_property
     def free(self) -> tuple[str, ...]:
@@ -237,6 +249,7 @@ class Method(Protocol):
         Raises:
             BudgetError: The narrowest sub-network does not hold a budget.
             RunFolderError: `done` is not the beginning of such a search.
+            DataError: A path stands at a network whose loss is not finite on a search image.
         """
         ...
 

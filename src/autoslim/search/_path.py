@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.errors import BudgetError, ConfigError, DataError, RunFolderError
 from autoslim.search._base import Cost, Found, Sample, Score, Scorer, Space, Step, check_budgets, costs_of
 from autoslim.widths import Widths
 
@@ -150,6 +150,7 @@ def walk(
     while len(found) < len(budgets):
         number += 1
         here = _sampled(here, scorer)
+        _check_finite(here)
         limits = current_limits([budget for at, budget in enumerate(budgets) if at not in found], base, here.costs)
         choice = chooser.choose(here, options(space, costs, limits, base, here, least), number)
         option, score = choice.option, choice.sample.score
@@ -273,6 +274,19 @@ def _sampled(here: Point, scorer: Scorer) -> Point:
         return here
     sample = scorer.samples([here.widths])[0]
     return Point(here.widths, here.costs, here.score or sample.score, sample)
+
+
+def _check_finite(here: Point) -> None:
+    """Raises DataError where a loss is no number: no step from there could be told from another."""
+    assert here.sample is not None  # `walk` sees to it
+    odd = np.flatnonzero(~np.isfinite(here.sample.loss)).tolist()
+    if odd:
+        told = ", ".join(map(str, odd[:10])) + ", ..." * (len(odd) > 10)
+        raise DataError(
+            f"The search stands at {here.widths}, whose loss is not finite on {len(odd)} of {len(here.sample)} search "
+            f"images (counted from 0: {told}); expected finite numbers, or steps can't be compared. Look at these "
+            "images and their targets; if all of them are odd, train the supernet anew with a lower learning rate."
+        )
 
 
 def _settle(

@@ -6,6 +6,7 @@ about s x w channels, no fewer than its narrowest candidate and no more than it 
 
 import math
 from abc import abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ _HALVINGS = 60  # of the scale: finer than one atom of any group
 class ShapedSearch(WholeSearch):
     """Gives all groups the proportions of one shape: for each budget the widest network of it that holds every limit.
 
-    Widths are whole atoms between a group's narrowest and widest candidate; the candidates between do not bind.
+    Widths are any allowed ones between a group's narrowest and widest candidate; the candidates between do not bind.
     """
 
     tolerance: float = 0.01
@@ -85,7 +86,7 @@ def fit_shape(
         space: The groups.
         weights: Per free group, how wide it should be beside the others.
         excess: How far a network is above its tightest limit, as a share of it; at most 0 for one that holds.
-        tolerance: How far below the limit is close enough. What is missing is filled with single atoms, first where
+        tolerance: How far below the limit is close enough. What is missing is filled with single steps, first where
             rounding has taken the most, and never above the limit.
 
     Raises:
@@ -98,10 +99,11 @@ def fit_shape(
 
     def wanted(group: str, scale: float) -> float:
         candidates = space.candidates[group]
-        return min(max(scale * weights[group], candidates[0]), candidates[-1]) / space.atoms[group]
+        return min(max(scale * weights[group], candidates[0]), candidates[-1])
 
     def at(scale: float) -> Widths:
-        return space.widest.replace({g: math.floor(wanted(g, scale)) * space.atoms[g] for g in space.free})
+        places = {group: bisect_right(space.allowed[group], wanted(group, scale)) - 1 for group in space.free}
+        return space.widest.replace({group: space.allowed[group][place] for group, place in places.items()})
 
     if excess(space.widest) <= 0:
         return space.widest
@@ -110,10 +112,11 @@ def fit_shape(
         middle = (low + high) / 2
         low, high = (middle, high) if excess(at(middle)) <= 0 else (low, middle)
     widths = at(low)
-    lost = {group: wanted(group, high) - widths[group] // space.atoms[group] for group in space.free}
+    steps = {g: space.allowed[g][bisect_right(space.allowed[g], w)] for g, w in widths.items() if w < space.widest[g]}
+    lost = {group: (wanted(group, high) - widths[group]) / (step - widths[group]) for group, step in steps.items()}
     for group in sorted((group for group in lost if lost[group] > 0), key=lambda group: -lost[group]):
         if excess(widths) >= -tolerance:
             break
-        wider = widths.replace({group: widths[group] + space.atoms[group]})
+        wider = widths.replace({group: steps[group]})
         widths = wider if excess(wider) <= 0 else widths
     return widths

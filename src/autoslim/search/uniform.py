@@ -21,7 +21,7 @@ _EPSILON = 1e-9  # k / n * n may fall below k; two ratios differ by far more
 class Uniform(WholeSearch):
     """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest.
 
-    Under a limit of latency widths are candidates (`hold_uniform`); else any whole atoms.
+    Under a limit of latency widths are candidates (`hold_uniform`); else any that are allowed.
     """
 
     tolerance: float = 0.01
@@ -69,18 +69,16 @@ def hold_uniform(
     *,
     base: Mapping[str, float],
     tolerance: float = 0.01,
-    allowed: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[float, Widths]:
     """The widest uniform network that holds a budget.
 
     Args:
-        space: The groups; frozen ones stay whole.
+        space: The groups; frozen ones stay whole. Where a latency is limited widths are candidates, as one would take
+            by hand: beside them a latency jumps. Else any that are allowed.
         costs: Every metric of the budget.
         budget: What it may cost.
         base: The base network's cost per metric, of which relative limits are a share.
         tolerance: How far below the tightest limit it may stay, as a share of it.
-        allowed: Per group the widths it may take, ascending; default its candidates where a latency is limited, as one
-            would take by hand: beside them a latency jumps. Else whole atoms, at least one.
 
     Returns:
         The ratio and the widths. The ratio is the largest at which all groups, rounded down to what is allowed, hold
@@ -91,9 +89,7 @@ def hold_uniform(
     def excess(widths: Sequence[Widths]) -> NDArray[np.float64]:
         return excess_of(costs, budget, base, widths)
 
-    if allowed is None:
-        allowed = space.candidates if budget.measured else _whole_atoms(space)
-    return _fit(space, allowed, excess, tolerance, over=False)
+    return _fit(space, space.candidates if budget.measured else space.allowed, excess, tolerance, over=False)
 
 
 def match_uniform(space: Space, cost: Cost, target: float, *, tolerance: float = 0.01) -> tuple[float, Widths]:
@@ -102,26 +98,23 @@ def match_uniform(space: Space, cost: Cost, target: float, *, tolerance: float =
     For costs that are counted. A latency jumps beside the candidates: `hold_uniform`.
 
     Args:
-        space: The groups; frozen ones stay whole. Widths are whole atoms, at least one: the candidates do not bind.
+        space: The groups; frozen ones stay whole. Widths are any that are allowed: the candidates do not bind.
         cost: What is to be matched; it should grow with the widths.
         target: The cost to meet, above 0, in the cost's own unit.
         tolerance: A gap to the target, as a share of it, that is small enough.
 
     Returns:
         The ratio and the widths. The ratio is the largest at which all groups, rounded down, cost no more than
-        `target`. From there the groups with the largest remainders get one atom more, until the cost is within
-        `tolerance` on either side; if atoms are too coarse for that, the closest seen. The gap is the caller's to tell.
+        `target`. From there the groups with the largest remainders get the next width, until the cost is within
+        `tolerance` on either side; if widths are too coarse for that, the closest seen. To tell the gap is the
+        caller's.
 
     Raises:
         BudgetError: The target is not a number above 0.
     """
     if not target > 0:
         raise BudgetError(f"match_uniform: target {target}; expected a cost above 0. Pass that of the other network.")
-    return _fit(space, _whole_atoms(space), lambda widths: (cost.many(widths) - target) / target, tolerance, over=True)
-
-
-def _whole_atoms(space: Space) -> dict[str, range]:
-    return {group: range(space.atoms[group], space.widest[group] + 1, space.atoms[group]) for group in space.free}
+    return _fit(space, space.allowed, lambda widths: (cost.many(widths) - target) / target, tolerance, over=True)
 
 
 def _fit(

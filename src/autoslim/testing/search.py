@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,13 +120,14 @@ def make_problem(seed: int, *, groups: int = 4, levels: int = 6) -> Problem:
 def check_search_method(method: Method, *, seeds: Sequence[int] = (0, 1)) -> None:
     """Raises AssertionError unless `method` keeps the contract of `autoslim.search.Method`.
 
-    Budgets hold, with widths of whole atoms and what is said of them true; a budget that the widest network holds
+    Budgets hold, with widths that are allowed and what is said of them true; a budget that the widest network holds
     gives the widest; one that the narrowest does not hold is refused; the same search gives the same result; and a
     search that is stopped after any of its steps, written to JSON and taken up again ends in that result too.
     """
     for seed in seeds:
         problem = make_problem(seed)
         _check_found(method, problem)
+        _check_allowed(method, problem)
         _check_refusal(method, problem)
         _check_steps(method, problem)
         _check_resume(method, problem)
@@ -152,6 +153,15 @@ def _check_found(method: Method, problem: Problem) -> None:
     assert found[0] == found[4], "equal budgets, equal finds"
     assert problem.search(method, *_BUDGETS)[0] == found, "the same search gives the same result"
     assert problem.search(method)[0] == [], "no budgets, nothing found"
+
+
+def _check_allowed(method: Method, problem: Problem) -> None:
+    """Where the user lets a group have nothing but its candidates, all methods take candidates."""
+    limited = replace(problem, space=replace(problem.space, allowed=problem.space.candidates))
+    for find in limited.search(method, *_BUDGETS)[0]:
+        for group, width in find.widths.items():
+            allowed = limited.space.allowed[group]
+            assert width in allowed, f"{group}: {width} is none of those allowed, {allowed}"
 
 
 def _check_refusal(method: Method, problem: Problem) -> None:

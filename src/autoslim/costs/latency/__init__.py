@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class LatencyCost:
         rows: The measured sub-networks that the prediction follows from.
         measured: Milliseconds that were really measured for sub-networks that a search found; see `corrected`.
         kept: The day from which the rows were kept, in a cache or a table; None where they were measured just now.
+        setting: What a table that was read was measured with, on which machine; None where that is the meter's own.
     """
 
     unit: ClassVar[str] = "ms"
@@ -50,6 +51,7 @@ class LatencyCost:
     rows: tuple[Row, ...]
     measured: Mapping[Widths, float] = field(default_factory=dict[Widths, float])
     kept: date | None = None
+    setting: Mapping[str, Any] | None = None
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Predicted milliseconds; WidthsError if the widths don't fit the graph."""
@@ -114,7 +116,7 @@ class LatencyCost:
             {
                 "_type": _TYPE,
                 "_version": _VERSION,
-                "setting": self.meter.setting,
+                "setting": self.setting or self.meter.setting,
                 "rows": [asdict(row) for row in self.rows],
                 "measured": [{"widths": dict(widths), "ms": value} for widths, value in self.measured.items()],
             },
@@ -195,14 +197,15 @@ def make_latency(
 
 
 def _load(path: Path, meter: Meter) -> LatencyCost:
-    """The cost that was saved; on another machine too, for it holds what a run was searched with."""
+    """The cost that was saved; on another machine too, without the runtime: it holds what a run was searched with."""
     data = read_json(path, kind=_TYPE, version=_VERSION)
-    own = ("runtime", "network", "input", "threads", "precision")
-    for name in own:
-        if data["setting"].get(name) != meter.setting[name]:
+    setting: dict[str, Any] = data["setting"]
+    for name, wanted in meter.asked.items():
+        if setting.get(name) != wanted:
             raise RunFolderError(
-                f"`{path.name}` in {path.parent} was measured with another {name} ({data['setting'].get(name)!r}); "
-                f"expected {meter.setting[name]!r}. Go on with what the run was started with, or delete the file."
+                f"`{path.name}` in {path.parent} was measured with another {name} ({setting.get(name)!r}); "
+                f"expected {wanted!r}. Go on with what the run was started with, or delete the file."
             )
     measured = {Widths(each["widths"]): float(each["ms"]) for each in data["measured"]}
-    return LatencyCost(meter=meter, rows=tuple(rows_from(data["rows"], path)), measured=measured, kept=day_of(path))
+    rows = tuple(rows_from(data["rows"], path))
+    return LatencyCost(meter=meter, rows=rows, measured=measured, kept=day_of(path), setting=setting)

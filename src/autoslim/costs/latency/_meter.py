@@ -77,18 +77,21 @@ class Meter:
         check_setting(self.runtime, threads=self.threads, precision=self.precision)
 
     @cached_property
-    def setting(self) -> dict[str, Any]:
-        """All that a measured time depends on, but the widths."""
+    def asked(self) -> dict[str, Any]:
+        """What is measured, wherever that is; it needs no runtime."""
         network = json.dumps([self.graph.to_json(), repr(self.model)], sort_keys=True)
         return {
-            "machine": describe_machine(),
             "runtime": self.runtime.spec,
-            "version": self.runtime.version(),
             "network": hashlib.sha256(network.encode()).hexdigest(),
             "input": list(self.x.shape),
             "threads": self.threads,
             "precision": self.precision,
         }
+
+    @cached_property
+    def setting(self) -> dict[str, Any]:
+        """All that a measured time depends on, but the widths."""
+        return {"machine": describe_machine(), "version": self.runtime.version(), **self.asked}
 
     def recall(self) -> dict[Widths, Row]:
         """What the cache holds for this setting."""
