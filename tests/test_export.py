@@ -141,6 +141,9 @@ def test_what_does_not_fit_is_told(slim: nn.Module, tmp_path: Path):
         export_network(slim, IMAGES, tmp_path / "a.pb", to="onnx")
     with pytest.raises(DataError, match="9 images to compare on; expected 10 or more with batch 10"):
         export_network(slim, IMAGES, tmp_path / "a.onnx", to="onnx", options=Options(batch=10))
+    with pytest.raises(ConfigError, match=r"torch writes it with opset 18; expected 99, .*\. Write --opset 18"):
+        export_network(slim, IMAGES, tmp_path / "a.onnx", to="onnx", options=Options(opset=99))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="batch is 0; expected 1 or more"):
         Options(batch=0)
     with pytest.raises(ConfigError, match="tolerance is -1; expected a number above 0"):

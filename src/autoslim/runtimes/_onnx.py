@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoslim.errors import ModelError
+from autoslim.errors import ConfigError, ModelError
 from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
@@ -29,8 +29,9 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
     Raises:
         RuntimeFailedError: The package onnx is not installed.
         ModelError: Neither can export it.
+        ConfigError: They can, but not in this version of the operators.
     """
-    load_package("onnx", "onnx", "onnx")
+    package: Any = load_package("onnx", "onnx", "onnx")
     reasons: list[str] = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations of the exporter itself, and its notes on constants
@@ -49,9 +50,16 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
                     external_data=False,
                     verbose=False,
                 )
-                return path.read_bytes()
             except Exception as error:  # noqa: BLE001 - exporters raise anything; all of it is told below
                 reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+                continue
+            (version,) = [each.version for each in package.load(path).opset_import if each.domain == ""]
+            if opset not in (None, version):  # what it can't convert, the newer one writes as it has it
+                raise ConfigError(
+                    f"{type(model).__name__} as ONNX: torch writes it with opset {version}; expected {opset}, as was "
+                    f"asked for. Write --opset {version}."
+                )
+            return path.read_bytes()
     raise ModelError(
         f"{type(model).__name__} can't be exported to ONNX: {'; '.join(reasons)}. Expected a network that "
         "torch.onnx.export takes. Measure with --runtime torch, or rewrite what it names."
