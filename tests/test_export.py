@@ -13,6 +13,7 @@ from torch import nn
 from autoslim import build_model, extract_network, rewrite_network, trace_channels
 from autoslim.errors import ConfigError, DataError, ModelError, UnknownNameError
 from autoslim.export import FORMATS, Format, Options, ServedNetwork, export_network, fold_batchnorm_
+from autoslim.tasks import TASKS
 
 IMAGES = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -86,6 +87,19 @@ def test_a_fixed_and_a_dynamic_onnx_file_say_so(slim: nn.Module, tmp_path: Path)
         dim = graph.graph.input[0].type.tensor_type.shape.dim[0]
         assert (dim.dim_param or dim.dim_value) == expected
         assert graph.opset_import[0].version == opset == told.opset
+
+
+def test_a_detectors_onnx_outputs_have_its_own_names(tmp_path: Path):
+    import onnx
+
+    task = TASKS["detection"]
+    model = task.adapt(task.example()[0])
+    path, images = tmp_path / "a.onnx", torch.rand(5, 3, 48, 48)
+    export_network(model, images, path, to="onnx", options=Options(batch="dynamic"))
+    outputs = {each.name: each.type.tensor_type.shape.dim[0].dim_param for each in onnx.load(path).graph.output}
+    assert list(outputs) == ["bbox_regression", "cls_logits", "anchors"]
+    assert [outputs[name] for name in ("bbox_regression", "cls_logits")] == ["batch", "batch"]
+    assert outputs["anchors"] != "batch", "there is one set of default boxes, whatever the number of images"
 
 
 # What is refused ------------------------------------------------------------------------------------------------------

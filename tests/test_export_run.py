@@ -38,6 +38,7 @@ def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, 
     told = json.loads(capsys.readouterr().out)
     assert (told["batch"], told["opset"], told["files"][0]["path"]) == (16, 18, str(out))
     assert told["prepare"]["classes"] == [str(digit) for digit in range(10)]
+    assert told["prepare"]["outputs"] == ["output"]
     int8 = told["int8"]
     assert int8["path"] == str(tmp_path / "net.int8.onnx")
     assert int8["bytes"] < told["files"][0]["bytes"]
