@@ -93,7 +93,7 @@ def export_command(args: list[str]) -> int:
     if given.json:
         console.print(json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": prepare}))
     else:
-        _show(console, told, images)
+        _show(console, told, images, folding=options.fold_bn)
         if int8 is not None and latency is not None:
             _show_int8(console, images, int8, latency)
         console.print(f"{'to prepare':<13}{_say_prepare(prepare)}")
@@ -125,11 +125,11 @@ def _quantize(folder: Path, told: Exported, images: Images) -> tuple[dict[str, A
     return facts, latency
 
 
-def _show(console: Console, told: Exported, images: Images) -> None:
+def _show(console: Console, told: Exported, images: Images, *, folding: bool) -> None:
     facts = [f"{path} ({_size(path.stat().st_size)})" for path in told.files]
     facts += [f"opset {told.opset}"] if told.opset is not None else []
     facts += ["any batch" if told.batch == "dynamic" else f"batch {told.batch}"]
-    facts += [f"{told.folded} BatchNorms folded"] if told.folded else []
+    facts += [f"{told.folded} BatchNorms folded"] if folding else []
     console.print(f"{told.format:<13}{', '.join(facts)}")
     console.print(
         f"{'compared':<13}on {told.images} {images.told}: differs by at most {told.max_difference:.2g} from the "
