@@ -307,6 +307,12 @@ class Network(nn.Module):
 """
 
 
+def test_a_shape_stays_whole_in_a_python_file(tmp_path: Path):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Unflatten(1, (4, 4)))
+    export_network(model, COLOUR, tmp_path / "a.py", to="python")
+    assert "nn.Unflatten(dim=1, unflattened_size=(4, 4))" in (tmp_path / "a.py").read_text()
+
+
 class Branches(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if x.sum() > 0 else -x
