@@ -121,7 +121,7 @@ def measure_step(recipe: str, steps: int) -> dict[str, Any]:
     """The training step of a recipe's supernet, after one that warms up."""
     config = RECIPES[recipe]()
     size, classes, batch = (32, 10, 128) if recipe == "cifar10" else (224, 1000, 16)
-    networks = Networks(config, num_classes=classes, input_shape=(3, size, size))
+    networks = Networks(config, TASKS["classification"], num_classes=classes, input_shape=(3, size, size))
     net = Supernet(networks.model.train(), networks.graph)
     x = torch.zeros(batch, 3, size, size).to(memory_format=torch.channels_last)
     y = torch.zeros(batch, dtype=torch.int64)

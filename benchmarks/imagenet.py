@@ -19,6 +19,7 @@ from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._plan import _Surrogate
 from autoslim.recipes import RECIPES
 from autoslim.search import Space, Step
+from autoslim.tasks import TASKS
 
 IMAGES, HELD_OUT, CALIBRATION, TRAINING = 1_281_167, 50_000, 1024, 3
 DRAWS = 50  # random sub-networks, for the mean MACs of a sandwich step
@@ -41,7 +42,7 @@ def main() -> None:
 
 def measure(name: str) -> dict[str, Any]:
     config = RECIPES[name]()
-    networks = Networks(config, num_classes=1000, input_shape=(3, 224, 224))
+    networks = Networks(config, TASKS["classification"], num_classes=1000, input_shape=(3, 224, 224))
     graph, cost = networks.graph, make_cost("macs", networks.graph)
     drawn = statistics.mean(cost(graph.random_widths(seed)) for seed in range(DRAWS))
     sandwich = cost(graph.max_widths()) + cost(graph.min_widths()) + config.train.random_subnets * drawn

@@ -8,7 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FIRST, LAST = ("index", "tutorial"), ("scaling", "glossary", "architecture", "log")
-MODULES = ("", "trace", "train", "score", "search", "costs", "runtimes", "data", "tasks", "models", "pipeline", "saved")
+MODULES = (
+    "", "trace", "train", "score", "search", "costs", "runtimes", "data", "tasks", "models", "pipeline", "saved",
+    "export", "pick", "retrain", "trust", "report", "testing",
+)  # fmt: skip
 
 
 def on_config(config):

@@ -190,6 +190,20 @@ def test_the_cost_benchmark_finds_all_counters_equal():
     assert values["equal_to_fvcore"] is True
 
 
+# imagenet.py ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_imagenet_benchmark_counts_a_run_of_a_recipe(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "imagenet.json"
+    monkeypatch.setattr(sys, "argv", ["imagenet.py", "--recipes", "digits", "--out", str(out)])
+    load("imagenet", monkeypatch).main()
+    told = json.loads(out.read_text())["digits"]
+    assert told["evaluations"] > told["steps"] > 0
+    assert told["networks_retrained"] == 5
+    assert told["gradient_megabytes"] > 0
+    assert capsys.readouterr().out.startswith("digits ")
+
+
 # A training's steps ---------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +223,12 @@ def test_the_gpu_benchmark_times_each_kind_of_step():
     kinds = ["plain", "recorded", "supernet"] if torch.cuda.is_available() else ["plain", "supernet"]
     assert [row["kind"] for row in found["rows"]] == kinds
     assert all(row["steps"] >= 3 and row["milliseconds"] > 0 for row in found["rows"])
+
+
+def test_the_data_benchmark_times_the_step_of_a_recipe(monkeypatch):
+    told = load("data", monkeypatch).measure_step("cifar10", 1)
+    assert told["images"] == told["batch"] == 128
+    assert told["images_per_second"] > 0
 
 
 # int8.py --------------------------------------------------------------------------------------------------------------

@@ -339,7 +339,7 @@ def test_what_can_not_be_compared_is_refused():
 
 
 def test_the_plan_counts_trainings_and_writes_nothing(tmp_path: Path):
-    run = replace(RUN, out=str(tmp_path / "out"))
+    run = replace(RUN, out=str(tmp_path / "out"), budget=(" macs <= 50%",))  # written as a person may
     plan = plan_comparison(CompareConfig(run=run, methods=("uniform", "l1"), seeds=2), shown=QUIET)
     assert plan.trainings == 6  # l1 also from the weights it kept
     assert plan.hours > 0

@@ -84,11 +84,17 @@ def test_the_site_builds_strictly_and_no_link_is_broken(tmp_path):
     tutorial = "".join(Page((site / "tutorial" / "index.html").read_text(encoding="utf-8")).words)
     assert "class Net(nn.Module):" in tutorial  # what it takes in from examples/
     names = (site / "reference" / "python" / "index.html").read_text(encoding="utf-8")
-    assert 'id="autoslim.trace_channels"' in names
+    for name in ("trace_channels", "export.export_network", "pick.pick_network", "report.write_png"):
+        assert f'id="autoslim.{name}"' in names
     assert "&gt;&gt;&gt;" in names  # doctests, as code and not as quotations
     assert "<blockquote>" not in names
     commands = (site / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
     assert all(f"autoslim {name}" in commands for name in _COMMANDS)
+
+
+def test_the_reference_names_every_file_of_a_run(finished):
+    told = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
+    assert [path.name for path in finished.iterdir() if f"`{path.name}" not in told] == []
 
 
 def test_the_link_check_can_fail(tmp_path):

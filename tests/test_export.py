@@ -13,6 +13,7 @@ from torch import nn
 from autoslim import build_model, extract_network, rewrite_network, trace_channels
 from autoslim.errors import ConfigError, DataError, ModelError, UnknownNameError
 from autoslim.export import FORMATS, Format, Options, ServedNetwork, export_network, fold_batchnorm_
+from autoslim.tasks import TASKS
 
 IMAGES = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 COLOUR = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -88,6 +89,19 @@ def test_a_fixed_and_a_dynamic_onnx_file_say_so(slim: nn.Module, tmp_path: Path)
         assert graph.opset_import[0].version == opset == told.opset
 
 
+def test_a_detectors_onnx_outputs_have_its_own_names(tmp_path: Path):
+    import onnx
+
+    task = TASKS["detection"]
+    model = task.adapt(task.example()[0])
+    path, images = tmp_path / "a.onnx", torch.rand(5, 3, 48, 48)
+    export_network(model, images, path, to="onnx", options=Options(batch="dynamic"))
+    outputs = {each.name: each.type.tensor_type.shape.dim[0].dim_param for each in onnx.load(path).graph.output}
+    assert list(outputs) == ["bbox_regression", "cls_logits", "anchors"]
+    assert [outputs[name] for name in ("bbox_regression", "cls_logits")] == ["batch", "batch"]
+    assert outputs["anchors"] != "batch", "there is one set of default boxes, whatever the number of images"
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +155,9 @@ def test_what_does_not_fit_is_told(slim: nn.Module, tmp_path: Path):
         export_network(slim, IMAGES, tmp_path / "a.pb", to="onnx")
     with pytest.raises(DataError, match="9 images to compare on; expected 10 or more with batch 10"):
         export_network(slim, IMAGES, tmp_path / "a.onnx", to="onnx", options=Options(batch=10))
+    with pytest.raises(ConfigError, match=r"torch writes it with opset 18; expected 99, .*\. Write --opset 18"):
+        export_network(slim, IMAGES, tmp_path / "a.onnx", to="onnx", options=Options(opset=99))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="batch is 0; expected 1 or more"):
         Options(batch=0)
     with pytest.raises(ConfigError, match="tolerance is -1; expected a number above 0"):
@@ -288,6 +305,12 @@ class Network(nn.Module):
         x = self.scale * x
         return x
 """
+
+
+def test_a_shape_stays_whole_in_a_python_file(tmp_path: Path):
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Unflatten(1, (4, 4)))
+    export_network(model, COLOUR, tmp_path / "a.py", to="python")
+    assert "nn.Unflatten(dim=1, unflattened_size=(4, 4))" in (tmp_path / "a.py").read_text()
 
 
 class Branches(nn.Module):

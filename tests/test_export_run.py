@@ -6,11 +6,13 @@ from shutil import copytree
 
 import pytest
 import torch
+from PIL import Image
 
 from autoslim import load
 from autoslim.cli import main
 from autoslim.cli._deploy import find_images
 from autoslim.data import load_data
+from autoslim.errors import DataError
 
 
 def accuracy(model, mean: float, std: float) -> float:
@@ -38,6 +40,7 @@ def test_int8_is_measured_beside_the_float_file(finished: Path, tmp_path: Path, 
     told = json.loads(capsys.readouterr().out)
     assert (told["batch"], told["opset"], told["files"][0]["path"]) == (16, 18, str(out))
     assert told["prepare"]["classes"] == [str(digit) for digit in range(10)]
+    assert told["prepare"]["outputs"] == ["output"]
     int8 = told["int8"]
     assert int8["path"] == str(tmp_path / "net.int8.onnx")
     assert int8["bytes"] < told["files"][0]["bytes"]
@@ -68,6 +71,33 @@ def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_pat
         assert f"on 64 {told}" in capsys.readouterr().out
     assert main(["export", str(folder), "--to", "state-dict", "--random"]) == 0
     assert "on 64 random images" in capsys.readouterr().out
+
+
+def test_images_of_other_classes_are_refused(finished: Path, tmp_path: Path):
+    for name in "abcdefghij":
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            Image.new("L", (8, 8), number).save(tmp_path / name / f"{number}.png")
+    folder, given = finished / "models" / "macs-60", f"folder:{tmp_path}"
+    config = json.loads((folder / "config.json").read_text())
+    assert find_images(folder, config, given=given, random=False).search, "mere numbers are no names"
+    find_images(folder, {**config, "classes": list("abcdefghij")}, given=given, random=False)
+    with pytest.raises(DataError, match=r"'i' stands among the classes where .* was trained on 'j'; .* Give others"):
+        find_images(folder, {**config, "classes": list("abcdefghji")}, given=given, random=False)
+
+
+def test_a_network_named_in_the_folder_of_one_is_refused(finished: Path, capsys):
+    assert main(["export", str(finished / "models" / "macs-60"), "--network", "macs-30"]) == 2
+    assert "is the folder of one network, but --network macs-30 was given" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folding_that_finds_nothing_says_so(finished: Path, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("autoslim.export._base.fold_batchnorm_", lambda model, images: 0)
+    args = ["export", str(finished), "--network", "macs-60", "--to", "state-dict", "--out", str(tmp_path / "a.pt")]
+    assert main(args) == 0
+    assert "folded" not in capsys.readouterr().out
+    assert main([*args, "--fold-bn"]) == 0
+    assert ", 0 BatchNorms folded" in capsys.readouterr().out
 
 
 def test_test_images_are_those_of_the_networks_own_split(finished: Path):

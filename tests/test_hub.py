@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 import torch
 
-from autoslim import build_model, extract_network, load, push, trace_channels
+from autoslim import Widths, build_model, extract_network, load, push, trace_channels
 from autoslim.errors import ConfigError, ModelError, RunFolderError
 from autoslim.models import describe_model
 from autoslim.saved import save_network
@@ -133,18 +133,32 @@ def test_what_is_not_there_is_told(saved, hub, tmp_path):
         push(folder, "me/slim")
 
 
-def test_the_readmes_lines_load_it_without_this_library(saved):
-    """The block of the README, in a process where `autoslim` can't be imported."""
-    folder, small, _ = saved
+def load_alone(folder: Path, x: torch.Tensor, y: torch.Tensor) -> None:
+    """The block of the README, in a process where `autoslim` can't be imported and nothing can be downloaded."""
     (lines,) = re.findall(r"^```py\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len([line for line in lines.splitlines() if line]) <= 10
-    torch.save((X, small(X).detach()), folder / "outputs.pt")
+    torch.save((x, y.detach()), folder / "outputs.pt")
     script = (
-        'import sys; sys.modules["autoslim"] = None\n'
+        'import sys, torch; sys.modules["autoslim"] = torch.hub.load_state_dict_from_url = None\n'
         + lines.replace("DIR", str(folder))
         + f"x, y = torch.load({str(folder / 'outputs.pt')!r})\n"
-        "torch.testing.assert_close(model.eval()(x), y)\nprint(model.features[0][0].out_channels)"
+        "y_ = model.eval()(x)\ntorch.testing.assert_close(y_['out'] if isinstance(y_, dict) else y_, y)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == small.features[0][0].out_channels < 32
+
+
+def test_the_readmes_lines_load_it_without_this_library(saved):
+    folder, small, _ = saved
+    assert small.features[0][0].out_channels < 32
+    load_alone(folder, X, small(X))
+
+
+def test_the_readmes_lines_download_no_backbone(tmp_path):
+    spec = "torchvision:lraspp_mobilenet_v3_large"
+    model = build_model(spec, num_classes=3).eval()
+    save_network(
+        tmp_path / "m", model, builder=describe_model(spec, num_classes=3), attributes={}, widths=Widths({}),
+        preparation={}, metrics={},
+    )  # fmt: skip
+    load_alone(tmp_path / "m", X, model(X)["out"])

@@ -36,6 +36,8 @@ def test_the_pages_code_runs_from_end_to_end(blocks, tmp_path, monkeypatch, caps
     assert re.search(r"test +your own network: 0\.\d+ mean absolute error at", told)
     assert re.search(r"'found' against 'uniform': [+-][\d.e-]+ mean absolute error less, standard error", told)
     summary = json.loads(Path("run/summary.json").read_text())
+    config = json.loads(Path("run/models/macs-50/config.json").read_text())
+    assert config["task"] == f"{tmp_path.resolve()}/regression.py:Regression"
     assert (summary["_version"], summary["task"]) == (2, "regression")
     assert summary["metric"] == {"name": "mean absolute error", "higher": False, "share": False}
     scores = [summary["base"]["score"]["test"], *summary["budgets"][0]["score"].values()]
@@ -55,3 +57,6 @@ def test_the_pages_code_runs_from_end_to_end(blocks, tmp_path, monkeypatch, caps
     assert "search mean absolute error" in " ".join(capsys.readouterr().out.split())
     assert main(["trust", "run", "--samples", "4", "--epochs", "1"]) == 0
     assert "order against mean absolute error alone" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.chdir(tmp_path.parent)  # the task's file is found from any folder
+    assert main(["pick", str(tmp_path / "run"), "--budget", "macs<=80%"]) == 0
+    assert main(["export", str(tmp_path / "run/models/macs-50"), "--random", "--to", "state-dict"]) == 0

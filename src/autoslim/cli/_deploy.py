@@ -22,10 +22,15 @@ def find_folder(place: str, network: str) -> Path:
 
     Raises:
         RunFolderError: Neither, or a run without such a network.
-        ConfigError: A run of several networks, and none is named.
+        ConfigError: A run of several networks, and none is named; or one is named in a model folder.
     """
     folder = Path(place)
     if (folder / "config.json").exists():
+        if network:
+            raise ConfigError(
+                f"{place} is the folder of one network, but --network {network} was given; expected a run's folder "
+                "with it. Drop --network, or give the run's folder."
+            )
         return folder
     made = folder / "models"
     names = [path.parent.relative_to(made).as_posix() for path in sorted(made.rglob("config.json"))]
@@ -113,4 +118,16 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
             f"{told}: {data.num_classes} classes, input {list(data.input_shape)}; expected "
             f"{len(config['classes'])} classes and {config['input'][1:]}, as {folder} was trained on. Give others."
         )
+    _check_classes(told, data.classes, tuple(config["classes"]), folder)
     return Images(told, search, data.test, task, config)
+
+
+def _check_classes(told: str, found: tuple[str, ...], known: tuple[str, ...], folder: Path) -> None:
+    """Raises DataError for images of as many, but other classes; mere numbers name none."""
+    numbers = tuple(map(str, range(len(known))))
+    odd = [pair for pair in zip(found, known, strict=True) if pair[0] != pair[1]]
+    if odd and numbers not in (found, known):
+        raise DataError(
+            f"{told}: {odd[0][0]!r} stands among the classes where {folder} was trained on {odd[0][1]!r}; expected the "
+            "same classes in the same order. Give others."
+        )

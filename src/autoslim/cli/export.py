@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from autoslim.export import (
     time_int8,
 )
 from autoslim.run_folder import read_json
+from autoslim.runtimes import name_outputs
 from autoslim.saved import load
 from autoslim.score import evaluate
 
@@ -84,16 +86,17 @@ def export_command(args: list[str]) -> int:
         )
     told = export_network(network, compared, path, to=given.to, options=options)
     int8, latency = _quantize(folder, told, images) if given.int8 else (None, None)
+    with torch.no_grad():
+        outputs = list(name_outputs(network(compared[: 1 if told.batch == "dynamic" else told.batch])))
+    prepare = {name: config[name] for name in ("input", "resize", "normalisation", "classes")} | {"outputs": outputs}
     console = make_console(soft_wrap=True)
     if given.json:
-        console.print(
-            json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": _prepare(config)})
-        )
+        console.print(json.dumps({**told.to_json(), "compared_on": images.told, "int8": int8, "prepare": prepare}))
     else:
-        _show(console, told, images)
+        _show(console, told, images, folding=options.fold_bn)
         if int8 is not None and latency is not None:
             _show_int8(console, images, int8, latency)
-        console.print(f"{'to prepare':<13}{_say_prepare(_prepare(config))}")
+        console.print(f"{'to prepare':<13}{_say_prepare(prepare)}")
     return 0
 
 
@@ -122,11 +125,11 @@ def _quantize(folder: Path, told: Exported, images: Images) -> tuple[dict[str, A
     return facts, latency
 
 
-def _show(console: Console, told: Exported, images: Images) -> None:
+def _show(console: Console, told: Exported, images: Images, *, folding: bool) -> None:
     facts = [f"{path} ({_size(path.stat().st_size)})" for path in told.files]
     facts += [f"opset {told.opset}"] if told.opset is not None else []
     facts += ["any batch" if told.batch == "dynamic" else f"batch {told.batch}"]
-    facts += [f"{told.folded} BatchNorms folded"] if told.folded else []
+    facts += [f"{told.folded} BatchNorms folded"] if folding else []
     console.print(f"{told.format:<13}{', '.join(facts)}")
     console.print(
         f"{'compared':<13}on {told.images} {images.told}: differs by at most {told.max_difference:.2g} from the "
@@ -144,11 +147,6 @@ def _show_int8(console: Console, images: Images, int8: Mapping[str, Any], latenc
     console.print(f"{'latency':<13}{latency}")
     if latency.verdict in _SLOW:
         console.print(f"{'':<13}{_SLOW[latency.verdict]}. Likely reason: {latency.reason}.")
-
-
-def _prepare(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What an image must be before it is given to the file, and what the outputs are called."""
-    return {name: config[name] for name in ("input", "resize", "normalisation", "classes")}
 
 
 def _say_prepare(prepare: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoslim.baselines import BASELINES, MacCounter
+from autoslim.budget import Budget
 from autoslim.compare._bench import starts_of
 from autoslim.pipeline import Job, scaler_of
 from autoslim.progress import Shown
@@ -44,7 +45,7 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
     job.prepare()
     job.check_budgets()
     cost, train = job.costs["macs"], job.config.train
-    most = [cost(job.space.widest) * _share(job, text) for text in config.run.budget]
+    most = [cost(job.space.widest) * _share(job, budget) for budget in config.run.budgets]
     rows = sum(len(starts_of(name)) for name in config.methods)
     prunes = any(name in BASELINES and BASELINES[name].pretrained for name in config.methods)
     shares = any(name not in BASELINES and "kept" in starts_of(name) for name in config.methods)
@@ -59,9 +60,8 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
     return Forecast(trainings, final, shared, (final + shared) / _speed(job) / 3600)
 
 
-def _share(job: Job, text: str) -> float:
+def _share(job: Job, budget: Budget) -> float:
     """About how much of the widest network's MACs a budget leaves: that of its limit on MACs, or half."""
-    (budget,) = [budget for budget in job.config.budgets if budget.text == text]
     limits = [limit.absolute(job.base) for limit in budget.limits if limit.metric == "macs"]
     return min(min(limits, default=job.base["macs"] / 2) / job.costs["macs"](job.space.widest), 1.0)
 

@@ -17,6 +17,7 @@ KNOWN = (
     nn.Unflatten, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d, nn.Upsample,
     nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
 )  # fmt: skip
+_WHOLE = (nn.LayerNorm, nn.RMSNorm, nn.Unflatten)  # whose tuple is a shape
 _PRESENCE = "bias"  # a parameter that an argument of the same name asked for
 _NOT_ASKED = ("device", "dtype", "inplace", "_weight", "_freeze")  # in place saves memory in training, no more
 
@@ -49,6 +50,6 @@ def _argument(layer: nn.Module, name: str) -> Any:
     value = getattr(layer, name)
     if name == _PRESENCE and not isinstance(value, bool):
         return value is not None
-    if isinstance(value, tuple) and not isinstance(layer, (nn.LayerNorm, nn.RMSNorm)) and len(set(value)) == 1:
+    if isinstance(value, tuple) and not isinstance(layer, _WHOLE) and len(set(value)) == 1:
         return value[0]  # 3 for (3, 3), as it was most likely written
     return tuple(value) if isinstance(value, (list, tuple)) else value

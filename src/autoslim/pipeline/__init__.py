@@ -28,6 +28,7 @@ from autoslim.pipeline._plan import say as say
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.pipeline._splits import write_splits as write_splits
+from autoslim.pipeline._task import locate_task
 from autoslim.pipeline._training import check_training as check_training
 from autoslim.pipeline._training import checkpoints_of as checkpoints_of
 from autoslim.pipeline._training import train_found as train_found
@@ -69,6 +70,7 @@ def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
     check_training(config)
     job = Job(config, shown, command, data)
+    job.config = replace(job.config, task=locate_task(job.config.task))
     job.ranks.wait()  # all have looked at the folder before the first of them makes it
     job.prepare()
     return job, make_plan(job, train=True)

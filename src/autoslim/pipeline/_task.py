@@ -55,13 +55,21 @@ def check_task(task: Task, config: "RunConfig") -> None:
         )
 
 
+def locate_task(name: str) -> str:
+    """The name of a run's task as it is stored: that of a file with its whole path, for commands in other folders."""
+    if name in TASKS:
+        return name
+    text, _, factory = name.rpartition(":")
+    return f"{Path(text).expanduser().resolve()}:{factory}"
+
+
 def describe_task(config: "RunConfig") -> dict[str, str]:
     """What the `config.json` of a network says of its task; nothing for classification."""
     if config.task == _PLAIN:
         return {}
     if config.task in TASKS:
         return {"task": config.task}
-    path = Path(config.task.rpartition(":")[0]).expanduser().resolve()
+    path = Path(config.task.rpartition(":")[0]).expanduser()
     return {"task": config.task, "task_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from autoslim._console import printable
 from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
-from autoslim.report.png import write_png
+from autoslim.report.png import write_png as write_png
 from autoslim.report.run import read_run, read_runs
 
 __all__ = ["write_comparison", "write_png", "write_report"]

@@ -2,13 +2,15 @@
 
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
-from autoslim.errors import ModelError
+from autoslim.errors import ConfigError, ModelError
 from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
@@ -21,7 +23,7 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
     Where it fails, the newer is asked. Both give the same network.
 
     Args:
-        model: Its input is called "input" in the file, its (first) output "output".
+        model: Its input is called "input" in the file, its outputs as `name_outputs` says.
         x: Example images [N, C, H, W].
         opset: Version of ONNX's operators; default the exporter's.
         dynamic: Whether any number of images may be given at a time.
@@ -29,8 +31,9 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
     Raises:
         RuntimeFailedError: The package onnx is not installed.
         ModelError: Neither can export it.
+        ConfigError: They can, but not in this version of the operators.
     """
-    load_package("onnx", "onnx", "onnx")
+    package: Any = load_package("onnx", "onnx", "onnx")
     reasons: list[str] = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations of the exporter itself, and its notes on constants
@@ -38,24 +41,46 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
         for dynamo in (False, True):
             any_batch = ({0: torch.export.Dim("batch")},) if dynamo else None
             try:
+                with torch.no_grad():
+                    outputs = name_outputs(model.eval()(x))
+                batched = (INPUT, *(name for name, output in outputs.items() if output.shape[:1] == x.shape[:1]))
                 torch.onnx.export(
-                    *(model.eval(), (x,), path),
+                    *(model, (x,), path),
                     input_names=[INPUT],
-                    output_names=[OUTPUT],
+                    output_names=list(outputs),
                     opset_version=opset,
-                    dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}} if dynamic and not dynamo else None,
+                    dynamic_axes={name: {0: "batch"} for name in batched} if dynamic and not dynamo else None,
                     dynamic_shapes=any_batch if dynamic else None,
                     dynamo=dynamo,
                     external_data=False,
                     verbose=False,
                 )
-                return path.read_bytes()
             except Exception as error:  # noqa: BLE001 - exporters raise anything; all of it is told below
                 reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+                continue
+            (version,) = [each.version for each in package.load(path).opset_import if each.domain == ""]
+            if opset not in (None, version):  # what it can't convert, the newer one writes as it has it
+                raise ConfigError(
+                    f"{type(model).__name__} as ONNX: torch writes it with opset {version}; expected {opset}, as was "
+                    f"asked for. Write --opset {version}."
+                )
+            return path.read_bytes()
     raise ModelError(
         f"{type(model).__name__} can't be exported to ONNX: {'; '.join(reasons)}. Expected a network that "
         "torch.onnx.export takes. Measure with --runtime torch, or rewrite what it names."
     )
+
+
+def name_outputs(output: Any) -> dict[str, torch.Tensor]:
+    """The tensors that a network gives, by their names in a file: a mapping's own keys, else "output", "output_1", ...
+
+    >>> list(name_outputs((torch.ones(1), torch.ones(1)))), list(name_outputs({"out": torch.ones(1)}))
+    (['output', 'output_1'], ['out'])
+    """
+    if isinstance(output, Mapping) and all(isinstance(each, torch.Tensor) for each in output.values()):
+        return {str(name): each for name, each in output.items()}
+    tensors = [each for each in tree_leaves(output) if isinstance(each, torch.Tensor)]
+    return {f"{OUTPUT}_{at}" if at else OUTPUT: each for at, each in enumerate(tensors)}
 
 
 def open_onnx(source: Path | bytes, *, threads: int = 1, optimized: Path | None = None) -> Any:
