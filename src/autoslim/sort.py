@@ -148,17 +148,7 @@ def _is_even(graph: ChannelGraph, index: int) -> bool:
 
 def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[int]:
     """The groups whose new order changes the outputs; looked for one by one only if all together do."""
-    generator, wanted = torch.Generator().manual_seed(0), list[torch.Tensor]()
-    device = next(model.parameters()).device
-    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
-    for dtype in _SAME:  # code that fixes float32 runs in that alone
-        trial, inputs = copy_model(model).to(dtype).eval(), [x.to(dtype) for x in drawn]
-        try:
-            wanted = _outputs(trial, inputs)
-            break
-        except RuntimeError:
-            if dtype == torch.float32:
-                raise
+    trial, inputs, wanted = _exactly(model, graph)
     whole = copy_model(trial)
     _permute_(whole, graph, orders)
     if _agree(_outputs(whole, inputs), wanted):
@@ -170,6 +160,18 @@ def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[in
         if not _agree(_outputs(alone, inputs), wanted):
             wrong.append(index)
     return wrong
+
+
+def _exactly(model: nn.Module, graph: ChannelGraph) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor]]:
+    """A copy in float64, or in float32 where its code fixes that; random inputs, and what it makes of them."""
+    generator, device = torch.Generator().manual_seed(0), next(model.parameters()).device
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
+    double = copy_model(model).double().eval()
+    try:
+        return double, drawn, _outputs(double, drawn)
+    except RuntimeError:
+        single, inputs = copy_model(model).float().eval(), [x.float() for x in drawn]
+        return single, inputs, _outputs(single, inputs)
 
 
 def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
