@@ -1,10 +1,14 @@
-"""Normalisation: one scale and shift per channel; statistics per channel (batch) or over channels (layer, group)."""
+"""Normalisation: one scale and shift per channel; statistics per channel (batch) or over channels (layer, group).
+
+A weight's own (weight norm) has one scale for each channel that it makes, and a norm over those that it reads.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from autoslim.ops._base import Call, Labels, Rule, register
 
@@ -70,6 +74,17 @@ def _group(call: Call) -> Sequence[Labels]:
     return [labels, {}, {}]
 
 
+def _weight(call: Call) -> Sequence[Labels]:
+    direction, scale, along = call.args[0], call.args[1], call.arg(2, "dim", 0)
+    labels = call.labels(direction)
+    for dim, vector in labels.items():
+        if dim != along:
+            call.note(vector, "a norm over channels")
+    made = call.match(labels.get(along), call.labels(scale).get(along))
+    norms = {} if made is None else {along: made}
+    return [{**{dim: vector for dim, vector in labels.items() if dim != along}, **norms}, norms]
+
+
 def _example() -> tuple[nn.Module, torch.Tensor]:
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8, affine=False))
     return nn.Sequential(body, nn.Conv2d(8, 2, 1)), torch.randn(2, 3, 8, 8)
@@ -83,6 +98,12 @@ def _group_example() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 1)), torch.randn(2, 3, 4, 4)
 
 
+def _weight_example() -> tuple[nn.Module, torch.Tensor]:
+    first, second = weight_norm(nn.Conv2d(3, 8, 3)), weight_norm(nn.Conv2d(8, 6, 1))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(6, 2, 1)), torch.randn(2, 3, 4, 4)
+
+
 register("batch_norm", Rule(tuple(f"aten.{op}" for op in _BATCH.split()), _batch, _example, _infer_batch))
 register("layer_norm", Rule(("aten.native_layer_norm",), _layer, _layer_example))
 register("group_norm", Rule(("aten.native_group_norm",), _group, _group_example))
+register("weight_norm", Rule(("aten._weight_norm_interface",), _weight, _weight_example))
