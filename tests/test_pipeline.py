@@ -264,6 +264,13 @@ def test_budgets_that_the_whole_network_holds_are_refused_before_the_folder_is_m
     assert "Nothing to slim: the whole network" in told.err
 
 
+def test_where_nothing_can_be_narrowed_no_budget_is_proposed(tmp_path):
+    config = replace(CONFIG, out=str(tmp_path / "x"), keep=("*",))
+    for budget in ("macs<=50%", "macs<=100%"):
+        refused = plan_run(replace(config, budget=(budget,)), shown=QUIET).refused
+        assert refused.endswith("No group can be narrowed; `autoslim trace MODEL` says why.")
+
+
 def test_a_network_is_not_trained_twice(tmp_path, capsys):
     train = replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1)
     config = replace(CONFIG, out=str(tmp_path / "o"), budget=("macs<=120%", "macs<=50%"), train=train)

@@ -314,6 +314,13 @@ def test_score_that_is_not_finite_is_the_worst(method: Greedy):
         ]
 
 
+def test_a_budget_where_nothing_can_be_narrowed_is_not_sent_to_a_wider_one():
+    space = make_space(a=(4,), b=(2,))
+    with pytest.raises(BudgetError) as error:
+        check_budgets(space, {"macs": LinearCost({"a": 1.0})}, [Budget.parse("macs<=50%")], {"macs": 4.0})
+    assert str(error.value).endswith("at most 2. No group can be narrowed; `autoslim trace MODEL` says why.")
+
+
 @pytest.mark.parametrize("method", GREEDY, ids=repr)
 def test_a_search_image_without_a_finite_loss_is_told(method: Greedy):
     """One would make all rises infinite, and the saving alone would decide."""

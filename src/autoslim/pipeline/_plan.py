@@ -15,7 +15,7 @@ from autoslim.pipeline._forecast import Training, time_trainings
 from autoslim.progress import say_many
 from autoslim.report.text import say_cost
 from autoslim.search import Method, Referee, Sample, Score, Step
-from autoslim.search._base import costs_of
+from autoslim.search._base import STUCK, costs_of
 from autoslim.widths import Widths
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def make_plan(job: "Job", *, train: bool = False) -> Plan:
         return Plan(job.config.method, prices, tuple(reaches), None, str(error))
     plan = Plan(job.config.method, prices, tuple(reaches), None, None)
     if train and all(map(plan.idle, reaches)):
-        return replace(plan, refused=_all_held(plan))
+        return replace(plan, refused=_all_held(plan) if job.space.free else f"Nothing to slim. {STUCK}")
     effort = _effort(job)
     if not train:
         return replace(plan, effort=effort)

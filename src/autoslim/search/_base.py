@@ -16,6 +16,7 @@ from autoslim.widths import Widths
 
 _TYPE, _VERSION = "Step", 2
 _LATENCY = "latency"  # in milliseconds
+STUCK = "No group can be narrowed; `autoslim trace MODEL` says why."
 _UNITS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
 
 
@@ -312,12 +313,13 @@ def check_budgets(
             if limit.metric not in known:
                 raise unknown_name("metric", limit.metric, list(known), hint="Name one of these in the budget.")
     least = costs_of(costs, [space.narrowest])[0]
-    problems = [_too_tight(budget, least, base) for budget in budgets if not budget.holds(least, base)]
+    hint = "" if space.free else STUCK
+    problems = [_too_tight(budget, least, base, hint) for budget in budgets if not budget.holds(least, base)]
     if problems:
         raise BudgetError("\n".join(problems))
 
 
-def _too_tight(budget: Budget, least: Mapping[str, float], base: Mapping[str, float]) -> str:
+def _too_tight(budget: Budget, least: Mapping[str, float], base: Mapping[str, float], hint: str) -> str:
     told: list[str] = []
     held: list[Limit] = []
     for limit in budget.limits:
@@ -333,10 +335,8 @@ def _too_tight(budget: Budget, least: Mapping[str, float], base: Mapping[str, fl
         f"{limit.metric}<=" + (f"{limit.value * 100:.10g}%" if limit.relative else _write(limit.value, limit.metric))
         for limit in held
     )
-    return (
-        f"Budget {budget.text!r}: no sub-network holds it. The narrowest costs {' and '.join(told)}. "
-        f'Write "{text}" or more, or give the groups narrower candidates.'
-    )
+    hint = hint or f'Write "{text}" or more, or give the groups narrower candidates.'
+    return f"Budget {budget.text!r}: no sub-network holds it. The narrowest costs {' and '.join(told)}. {hint}"
 
 
 def _reachable(limit: Limit, least: float, base: Mapping[str, float]) -> Limit:
