@@ -208,7 +208,7 @@ def test_methods_without_a_path_say_so(method: Method):
 @every_method
 def test_scores_that_are_no_numbers_stop_no_search(name: str):
     problem = make_problem(1)
-    scorer = NanScorer(problem.weights, problem.space.widest, bad={"conv0": range(10**3)})
+    scorer = NanScorer(problem.weights, problem.space.widest, bad={"conv0": range(problem.space.widest["conv0"])})
     budgets = [Budget.parse("macs<=60%"), Budget.parse("macs<=30%")]
     found = ALL[name].search(problem.space, problem.costs, budgets, scorer, base=problem.base)
     assert [find.budget.holds(find.costs, problem.base) for find in found] == [True, True]

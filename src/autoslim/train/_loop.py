@@ -123,8 +123,7 @@ def train(
         runtime: Lightning Fabric.
         on_step: Called after each step with its loss and the number of steps taken.
         seed: Of dropout and the like.
-        ema: If above 0, the result is the average of all steps' tensors, which fades by this factor a step, at first
-            by less: step n weighs at least 9 / (10 + n), or a short training would be the average with its start.
+        ema: If above 0, the result is the average of all steps' tensors, fading by this factor a step; see `_fresh`.
         checkpoints: Where the state is kept on the way; removed by the caller.
         tracker: Takes loss, learning rate and images per second of each step.
         scaler: For 16-mixed precision: the one that `runtime.backward` scales losses by.
@@ -135,14 +134,12 @@ def train(
     course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
-    held = hold_signals() if checkpoints is not None else nullcontext(list[int]())
-    with held as asked, suit(runtime.device), _generators_kept():
+    with hold_signals(checkpoints is not None) as asked, suit(runtime.device), _generators_kept():
         try:
             for batch in _batches(loader, course):
                 _seed(seed, course.done)
-                parts = (part.to(runtime.device).tensor_split(_parts(config, part)) for part in batch)
                 course.asked = asked
-                loss = course.take(list(zip(*parts, strict=True)), step)
+                loss = course.take(_cut(batch, config.accumulate, runtime.device), step)
                 on_step(loss, course.done)
                 if course.skipped_in_row >= min(_PATIENCE, course.steps):
                     raise TrainingError(course.describe_failure(loss, checkpoints))
@@ -158,8 +155,10 @@ def train(
     return Trained(course.means, course.skipped)
 
 
-def _parts(config: TrainConfig, part: torch.Tensor) -> int:
-    return min(config.accumulate, len(part))
+def _cut(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
+    """As many parts, on the device, of equally many images but for one; fewer where there are fewer images."""
+    pieces = (tensor.to(device).tensor_split(min(parts, len(tensor))) for tensor in batch)
+    return list(zip(*pieces, strict=True))
 
 
 def _batches(loader: Loader, course: "_Course") -> Iterator[Batch]:
@@ -221,8 +220,7 @@ class _Course:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
             self._optimizer.step() if self._scaler is None else self._scaler.step(self._optimizer)
             for name, tensor in self._floats().items() if self._average else ():
-                fresh = max(1 - self._decay, 9 / (10 + self.done))
-                self._average[name].lerp_(tensor.detach(), fresh)
+                self._average[name].lerp_(tensor.detach(), _fresh(self._decay, self.done))
             self.skipped_in_row = 0
         else:
             _copy_all_(list(self._buffers.values()), self._before)
@@ -333,6 +331,11 @@ def _copy_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor])
     for places in kinds.values():
         many = [targets[at] for at in places], [sources[at] for at in places]
         torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _fresh(decay: float, step: int) -> float:
+    """What a step weighs in the average: more at first, or a short training would end near its random start."""
+    return max(1 - decay, 9 / (10 + step))
 
 
 def _place(model: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:

@@ -11,12 +11,12 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def hold_signals() -> Generator[list[int], None, None]:
+def hold_signals(hold: bool) -> Generator[list[int], None, None]:
     """Collects the signals that ask this process to end; on leaving, the first is delivered to whoever handled it.
 
     A second Ctrl-C is delivered at once: whoever presses it twice does not want to wait. SIGTERM is not, as a job's
-    manager and its launcher may each send one. Outside the main thread, where Python lets nobody handle signals,
-    nothing is held.
+    manager and its launcher may each send one. Without `hold`, and outside the main thread, where Python lets nobody
+    handle signals, they do what they did.
 
     Raises:
         KeyboardInterrupt: A signal came, and its own handler let the process live.
@@ -34,7 +34,7 @@ def hold_signals() -> Generator[list[int], None, None]:
             signal.raise_signal(number)
         asked.append(number)
 
-    if threading.current_thread() is threading.main_thread():
+    if hold and threading.current_thread() is threading.main_thread():
         for number in HELD:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, hear)
