@@ -217,7 +217,7 @@ keep(kept)
 """
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(tmp_path, size):
     (alone,), several = run(SCORE, tmp_path, 1), run(SCORE, tmp_path, size)
     for rank in several:
