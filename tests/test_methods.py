@@ -29,6 +29,7 @@ from autoslim.search import (
     Uniform,
     knapsack,
 )
+from autoslim.search._path import PathSearch
 from autoslim.search._pool import draw_places, fit
 from autoslim.search._shaped import ShapedSearch
 from autoslim.search.knapsack import _silent
@@ -205,8 +206,18 @@ def test_methods_without_a_path_say_so(method: Method):
     assert make_problem(0).search(method, "macs<=50%")[1] == []
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in ALL if not isinstance(ALL[name], PathSearch)])
 def test_scores_that_are_no_numbers_stop_no_search(name: str):
+    """Not even where there are no others; a path, whose steps depend on them, is refused (test_search.py)."""
+    problem = make_problem(1)
+    scorer = NanScorer(problem.weights, problem.space.widest, bad={"conv0": range(10**3)})
+    budgets = [Budget.parse("macs<=60%"), Budget.parse("macs<=30%")]
+    found = ALL[name].search(problem.space, problem.costs, budgets, scorer, base=problem.base)
+    assert [find.budget.holds(find.costs, problem.base) for find in found] == [True, True]
+
+
+@every_method
+def test_candidates_whose_scores_are_no_numbers_stop_no_search(name: str):
     problem = make_problem(1)
     scorer = NanScorer(problem.weights, problem.space.widest, bad={"conv0": range(problem.space.widest["conv0"])})
     budgets = [Budget.parse("macs<=60%"), Budget.parse("macs<=30%")]

@@ -267,7 +267,7 @@ def test_finalists_are_chosen_by_the_loss_where_the_metric_is_no_mean(tmp_path):
             "mixup is 0.2, cutmix 0.0; expected 0 with the task segmen",
         ),
         ({"search": Greedy(metric="accuracy")}, ConfigError, "mean IoU is no mean over images.*expected metric='loss'"),
-        ({"finalists": 14}, ConfigError, r"RunConfig.finalists is 14; expected 0 \(off\), or from 2"),
+        ({"finalists": 13}, ConfigError, r"RunConfig.finalists is 13; expected 0 \(off\), or from 2"),
         (
             {"data": "digits"},
             DataError,

@@ -8,6 +8,7 @@ are not computed, they answer with what was kept, or with empty memory of the ri
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -146,7 +147,7 @@ def _warn(why: str) -> None:
     )
 
 
-class _Watcher(TorchDispatchMode):
+class _Watcher(TorchDispatchMode, ABC):
     """Takes every operator of a pass, but `detach`: a factory like arange runs it only where somebody else holds its
     result, so that whoever looks on would change the pass. Nothing is lost: it gives the same memory."""
 
@@ -155,8 +156,9 @@ class _Watcher(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         return self._take(func, args, kwargs)
 
+    @abstractmethod
     def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError
+        """What the operator gives."""
 
 
 class _Recorder(_Watcher):

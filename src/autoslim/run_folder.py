@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ class RunFolder:
         """An existing run's folder and what it was started with."""
         return cls(path), read_json(path / "run.json", kind=_TYPE, version=_VERSION)
 
-    @contextmanager
+    @contextlib.contextmanager
     def held(self) -> Generator[None, None, None]:
         """Keeps the folder to this process: no other goes on with the run meanwhile.
 

@@ -85,11 +85,11 @@ def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) 
     """
     run_folder, _ = RunFolder.open(Path(folder))
     shown = shown or Shown()
+    ranks = join_ranks()
     if (run_folder.path / "summary.json").exists():
-        if join_ranks().first:
+        if ranks.first:
             shown.line(f"report    {write_report(run_folder.path)}")
         return run_folder.path
     check_training(read_config(folder))
-    job = reopen_job(folder, shown=shown, data=data)
-    with job.folder.held():
-        return job.finish()
+    with run_folder.held():
+        return reopen_job(folder, shown=shown, data=data).finish()

@@ -27,7 +27,7 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.pipeline._alone import Alone, train_alone
 from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import METHODS, Exhaustive, Found, Greedy, Method, Score, Uniform, make_method
+from autoslim.search import METHODS, Evolution, Exhaustive, Found, Greedy, Method, Score, Uniform, make_method
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 UNIFORM, FOUND = "uniform", "found"
 _LINES, _ENROLLED, _SEARCHES = "finalists.jsonl", "finalists.json", "finalists"
-_LIKELIEST = ("knapsack", "random", "evolution")  # of the other methods; shapes look at no image
+_LIKELIEST = ("knapsack", "random")  # of the other methods; shapes look at no image
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def rivals_of(search: Any, *, by_image: bool = True, seed: int = 0) -> dict[str,
     rivals[f"greedy, normalize={normalize}"] = replace(greedy, normalize=normalize)
     if by_image or metric == "loss":
         rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
-    left_out = (Greedy, Exhaustive, Uniform, type(search))  # exhaustive costs too much beside another
+    dear = (Exhaustive, Evolution)  # cost too much to be run beside the one that was asked for
+    left_out = (Greedy, Uniform, *dear, type(search))
     names = dict.fromkeys([*_LIKELIEST, *METHODS])
     return rivals | {name: make_method(name, seed=seed) for name in names if METHODS[name] not in left_out}
 
