@@ -60,6 +60,31 @@ def test_who_leads_with_statistics_that_are_no_numbers_spoils_nobody_elses():
     assert (follower.loss == scorer.samples(trials[:1])[0].loss).all()
 
 
+class CalledTwice(nn.Module):
+    """One BatchNorm on both sides of a layer, whose statistics are the mean of both calls'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.between, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = self.norm(self.last(self.between(x).relu()))
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_norm_that_is_called_on_both_sides_of_the_difference_has_the_statistics_of_both_calls():
+    torch.manual_seed(0)
+    model = CalledTwice()
+    net = Supernet(model, trace_channels(model, BATCHES[0][0]))
+    scorer = SupernetScorer(net, TASKS["classification"], calibration=[x for x, _ in BATCHES], search=BATCHES)
+    base = net.graph.max_widths()
+    trials = [base.replace({"between": width}) for width in (1, 4, 8)]
+    for trial, one in zip(trials, scorer.samples(trials, base=base), strict=True):
+        assert (one.loss == scorer.samples([trial])[0].loss).all(), trial
+
+
 def test_operators_before_the_difference_are_not_computed():
     torch.manual_seed(0)
     layers = [nn.Linear(4, 4) for _ in range(6)]

@@ -9,7 +9,7 @@ are not computed, they answer with what was kept, or with empty memory of the ri
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,11 +27,12 @@ class _Diverged(Exception):
 
 @dataclass(frozen=True)
 class _Call:
-    """One operator of a pass: what it reads, by origin, and the storages that it reads and writes."""
+    """One operator of a pass: what it reads, by origin, the storages it writes, and what it uses of the own ones."""
 
     func: Any
     reads: tuple[Any, ...]
     writes: tuple[int, ...]
+    uses: tuple[int, ...]
     outputs: tuple[_Ref | None, ...]
 
 
@@ -49,10 +50,11 @@ class Tape:
 
     Args:
         run: Runs the pass; of a network at full width.
+        own: What every sub-network has of its own, whatever its widths: statistics.
     """
 
-    def __init__(self, run: Callable[[], Any]) -> None:
-        recorder = _Recorder()
+    def __init__(self, run: Callable[[], Any], own: Iterable[torch.Tensor] = ()) -> None:
+        recorder = _Recorder({_storage(tensor) for tensor in own})
         with torch.no_grad(), recorder:
             output = run()
         self.calls = recorder.calls
@@ -75,12 +77,15 @@ class Tape:
         return follower.at
 
     def start(self, cut: int) -> _Start:
-        """What must be known to begin at operator `cut`; the beginning itself where that can't be told apart."""
+        """What must be known to begin at operator `cut`, or earlier where what comes before it can't be told apart."""
         if cut not in self._starts:
             later = self.calls[cut:]
+            stores = {storage for call in later for storage in call.writes}
+            own = {storage for call in later for storage in call.uses}  # a norm that is called again
+            if (first := next((at for at in range(cut) if own.intersection(self.calls[at].uses)), cut)) < cut:
+                return self._starts.setdefault(cut, self.start(first))
             read = {ref for call in later for ref in call.reads if isinstance(ref, tuple) and len(ref) == 2}
             needed = {ref for ref in (*read, *self._output) if ref is not None and ref[0] < cut}
-            stores = {storage for call in later for storage in call.writes}
             written = [ref for ref in needed if self._storages[ref] in stores]
             shared = len({self._storages[ref] for ref in written}) < sum(
                 self._storages[ref] in {self._storages[one] for one in written} for ref in needed
@@ -108,9 +113,8 @@ class Shared:
         self.order = sorted(range(len(cuts)), key=lambda at: (-cuts[at], at))
         self.computed = self.total = 0
         if tape is not None:
-            starts = [tape.start(cut) for cut in cuts]
-            self._starts = starts
-            self._leader = _Leader(tape, {at: starts[at] for at in self.order[1:]})
+            self._starts = [tape.start(cut) for cut in cuts]
+            self._leader = _Leader(tape, {at: self._starts[at] for at in self.order[1:]})
 
     def run(self, at: int, model: Callable[[torch.Tensor], Any], images: torch.Tensor) -> Any:
         """The output of sub-network `at`, which `model` runs; call in the given order."""
@@ -164,8 +168,9 @@ class _Watcher(TorchDispatchMode, ABC):
 class _Recorder(_Watcher):
     """Notes every operator, and keeps all results: a small batch's."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: set[int]) -> None:
         super().__init__()
+        self._own = own
         self.calls: list[_Call] = []
         self.results: list[Any] = []
         self.made: dict[Any, _Ref] = {}
@@ -174,13 +179,13 @@ class _Recorder(_Watcher):
 
     def _take(self, func: Any, args: Any, kwargs: Any) -> Any:
         reads = _reads(self.made, args, kwargs)
-        self._keep += _tensors((args, kwargs))  # or their memory is used again, and two tensors have one key
+        given = _tensors((args, kwargs))
+        self._keep += given  # or their memory is used again, and two tensors have one key
         writes = tuple(_storage(tensor) for tensor in _written(func, args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
         at, refs = len(self.calls), []
-        given = {id(tensor) for tensor in _tensors((args, kwargs))}  # written to and given back: nothing new
         for index, leaf in enumerate(tree_leaves(out)):
-            if isinstance(leaf, torch.Tensor) and id(leaf) in given:
+            if isinstance(leaf, torch.Tensor) and any(leaf is tensor for tensor in given):  # written to: nothing new
                 refs.append(self.made.get(_key(leaf)))
             elif isinstance(leaf, torch.Tensor):
                 ref = self.made.setdefault(_key(leaf), (at, index))
@@ -188,7 +193,8 @@ class _Recorder(_Watcher):
                 refs.append(ref)
             else:
                 refs.append(None)
-        self.calls.append(_Call(func, reads, writes, tuple(refs)))
+        uses = tuple(self._own.intersection(map(_storage, given)))
+        self.calls.append(_Call(func, reads, writes, uses, tuple(refs)))
         self.results.append(out)
         return out
 

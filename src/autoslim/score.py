@@ -27,6 +27,7 @@ from autoslim.widths import Widths
 Batch = tuple[torch.Tensor, torch.Tensor]
 _T = TypeVar("_T")
 _STATISTICS = ("running_mean", "running_var")
+_COUNT = "num_batches_tracked"
 _SKIPPED = -1.0  # a variance that no norm gives
 _LOOK = 500  # search images between two looks of a race, at least
 
@@ -179,23 +180,27 @@ class _Reuse(_NoReuse):
 
     def _tape(self, calibrating: bool) -> Tape:
         if calibrating not in self._tapes:
-            with self._pass(self._net.graph.max_widths(), calibrating) as run:
-                self._tapes[calibrating] = Tape(run)
+            widths = self._net.graph.max_widths()
+            buffers = self._net.buffers_at(widths)
+            with self._pass(widths, buffers, calibrating) as run:
+                own = [buffers[f"{norm}.{name}"] for norm in _norms(self._net) for name in (_COUNT, *_STATISTICS)]
+                self._tapes[calibrating] = Tape(run, own)
         return self._tapes[calibrating]
 
     def _cut(self, calibrating: bool, group: str) -> int:
         """The first operator that differs, in a pass of two images."""
         narrow = self._net.graph.max_widths().replace({group: self._net.graph.group(group).candidates[0]})
         tape = self._tape(calibrating)
-        with self._pass(narrow, calibrating) as run:
+        with self._pass(narrow, self._net.buffers_at(narrow), calibrating) as run:
             return tape.first_difference(run)
 
     @contextmanager
-    def _pass(self, widths: Widths, calibrating: bool) -> Generator[Callable[[], object], None, None]:
+    def _pass(
+        self, widths: Widths, buffers: Mapping[str, torch.Tensor], calibrating: bool
+    ) -> Generator[Callable[[], object], None, None]:
         """A sub-network ready to run: a tape holds what its pass does, and nothing of what leads there."""
-        net = self._net
-        with _mode(net, calibrating=calibrating), net.at(widths, buffers=net.buffers_at(widths)):
-            yield lambda: net(self._images)
+        with _mode(self._net, calibrating=calibrating), self._net.at(widths, buffers=buffers):
+            yield lambda: self._net(self._images)
 
 
 def _calibrate(
@@ -206,7 +211,7 @@ def _calibrate(
     base: Widths | None = None,
 ) -> list[dict[str, torch.Tensor]]:
     """Buffers of each sub-network, with the mean of its batches' statistics, which is taken in float64."""
-    norms = [name for name, module in net.model.named_modules() if _has_statistics(module)]
+    norms = _norms(net)
     buffers = [net.buffers_at(widths) for widths in trials]
     if not norms:
         return buffers
@@ -230,7 +235,7 @@ def _calibrate(
             for name, part in zip(names, mean.split([own[name].numel() for name in names]), strict=True):
                 own[name].copy_(part)
         for norm in norms:
-            own[f"{norm}.num_batches_tracked"].fill_(len(statistics))
+            own[f"{norm}.{_COUNT}"].fill_(len(statistics))
     return buffers
 
 
@@ -251,7 +256,7 @@ def _in_order(parts: Sequence[Sequence[_T]]) -> list[_T]:
 def _reset(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], first: Mapping[str, torch.Tensor]) -> None:
     """Ready for one batch's statistics. A norm may be skipped where the first sub-network's is as wide."""
     for norm in norms:
-        for name in ("num_batches_tracked", *_STATISTICS):
+        for name in (_COUNT, *_STATISTICS):
             buffers[f"{norm}.{name}"].zero_()
         if _as_wide(norm, buffers, first):
             buffers[f"{norm}.running_var"].fill_(_SKIPPED)
@@ -268,6 +273,10 @@ def _take_skipped(buffers: Mapping[str, torch.Tensor], norms: Sequence[str], fir
 def _as_wide(norm: str, buffers: Mapping[str, torch.Tensor], first: Mapping[str, torch.Tensor]) -> bool:
     name = f"{norm}.running_var"
     return name in first and first[name].shape == buffers[name].shape
+
+
+def _norms(net: Supernet) -> list[str]:
+    return [name for name, module in net.model.named_modules() if _has_statistics(module)]
 
 
 def _has_statistics(module: nn.Module) -> bool:
