@@ -370,3 +370,33 @@ def test_keep_equals_the_masked_choice(lab: Lab):
     x = torch.randn(4, 1, 8, 8)
     torch.testing.assert_close(whole.eval()(x), copy_model(lab.trained).eval()(x), rtol=1e-4, atol=1e-4)
     assert extract_network(lab.trained, lab.graph, lab.space.narrowest) is not None
+
+
+class Placed(nn.Module):
+    """Weighs channels by their place, so that no other order of them computes the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.first, self.second):
+            x = layer(x)
+            x = x * torch.linspace(1, 2, x.shape[1], dtype=x.dtype).view(1, -1, 1, 1)
+        return self.head(x.relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["l1", "taylor", "lasso", "amc", "netadapt"])
+def test_channels_that_cannot_be_sorted_are_told(lab: Lab, name: str):
+    graph = trace_channels(Placed(), torch.zeros(1, 1, 8, 8))
+    placed = replace(
+        lab,
+        graph=graph,
+        space=Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups}),
+        costs={"macs": make_cost("macs", graph)},
+        base={"macs": make_cost("macs", graph)(graph.max_widths())},
+        trained=Placed(),
+        build=Placed,
+    )
+    with pytest.warns(UserWarning, match=r"`(first|second)` \(the network tells its channels apart by their place\)"):
+        SMALL[name].choose(placed, BUDGETS[:1])

@@ -1,6 +1,7 @@
 """What a baseline takes and gives: a lab in; widths per budget out, often with the weights that are kept."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -153,7 +154,7 @@ class Lab:
     def keep(self, model: nn.Module, importance: Importance, widths: Widths) -> nn.Module:
         """The slim network of the full-width `model`'s most important channels, with their weights."""
         ordered = copy_model(model)
-        sort_channels_(ordered, self.graph, importance)
+        rank_channels_(ordered, self.graph, importance)
         return extract_network(ordered, self.graph, widths)
 
     def excess(self, budget: Budget) -> Callable[[Widths], float]:
@@ -245,6 +246,23 @@ def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float], 
                 break
         waiting = fitting
     return widths
+
+
+def rank_channels_(model: nn.Module, graph: ChannelGraph, importance: Importance) -> None:
+    """Sorts a network's channels in place, the most important first.
+
+    Warns:
+        UserWarning: Groups that can't be sorted (`sort_channels_` tells why). They lose their last channels, whatever
+            those are worth.
+    """
+    left = sort_channels_(model, graph, importance).left
+    ranked = [group for group in graph.groups if group.name in importance and group.frozen is None]
+    if unsorted := [f"`{group.name}` ({left[group.name]})" for group in ranked if group.name in left]:
+        warnings.warn(
+            f"{', '.join(unsorted)} can't be sorted: a method that ranks channels keeps the first of them, not the "
+            "best, and its row in a comparison says little of it. To compare without them, freeze them (`--keep`).",
+            stacklevel=2,
+        )
 
 
 def relative(importance: Importance) -> dict[str, torch.Tensor]:

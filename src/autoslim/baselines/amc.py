@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model, extract_network
-from autoslim.sort import filter_norms, sort_channels_
+from autoslim.sort import filter_norms
 from autoslim.widths import Widths
 
 _FEATURES, _HIDDEN, _BATCH = 6, 64, 64
@@ -59,7 +59,7 @@ class Amc:
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         ordered = copy_model(lab.trained)
-        sort_channels_(ordered, lab.graph, filter_norms(lab.trained, lab.graph))
+        rank_channels_(ordered, lab.graph, filter_norms(lab.trained, lab.graph))
         return [self._search(lab, ordered, budget) for budget in budgets]
 
     def _search(self, lab: Lab, ordered: nn.Module, budget: Budget) -> Chosen:

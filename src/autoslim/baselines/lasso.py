@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.search import match_uniform
-from autoslim.sort import filter_norms, sort_channels_
+from autoslim.sort import filter_norms
 from autoslim.widths import Widths
 
 _PLACES = 10  # sampled of each image's map, as in the paper
@@ -56,7 +56,7 @@ class Lasso:
         _, widths = match_uniform(lab.space, lab.costs[limit.metric], limit.absolute(lab.base), tolerance=0)
         widths = fill_atoms(lab.space, _lowered(lab, widths, excess), excess)
         model = copy_model(lab.trained).eval()
-        sort_channels_(model, lab.graph, filter_norms(model, lab.graph))
+        rank_channels_(model, lab.graph, filter_norms(model, lab.graph))
         before, readers = copy_model(model), find_readers(model, lab.graph)
         by_norm = {group: widths[group] if group not in readers else lab.space.widest[group] for group in widths}
         stays = _silence_(model, lab.graph, by_norm)
@@ -98,7 +98,7 @@ class Lasso:
             layer.weight.copy_(torch.from_numpy(rebuilt).reshape(layer.weight.shape))
         first = torch.zeros(x.shape[1])
         first[stays] = 1
-        sort_channels_(model, lab.graph, {group: first})
+        rank_channels_(model, lab.graph, {group: first})
 
 
 def find_readers(model: nn.Module, graph: ChannelGraph) -> dict[str, str]:

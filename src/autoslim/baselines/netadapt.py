@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.search import Score
-from autoslim.sort import filter_norms, sort_channels_
+from autoslim.sort import filter_norms
 from autoslim.trace import trace_channels
 from autoslim.widths import Widths
 
@@ -126,7 +126,7 @@ class NetAdapt:
         for trial in trials:
             changed = [group for group in trial if trial[group] != widths[group]]
             small = copy_model(here)
-            sort_channels_(small, graph, {group: norms[group] for group in changed if group in norms})
+            rank_channels_(small, graph, {group: norms[group] for group in changed if group in norms})
             small = extract_network(small, graph, trial).to(lab.runtime.device)
             lab.train(small, self.steps, lr=self.lr, epoch=number)
             proposals.append(Proposal(widths=trial, network=small, score=lab.judge(small)))
