@@ -32,7 +32,7 @@ from autoslim.budget import Budget
 from autoslim.data import Loader, Split, hold_out, load_data
 from autoslim.errors import BudgetError, ConfigError, ModelError, WidthsError
 from autoslim.extract import copy_model
-from autoslim.search import Space
+from autoslim.search import Space, hold_uniform
 from autoslim.sort import filter_norms
 from autoslim.tasks import TASKS
 from autoslim.testing.networks import counted_macs
@@ -386,17 +386,90 @@ class Placed(nn.Module):
         return self.head(x.relu().mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", ["l1", "taylor", "lasso", "amc", "netadapt"])
-def test_channels_that_cannot_be_sorted_are_told(lab: Lab, name: str):
-    graph = trace_channels(Placed(), torch.zeros(1, 1, 8, 8))
-    placed = replace(
+def lab_of(lab: Lab, build: Callable[[], nn.Module], *metrics: str) -> Lab:
+    """The lab with another network, untrained."""
+    model = build()
+    graph = trace_channels(model, torch.zeros(1, 1, 8, 8))
+    costs = {name: make_cost(name, graph) for name in ("macs", *metrics)}
+    return replace(
         lab,
         graph=graph,
         space=Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups}),
-        costs={"macs": make_cost("macs", graph)},
-        base={"macs": make_cost("macs", graph)(graph.max_widths())},
-        trained=Placed(),
-        build=Placed,
+        costs=costs,
+        base={name: cost(graph.max_widths()) for name, cost in costs.items()},
+        trained=model,
+        build=build,
     )
+
+
+@pytest.mark.parametrize("name", ["l1", "taylor", "lasso", "amc", "netadapt"])
+def test_channels_that_cannot_be_sorted_are_told(lab: Lab, name: str):
     with pytest.warns(UserWarning, match=r"`(first|second)` \(the network tells its channels apart by their place\)"):
-        SMALL[name].choose(placed, BUDGETS[:1])
+        SMALL[name].choose(lab_of(lab, Placed), BUDGETS[:1])
+
+
+def conv(come: int, goes: int, kernel: int = 3, **options: Any) -> list[nn.Module]:
+    return [nn.Conv2d(come, goes, kernel, **options), nn.BatchNorm2d(goes), nn.ReLU()]
+
+
+def headed(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+
+def test_netadapt_narrows_grouped_convolutions_to_few_groups(lab: Lab):
+    """Traced anew, a convolution of four groups would lose channels in another way."""
+
+    def build() -> nn.Module:
+        return headed(*conv(1, 32), *conv(32, 80, 1), *conv(80, 80, groups=10), *conv(80, 32, 1))
+
+    grouped = lab_of(lab, build)
+    (chosen,) = NetAdapt(saving=0.2, steps=1).choose(grouped, [Budget.parse("macs<=25%")])
+    assert chosen.widths["3"] <= 32  # of atoms of 8
+    assert grouped.excess(chosen.budget)(chosen.widths) <= 0
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_lasso_rebuilds_layers_however_they_pad(lab: Lab, padding: str | int):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        return headed(*conv(1, 32, padding=padding), *conv(32, 32, padding=padding))
+
+    padded = lab_of(lab, build)
+    assert find_readers(padded.trained, padded.graph) == {"0": "3", "3": "8"}
+    (chosen,) = Lasso(batches=1).choose(padded, BUDGETS[:1])
+    kept = padded.keep(padded.trained, filter_norms(padded.trained, padded.graph), chosen.widths)
+    assert chosen.network is not None
+    images = torch.cat([images for images, _ in padded.batches(1)])
+    wanted, lasso, norms = (each.eval()(images) for each in (copy_model(padded.trained), chosen.network, kept))
+    assert (lasso - wanted).square().mean() < (norms - wanted).square().mean()
+
+
+def test_lasso_has_the_widths_of_the_uniform_network_under_joint_budgets(lab: Lab):
+    joint = Budget.parse("macs<=50%,memory<=55%")
+    flat = lab_of(lab, lambda: headed(*conv(1, 24, 1), *conv(24, 24, 1), *conv(24, 24, 1), *conv(24, 32, 1)), "memory")
+    (chosen,) = Lasso(batches=1).choose(flat, [joint])
+    _, uniform = hold_uniform(flat.space, flat.costs, joint, base=flat.base, tolerance=0)
+    assert all(uniform[group] <= width <= uniform[group] + 1 for group, width in chosen.widths.items())
+    assert flat.excess(joint)(chosen.widths) <= 0
+
+
+def test_bn_scale_does_not_favour_groups_of_many_norms(lab: Lab):
+    measured = BnScale().measure(lab, lab.build())
+    assert all((values == 1).all() for values in measured.values())  # as they are drawn
+
+
+def test_the_counter_sees_attention_on_cpus_and_in_eval_mode():
+    query = torch.randn(2, 4, 16, 8, requires_grad=True)
+    with MacCounter() as counter:
+        out = nn.functional.scaled_dot_product_attention(query, query, query)
+    forward = 2 * (2 * 4 * 16 * 16 * 8)
+    assert counter.macs == forward
+    with MacCounter() as counter:
+        out.sum().backward()
+    assert counter.macs == 2.5 * forward  # scores are computed again
+    attention, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), torch.randn(2, 5, 8)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with torch.no_grad(), MacCounter() as counter:
+        attention(x, x, x, need_weights=False)
+    assert counter.macs == 4 * 2 * 5 * 8 * 8 + 2 * 2 * 5 * 5 * 8
+    assert torch.backends.mha.get_fastpath_enabled() == fast

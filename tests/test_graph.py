@@ -12,7 +12,9 @@ from torch import nn
 from autoslim import Widths, make_cost, trace_channels
 from autoslim.candidates import make_candidates
 from autoslim.errors import UnknownNameError, WidthsError
+from autoslim.extract import extract_network, narrow_graph
 from autoslim.graph import ChannelGraph
+from autoslim.testing.random_cnn import RandomCNN
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +215,22 @@ def test_atoms_are_whole_under_a_divisor():
     graph = trace_channels(model, torch.zeros(1, 3, 2, 2))
     assert graph.group("0").atom == 6
     assert graph.limit("1", divisor=4).group("0").candidates == (12, 24, 36, 48, 60)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_graph_of_what_is_extracted_extracts_on(seed):
+    """Twice narrowed is once narrowed; costs and shapes are those of the network there is."""
+    kinds = ["inverted", "dense", "concat", "split", "shuffle", "residual", "squeeze"]
+    model = RandomCNN([(kinds[(seed + at) % 7], 8) for at in range(3)], seed=seed).eval()
+    graph = trace_channels(model, torch.zeros(1, 3, 16, 16))
+    middle = graph.random_widths(seed)
+    narrow = Widths({g.name: min(g.candidates[0], middle[g.name]) for g in graph.groups})
+    small, own = extract_network(model, graph, middle), narrow_graph(graph, middle)
+    assert own.max_widths() == middle
+    assert own.parameters == tuple((name, tuple(p.shape)) for name, p in small.named_parameters())
+    assert make_cost("macs", own)(narrow) == make_cost("macs", graph)(narrow)
+    twice, once = extract_network(small, own, narrow), extract_network(model, graph, narrow)
+    wanted = once.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in twice.state_dict().items())
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.equal(twice(x), once(x))

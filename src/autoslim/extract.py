@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
-from autoslim.graph import ChannelGraph
+from autoslim.graph import ChannelGraph, Run
 
 
 def extract_network(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) -> nn.Module:
@@ -33,6 +34,39 @@ def extract_network(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, 
     replace_tensors_(small, cut)
     set_attributes_(small, graph.attributes(widths))
     return small
+
+
+def narrow_graph(graph: ChannelGraph, widths: Mapping[str, int]) -> ChannelGraph:
+    """The channel graph of the network that `extract_network` gives: its own full width is `widths`.
+
+    It is not that of a new trace: a group of one channel, say, can't be told from no group by looking.
+
+    Raises:
+        WidthsError: The widths don't fit the graph.
+
+    >>> from autoslim import trace_channels
+    >>> graph = trace_channels(nn.Sequential(nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1)), torch.ones(1, 1, 4, 4))
+    >>> narrow_graph(graph, {"0": 4, "1": 2}).group("0").candidates
+    (2, 4)
+    """
+    atoms, selection = graph.atoms(widths), graph.selection(widths)
+
+    def narrow(run: Run) -> Run:
+        if run.group < 0:
+            return run
+        kept = (int(atoms[run.group]) - run.atom) * run.repeat
+        return replace(run, length=min(max(kept, 0), run.length))
+
+    groups = [
+        replace(group, size=width, candidates=(*(each for each in group.candidates if each < width), width))
+        for group, width in ((group, widths[group.name]) for group in graph.groups)
+    ]
+    axes = [replace(axis, runs=tuple(run for run in map(narrow, axis.runs) if run.length)) for axis in graph.axes]
+    shapes = [
+        (name, tuple(len(selection.get(name, {}).get(dim, range(size))) for dim, size in enumerate(shape)))
+        for name, shape in graph.parameters
+    ]
+    return replace(graph, groups=tuple(groups), axes=tuple(axes), parameters=tuple(shapes))
 
 
 def copy_model(model: nn.Module, device: str | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 """Channel pruning by LASSO and least squares, layer by layer (He et al. 2017)."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,12 +13,11 @@ from torch.nn import functional
 
 from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
-from autoslim.errors import ConfigError
+from autoslim.errors import BudgetError, ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
-from autoslim.search import match_uniform
+from autoslim.search import hold_uniform
 from autoslim.sort import filter_norms
-from autoslim.widths import Widths
 
 _PLACES = 10  # sampled of each image's map, as in the paper
 _PENALTIES = 60  # tried per layer, each smaller than the one before
@@ -51,10 +50,13 @@ class Lasso:
         return [self._choose(lab, budget) for budget in budgets]
 
     def _choose(self, lab: Lab, budget: Budget) -> Chosen:
-        excess = lab.excess(budget)
-        limit = max(budget.limits, key=lambda each: lab.costs[each.metric](lab.space.widest) / each.absolute(lab.base))
-        _, widths = match_uniform(lab.space, lab.costs[limit.metric], limit.absolute(lab.base), tolerance=0)
-        widths = fill_atoms(lab.space, _lowered(lab, widths, excess), excess)
+        _, widths = hold_uniform(lab.space, lab.costs, budget, base=lab.base, tolerance=0)
+        if (excess := lab.excess(budget)(widths)) > 0:
+            raise BudgetError(
+                f"Lasso: the narrowest uniform network is {excess:.1%} above the budget {budget.text!r}; expected "
+                "one that holds it. Loosen the budget, or leave this method out."
+            )
+        widths = fill_atoms(lab.space, widths, lab.excess(budget))
         model = copy_model(lab.trained).eval()
         rank_channels_(model, lab.graph, filter_norms(model, lab.graph))
         before, readers = copy_model(model), find_readers(model, lab.graph)
@@ -168,14 +170,6 @@ def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int) -> NDArr
     return np.sort(np.argsort(-chosen, kind="stable")[:keep])
 
 
-def _lowered(lab: Lab, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
-    """Single atoms less, from the widest group on, until the budget holds: a matched network may lie a little above."""
-    while excess(widths) > 0:
-        group = max(lab.space.free, key=lambda each: widths[each] / lab.space.atoms[each])
-        widths = widths.replace({group: widths[group] - lab.space.atoms[group]})
-    return widths
-
-
 def _see(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """What a layer takes in and puts out."""
     seen: list[torch.Tensor] = []
@@ -199,7 +193,9 @@ def _sample(
     if isinstance(layer, nn.Linear):
         x = inputs.reshape(-1, inputs.shape[-1], 1)
         return x.cpu().double().numpy(), outputs.reshape(-1, outputs.shape[-1]).cpu().double().numpy()
-    taps = functional.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = functional.pad(inputs, layer._reversed_padding_repeated_twice, mode=mode)
+    taps = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     x_all = taps.reshape(len(inputs), inputs.shape[1], -1, taps.shape[-1])  # [images, channels, taps, places]
     y_all = outputs.flatten(2)
     places = torch.from_numpy(rng.integers(taps.shape[-1], size=(len(inputs), _PLACES))).to(inputs.device)

@@ -4,16 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
-from autoslim.extract import copy_model, extract_network
+from autoslim.extract import copy_model, extract_network, narrow_graph
 from autoslim.search import Score
 from autoslim.sort import filter_norms
-from autoslim.trace import trace_channels
 from autoslim.widths import Widths
 
 _CLOSE = 0.01  # how far below its budget a network may end
@@ -119,8 +117,7 @@ class NetAdapt:
         self, lab: Lab, network: nn.Module, widths: Widths, trials: Sequence[Widths], number: int
     ) -> list[Proposal]:
         """Each of the narrower networks, the filters of the largest norm kept, trained briefly and judged."""
-        here = copy_model(network).cpu()
-        graph = trace_channels(here, torch.zeros(lab.graph.inputs[0]))
+        here, graph = copy_model(network).cpu(), narrow_graph(lab.graph, widths)
         norms = filter_norms(here, graph)
         proposals: list[Proposal] = []
         for trial in trials:
