@@ -474,3 +474,41 @@ def test_a_layers_dilation_that_equals_its_channels_stays():
     assert small[1].groups < 16
     assert (small[1].dilation, small[1].padding) == ((16,), (16,))
     check_subnetwork(randomise_(model), graph, graph.min_widths(), (x.double(),))
+
+
+class Bent(nn.Module):
+    """A deformable convolution, whose offsets another one makes, and a bilinear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.offset = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 18, 3, padding=1)
+        self.bent, self.pair = torchvision.ops.DeformConv2d(16, 32, 3, padding=1), nn.Bilinear(32, 32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = self.bent(x, self.offset(x)).mean((2, 3))
+        return self.pair(x, x)
+
+
+def test_weights_that_no_rule_knows_cost_what_they_take():
+    graph = trace_channels(Bent(), torch.zeros(1, 3, 8, 8))
+    spots = 8 * 8
+    wanted = spots * (16 * 27 + 18 * 16 * 9 + 32 * 16 * 9) + 10 * 32 * 32
+    assert make_cost("macs", graph)(graph.max_widths()) == wanted
+    assert graph.notes == ()
+
+
+class Distances(nn.Module):
+    """Distances to prototypes: no product that anybody counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.places = nn.Linear(8, 16), nn.Parameter(torch.randn(4, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(self.first(x), self.places)
+
+
+def test_weights_whose_products_are_not_counted_are_noted():
+    (note,) = trace_channels(Distances(), torch.zeros(2, 8)).notes
+    assert note.startswith("no multiply-accumulates are counted of aten._cdist_forward in Distances, test_trace.py:")

@@ -55,6 +55,7 @@ class Ledger:
         macs: (operator, module, scale, factors) of every matrix product; a factor is an int or a vector.
         outputs: The same for the elements put out by convolutions, linear layers and average pools.
         pooled: The same for the elements taken in by average pools.
+        uncounted: Operators that no rule knows and that take weights: "aten.x in module (Type), file.py:12".
         named: (module, attribute, vector): the module's integer attribute is the length of the vector.
         integers: (module, values, vectors): the integer arguments of an operator that say how long vectors are.
         alive: The tensors that operators made: how long each lived.
@@ -73,6 +74,7 @@ class Ledger:
     macs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     outputs: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
     pooled: list[tuple[str, str, int, tuple["int | Vector", ...]]] = field(default_factory=list)
+    uncounted: list[str] = field(default_factory=list)
     named: list[tuple[str, str, Vector]] = field(default_factory=list)
     integers: list[tuple[str, tuple[int, ...], tuple[Vector | None, ...]]] = field(default_factory=list)
     alive: list[Alive] = field(default_factory=list)

@@ -25,6 +25,8 @@ _COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias")
 _VIEWS = ("aten._unsafe_view", "aten._reshape_alias", "aten.reshape")
 
 Shapes = list[tuple[int, ...]]
+# Operators without a rule whose second argument is their weight: an output takes as many products as a row of it has.
+_WEIGHTED = ("torchvision.deform_conv2d", "aten._trilinear")
 _FOREVER = 2**31 - 1  # a tensor that outlives the forward pass
 
 Key = tuple[bool, str, str, int]  # training, module, operator, how often it ran there before
@@ -88,6 +90,8 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
 
     placed = place_inputs(inputs, device)
     trace.shapes[False] = run_labelled(copied.eval(), placed, trace.ledger, keep)
+    if missed := list(dict.fromkeys(trace.ledger.uncounted)):
+        trace.notes.append(f"no multiply-accumulates are counted of {', '.join(missed)}")
     trace.ledger.counting = False
     try:
         trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
@@ -242,7 +246,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _freeze(call: Call, why: str) -> Sequence[Labels]:
-    """Pins all that an operator touches; its matrix products, if torch can count them, are constant."""
+    """Pins all that an operator touches; its matrix products, if they can be counted, are constant."""
     from torch.utils.flop_counter import flop_registry  # imports triton: only who traces pays for it
 
     name = str(call.func.overloadpacket)
@@ -252,6 +256,10 @@ def _freeze(call: Call, why: str) -> Sequence[Labels]:
     if call.func.overloadpacket in flop_registry:
         flops = flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.out)
         call.macs(name, flops // 2)
+    elif name in _WEIGHTED:
+        call.macs(name, call.out.numel() * call.args[1][0].numel())
+    elif any(isinstance(leaf, nn.Parameter) and leaf.dim() > 1 for leaf in tree_leaves((call.args, call.kwargs))):
+        call.ledger.uncounted.append(f"{name} in {call.locate()}")
     return [{} for leaf in tree_leaves(call.out) if isinstance(leaf, torch.Tensor)]
 
 
