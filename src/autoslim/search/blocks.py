@@ -22,6 +22,7 @@ def find_inside(groups: Sequence[str]) -> dict[str, str]:
     "layer2.0.conv1", or the parent where it has none; what follows is the place in the block. The last of a block's
     groups is what it gives on, the others are inside. But the blocks of a residual stage all add to what the first one
     gives on, and so seem to end one place earlier: a place is outside only if it is the last one wherever it occurs.
+    Where a stage lists blocks below a number of its own ("stages.1.blocks.0.mlp.fc1") it is taken for one block.
 
     Args:
         groups: Names, in the order the network makes them.
