@@ -139,7 +139,7 @@ def run(folder, size, *names):
         for rank in range(size)
     ]
     for process in started:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=300)
         assert process.returncode == 0, error.decode()
     return [torch.load(f"{out}-{rank}", weights_only=False) for rank in range(size)]
 
