@@ -21,7 +21,7 @@ lint: env
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not faults and not nightly"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not faults and not docs and not nightly"
 
 test-all: lint
 	$(BIN)/python -m pytest -m "not nightly"

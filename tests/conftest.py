@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         baselines="none",
         retrain="none",
         out=str(tmp_path_factory.mktemp("finished") / "digits"),
-        train=TrainConfig(epochs_supernet=1),
+        train=TrainConfig(epochs_supernet=1, epochs_retrain=1),
     )
     return run(config, shown=Shown(quiet=True))
 

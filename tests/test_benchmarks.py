@@ -207,19 +207,12 @@ def test_the_imagenet_benchmark_counts_a_run_of_a_recipe(tmp_path, monkeypatch, 
 # A training's steps ---------------------------------------------------------------------------------------------------
 
 
-def test_the_gpu_benchmark_times_each_kind_of_step():
+def test_the_gpu_benchmark_times_each_kind_of_step(monkeypatch, capsys):
     """On a processor there is nothing to record."""
-    options = (
-        "--model",
-        "zoo:mobilenet_small?width_mult=0.3",
-        "--batch",
-        "4",
-        "--precision",
-        "32-true",
-        "--seconds",
-        "0.1",
-    )
-    found = json.loads(run_script("gpu", *options))
+    options = "--model zoo:mobilenet_small?width_mult=0.3 --batch 4 --precision 32-true --seconds 0.1"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options.split()])
+    load("gpu", monkeypatch).main()
+    found = json.loads(capsys.readouterr().out)
     kinds = ["plain", "recorded", "supernet"] if torch.cuda.is_available() else ["plain", "supernet"]
     assert [row["kind"] for row in found["rows"]] == kinds
     assert all(row["steps"] >= 3 and row["milliseconds"] > 0 for row in found["rows"])

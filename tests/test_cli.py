@@ -2,7 +2,7 @@
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -21,13 +21,6 @@ COMMANDS = ("run", "trace", "profile", "search", "trust", "compare", "report", "
 COMMANDS += ("pick", "retrain")
 
 TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-
-
-def call(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, **TERMINAL}
-    return subprocess.run(
-        [sys.executable, "-m", "autoslim", *args], capture_output=True, text=True, env=env, cwd=cwd, timeout=240
-    )
 
 
 @pytest.mark.parametrize(
@@ -241,26 +234,34 @@ def test_an_unknown_option_is_told_with_the_closest(capsys):
     assert "--budget" in capsys.readouterr().err
 
 
-def test_given_budgets_replace_the_recipes(tmp_path):
+def test_given_budgets_replace_the_recipes(tmp_path, monkeypatch, capsys):
+    for key, value in TERMINAL.items():
+        monkeypatch.setenv(key, value)
     out = tmp_path / "out"
     options = ["--epochs-supernet", "1", "--epochs-retrain", "1", "--baselines", "none", "--search-images", "50"]
     model = ["--model", "zoo:resnet_digits?width=8"]
-    result = call("run", *model, "--budget", "macs<=60%", "--budget", "params<=70%", "--out", str(out), *options)
-    assert result.returncode == 0, result.stderr
+    budgets = ["--budget", "macs<=60%", "--budget", "params<=70%"]
+    assert main(["run", *model, *budgets, "--out", str(out), *options]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert [row["budget"] for row in summary["budgets"]] == ["macs<=60%", "params<=70%"]
     assert summary["command"].startswith("autoslim run digits --model 'zoo:resnet_digits?width=8'")
     plan = ["plan"] * 8  # MACs, parameters, two budgets, the supernet, the search, the retraining, and all three
     stages = ["recipe", "data", "trace", *plan, "supernet", "search", "search", "retrain", "retrain", "test", "test"]
-    lines = result.stdout.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*stages, "report"]
     assert lines[0].startswith("recipe    digits, as none was named: --lr 0.1, ")
     assert (out / "report.html").exists()
 
 
-def test_the_process_is_set_where_it_starts():
-    code = (
-        "import os; from autoslim._process import set_process; set_process();"
-        "assert os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'] == '16384'"
-    )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+def test_the_process_is_set_where_it_starts(monkeypatch, capsys):
+    """As `python -m autoslim` starts it."""
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.setenv(name, "")  # so that it will be what it was
+    monkeypatch.delenv(name)
+    monkeypatch.delitem(sys.modules, "autoslim.__main__", raising=False)
+    monkeypatch.setattr(sys, "argv", ["autoslim", "rnu"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("autoslim", run_name="__main__")
+    assert end.value.code == 2
+    assert "Unknown command 'rnu'" in capsys.readouterr().err
+    assert os.environ[name] == "16384"

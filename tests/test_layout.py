@@ -69,9 +69,11 @@ def test_what_was_found_is_picked_loaded_and_exported(done: Path, tmp_path: Path
     assert told.max_difference < 1e-5
 
 
-def test_it_is_compared_like_any_other(config: RunConfig, tmp_path: Path):
+@pytest.mark.parametrize(
+    "methods", [("autoslim", "uniform", "l1", "bn-scale"), pytest.param(("netadapt",), marks=pytest.mark.slow)]
+)
+def test_it_is_compared_like_any_other(config: RunConfig, tmp_path: Path, methods: tuple[str, ...]):
     run = replace(config, out=str(tmp_path / "compared"))
-    methods = ("autoslim", "uniform", "l1", "bn-scale", "netadapt")
     result = compare_methods(CompareConfig(run=run, methods=methods, seeds=1), shown=QUIET)
     assert {row["method"].split()[0] for row in result["rows"]} == set(methods)
 

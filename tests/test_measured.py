@@ -3,8 +3,10 @@
 import hashlib
 import json
 import re
+import shutil
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -187,9 +189,8 @@ def test_what_is_predicted_for_finalists_does_not_count_as_measured(moody, tmp_p
     assert counted - limited
 
 
-def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_path, capsys):
-    config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
-    folder = run(config, shown=Shown(quiet=True))
+def test_a_run_searched_again_under_a_latency_holds_it_as_measured(finished, moody, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     asked = replace(read_config(folder), budget=("latency<=50%",), runtime="moody")
     found = search_again(folder, asked, shown=Shown(quiet=True))
@@ -225,10 +226,9 @@ def test_a_run_searched_again_under_a_latency_holds_it_as_measured(moody, tmp_pa
 
 
 @pytest.mark.parametrize("method", ["greedy", "uniform"])
-def test_what_a_search_measured_is_picked_as_it_measured_it(moody, tmp_path, method):
+def test_what_a_search_measured_is_picked_as_it_measured_it(finished, moody, tmp_path, method):
     """On the runtime of the search, which is not that of the run, and without measuring once more."""
-    config = replace(CONFIG, budget=("macs<=60%",), baselines="none", retrain="none", out=str(tmp_path / "run"))
-    folder = run(config, shown=Shown(quiet=True))
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
     asked = {"method": method, "search": make_method(method), "runtime": "moody", "budget": ("latency<=50%",)}
     row = search_again(folder, replace(read_config(folder), **asked), shown=Shown(quiet=True))["found"][0]
     count = len(moody.prepared)

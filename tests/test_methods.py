@@ -303,7 +303,7 @@ def test_on_products_of_widths_nothing_beats_the_optimum_and_all_come_near(seed:
         assert best - 1e-9 <= find.score.loss <= best * (1 + gap)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_on_a_network_of_many_groups_the_order_is_as_expected(seed: int):
     """24 groups of 12 levels, convex independent terms: knapsack (beside greedy), evolution, random, uniform."""
     problem = make_problem(seed, groups=25, levels=12)

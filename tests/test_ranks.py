@@ -17,13 +17,19 @@ from autoslim.cli import main
 from autoslim.ranks import Ranks
 from autoslim.recipes import RECIPES
 
-COMMON = """
-import sys, torch
-from torch import distributed
+SCRIPT = """
+import pathlib, signal, sys, torch
+from torch import distributed, nn
+import autoslim.score
 from autoslim import Supernet, trace_channels
+from autoslim.checkpoint import Checkpoints
+from autoslim.pipeline import join_ranks, leave_ranks
 from autoslim.ranks import Ranks
+from autoslim.score import SupernetScorer, evaluate
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
+from autoslim.train import TrainConfig, sandwich_step, train_supernet
+from autoslim.train._batchnorm import SharedBatchNorm
 
 torch.set_num_threads(1)
 distributed.init_process_group("gloo") if "RANK" in __import__("os").environ else None
@@ -35,33 +41,120 @@ def make_net(blocks):
     model = RandomCNN(blocks, seed=2).double()
     return Supernet(model, trace_channels(model, images[:2])).train()
 
-def keep(result):
-    torch.save(result, sys.argv[1] + f"-{ranks.rank}")
-    ranks.wait()  # gloo's threads end badly where one process leaves while the other still listens
-    distributed.destroy_process_group() if ranks.size > 1 else None
+def step():
+    torch.manual_seed(1)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    without = nn.Sequential(*layers, nn.Linear(8, 5)).double()
+    nets = Supernet(without, trace_channels(without, images[:2])).train(), make_net([("inverted", 8), ("concat", 9)])
+    kept = []
+    for net in nets:
+        part = ranks.share(40)
+        with SharedBatchNorm():
+            losses = sandwich_step(net, (images[part], labels[part]), task=task, seed=3, smoothing=0.1)
+        gradients = {name: p.grad for name, p in net.named_parameters()}
+        ranks.average_(gradients.values())
+        buffers = {name: b for name, b in net.named_buffers()}
+        kept.append((sum(ranks.gather(float(losses.sum()))) / ranks.size, gradients, buffers))
+    return kept
+
+class Loader:
+    def __len__(self):
+        return 5
+
+    def epoch(self, number, start=0):
+        for at in range(8 * start, 40, 8):
+            yield images[at : at + 8][ranks.share(8)], labels[at : at + 8][ranks.share(8)]
+
+class Runtime:
+    device = torch.device("cpu")
+
+    def autocast(self):
+        return torch.autocast("cpu", enabled=False)
+
+    def backward(self, tensor):
+        tensor.backward()
+
+def stop():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests were started in the background
+    kept = []
+    for asked in (True, False):  # stopped, then resumed
+        net, done = make_net([("inverted", 8)]), []
+
+        def on_step(loss, number):
+            done.append(number)
+            if asked and ranks.rank == 1 and number == 7:
+                signal.raise_signal(signal.SIGINT)
+
+        store = Checkpoints(pathlib.Path(sys.argv[1]).parent / f"store-{ranks.size}", {})
+        given = {"task": task, "seed": 3, "runtime": Runtime(), "on_step": on_step, "checkpoints": store}
+        try:
+            train_supernet(net, Loader(), TrainConfig(epochs_supernet=3, lr=0.05, sync_batchnorm=True), **given)
+        except KeyboardInterrupt:
+            done.append("stopped")
+        ranks.wait()
+        kept.append(done)
+    return kept, {name: tensor.detach() for name, tensor in net.state_dict().items()}
+
+def score():
+    net = make_net([("inverted", 8), ("dense", 4)])
+    batches = [(images[at : at + 8], labels[at : at + 8]) for at in range(0, 40, 8)]
+    own = batches[ranks.rank :: ranks.size]
+    scorer = SupernetScorer(net, task, calibration=[x for x, _ in own], search=own)
+    trials = [net.graph.random_widths(seed) for seed in range(4)]
+    looks = []
+
+    def referee(alive, samples):
+        looks.append((list(alive), [len(sample) for sample in samples]))
+        return alive[:-1] if len(alive) > 2 else alive
+
+    autoslim.score._LOOK = 10
+    kept = [scorer.samples(trials), scorer.samples(trials, base=net.graph.max_widths(), referee=referee), looks]
+    return [*kept, evaluate(net.model, own, task), scorer.buffers(trials[0])]
+
+def leave():
+    joined = join_ranks().size
+    leave_ranks()
+    return joined, distributed.is_initialized()
+
+torch.save({name: globals()[name]() for name in sys.argv[2:]}, f"{sys.argv[1]}-{ranks.rank}")
+ranks.wait()  # gloo's threads end badly where one process leaves while the other still listens
+distributed.destroy_process_group() if ranks.size > 1 else None
 """
 
 
-def run(script, folder, size):
-    """What each of `size` processes keeps."""
+def run(folder, size, *names):
+    """What these functions of the script give in each of `size` processes."""
     file, out = folder / "script.py", folder / f"kept-{size}"
-    file.write_text(COMMON + script)
+    file.write_text(SCRIPT)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, str(file), str(out)],
+            [sys.executable, str(file), str(out), *names],
             env={**os.environ, **(shared | {"RANK": str(rank)} if size > 1 else {})},
             stderr=subprocess.PIPE,
         )
         for rank in range(size)
     ]
     for process in started:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=300)
         assert process.returncode == 0, error.decode()
     return [torch.load(f"{out}-{rank}", weights_only=False) for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process keeps."""
+    (kept,) = run(tmp_path_factory.mktemp("alone"), 1, "step", "score", "stop")
+    return kept
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What each of two processes keeps; they leave the group last, for the rest needs it."""
+    return run(tmp_path_factory.mktemp("both"), 2, "step", "score", "stop", "leave")
 
 
 def test_ranks_alone_and_their_shares():
@@ -78,39 +171,15 @@ def test_ranks_alone_and_their_shares():
         assert max(part.stop - part.start for part in parts) - min(part.stop - part.start for part in parts) <= 1
 
 
-STEP = """
-from autoslim.train import sandwich_step
-from autoslim.train._batchnorm import SharedBatchNorm
-
-from torch import nn
-
-torch.manual_seed(1)
-layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-without = nn.Sequential(*layers, nn.Linear(8, 5)).double()
-nets = Supernet(without, trace_channels(without, images[:2])).train(), make_net([("inverted", 8), ("concat", 9)])
-kept = []
-for net in nets:
-    part = ranks.share(40)
-    with SharedBatchNorm():
-        losses = sandwich_step(net, (images[part], labels[part]), task=task, seed=3, smoothing=0.1)
-    gradients = {name: p.grad for name, p in net.named_parameters()}
-    ranks.average_(gradients.values())
-    buffers = {name: b for name, b in net.named_buffers()}
-    kept.append((sum(ranks.gather(float(losses.sum()))) / ranks.size, gradients, buffers))
-keep(kept)
-"""
-
-
-def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(tmp_path):
-    (alone,), both = run(STEP, tmp_path, 1), run(STEP, tmp_path, 2)
-    for at, (loss, gradients, buffers) in enumerate(alone):
-        for rank in both:
+def test_a_step_on_two_ranks_is_that_of_one_on_the_joined_batch(alone, both):
+    for at, (loss, gradients, buffers) in enumerate(alone["step"]):
+        for rank in (kept["step"] for kept in both):
             assert rank[at][0] == pytest.approx(loss, rel=1e-12)
             for name, gradient in gradients.items():
                 torch.testing.assert_close(rank[at][1][name], gradient, rtol=1e-9, atol=1e-12)
             for name, buffer in buffers.items():
                 torch.testing.assert_close(rank[at][2][name], buffer, rtol=1e-9, atol=1e-12)
-    assert any("running_mean" in name for name in alone[1][2])
+    assert any("running_mean" in name for name in alone["step"][1][2])
 
 
 LEAVE = """
@@ -133,100 +202,27 @@ def test_a_run_ends_the_group_that_it_made(tmp_path):
     assert [(tmp_path / f"told-{rank}").read_text() for rank in range(2)] == ["2 True False"] * 2
 
 
-def test_a_run_leaves_a_group_that_somebody_else_made(tmp_path):
-    script = """
-from autoslim.pipeline import join_ranks, leave_ranks
-joined = join_ranks().size
-leave_ranks()
-keep((joined, distributed.is_initialized()))
-"""
-    assert run(script, tmp_path, 2) == [(2, True)] * 2
+def test_a_run_leaves_a_group_that_somebody_else_made(both):
+    assert [kept["leave"] for kept in both] == [(2, True)] * 2
 
 
-STOP = """
-import pathlib, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests were started in the background
-from autoslim.checkpoint import Checkpoints
-from autoslim.train import TrainConfig, train_supernet
-
-class Loader:
-    def __len__(self):
-        return 5
-
-    def epoch(self, number, start=0):
-        for at in range(8 * start, 40, 8):
-            yield images[at : at + 8][ranks.share(8)], labels[at : at + 8][ranks.share(8)]
-
-class Runtime:
-    device = torch.device("cpu")
-
-    def autocast(self):
-        return torch.autocast("cpu", enabled=False)
-
-    def backward(self, tensor):
-        tensor.backward()
-
-def on_step(loss, number):
-    done.append(number)
-    if asked and ranks.rank == 1 and number == 7:
-        signal.raise_signal(signal.SIGINT)
-
-kept = []
-for asked in (True, False):  # stopped, then resumed
-    net, done = make_net([("inverted", 8)]), []
-    store = Checkpoints(pathlib.Path(sys.argv[1]).parent / f"store-{ranks.size}", {})
-    given = {"task": task, "seed": 3, "runtime": Runtime(), "on_step": on_step, "checkpoints": store}
-    try:
-        train_supernet(net, Loader(), TrainConfig(epochs_supernet=3, lr=0.05, sync_batchnorm=True), **given)
-    except KeyboardInterrupt:
-        done.append("stopped")
-    ranks.wait()
-    kept.append(done)
-keep((kept, {name: tensor.detach() for name, tensor in net.state_dict().items()}))
-"""
-
-
-def test_a_signal_to_one_of_two_ranks_ends_both_after_the_same_step_and_both_go_on(tmp_path):
-    both, (alone,) = run(STOP, tmp_path, 2), run(STOP, tmp_path, 1)
-    for done, tensors in both:
+def test_a_signal_to_one_of_two_ranks_ends_both_after_the_same_step_and_both_go_on(alone, both):
+    for done, tensors in (kept["stop"] for kept in both):
         assert done == [[*range(1, 9), "stopped"], [*range(9, 16)]]  # asked in step 8, told with its loss
-        for name, tensor in alone[1].items():
+        for name, tensor in alone["stop"][1].items():
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-12)
 
 
-SCORE = """
-from autoslim.score import SupernetScorer, calibrate, evaluate
-
-net = make_net([("inverted", 8), ("dense", 4)])
-batches = [(images[at : at + 8], labels[at : at + 8]) for at in range(0, 40, 8)]
-own = batches[ranks.rank :: ranks.size]
-scorer = SupernetScorer(net, task, calibration=[x for x, _ in own], search=own)
-trials = [net.graph.random_widths(seed) for seed in range(4)]
-looks = []
-
-def referee(alive, samples):
-    looks.append((list(alive), [len(sample) for sample in samples]))
-    return alive[:-1] if len(alive) > 2 else alive
-
-import autoslim.score
-autoslim.score._LOOK = 10
-kept = [scorer.samples(trials), scorer.samples(trials, base=net.graph.max_widths(), referee=referee), looks]
-kept.append(evaluate(net.model, own, task))
-kept.append(scorer.buffers(trials[0]))
-keep(kept)
-"""
-
-
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(tmp_path, size):
-    (alone,), several = run(SCORE, tmp_path, 1), run(SCORE, tmp_path, size)
-    for rank in several:
-        for one, other in zip((*alone[0], *alone[1], alone[3]), (*rank[0], *rank[1], rank[3]), strict=True):
+def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(alone, both, tmp_path, size):
+    ours, several = alone["score"], both if size == 2 else run(tmp_path, size, "score")
+    for rank in (kept["score"] for kept in several):
+        for one, other in zip((*ours[0], *ours[1], ours[3]), (*rank[0], *rank[1], rank[3]), strict=True):
             assert one.loss.tolist() == other.loss.tolist()
             assert one.accuracy.tolist() == other.accuracy.tolist()
-        assert rank[2] == alone[2]
-        assert len(alone[2]) == 2
-        assert all(torch.equal(rank[4][name], value) for name, value in alone[4].items())
+        assert rank[2] == ours[2]
+        assert len(ours[2]) == 2
+        assert all(torch.equal(rank[4][name], value) for name, value in ours[4].items())
 
 
 def torchrun(*args, folder):

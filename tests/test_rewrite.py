@@ -15,21 +15,12 @@ from torch import nn
 from autoslim import Supernet, extract_network, make_cost, rewrite_network, trace_channels
 from autoslim.errors import ModelError
 from autoslim.rewrite import trace_best
-from autoslim.testing.networks import check_subnetwork, outputs, randomise_
+from autoslim.testing.networks import any_widths, check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
-from autoslim.widths import Widths
 
 
 def images(batch: int = 2, size: int = 6, seed: int = 0) -> tuple[torch.Tensor]:
     return (torch.randn(batch, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),)
-
-
-def any_widths(graph, seed: int) -> Widths:
-    generator = torch.Generator().manual_seed(seed)
-    return Widths({
-        g.name: g.size if g.frozen else g.atom * int(torch.randint(1, g.atoms + 1, (), generator=generator))
-        for g in graph.groups
-    })  # fmt: skip
 
 
 class Net(nn.Module):

@@ -20,7 +20,6 @@ from autoslim.pipeline import (
     plan_search,
     read_config,
     reopen_job,
-    run,
     search_again,
 )
 from autoslim.pipeline._again import SEARCHES
@@ -40,19 +39,15 @@ CONFIG = RunConfig(
     budget=("macs<=60%", "macs<=30%"),
     baselines="none",
     retrain="none",
-    search_images=40,
+    search_images=64,
     train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=64, augment="none"),
 )
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    return run(replace(CONFIG, out=str(tmp_path_factory.mktemp("runs") / "done")), shown=QUIET)
-
-
 @pytest.fixture
-def folder(done, tmp_path):
-    return Path(shutil.copytree(done, tmp_path / "run"))
+def folder(finished, tmp_path):
+    """A run as CONFIG asks for it, but for how it was trained."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -153,7 +148,7 @@ def test_a_search_is_answered_from_what_was_scored(folder, passes):
     assert again["found"] == first["found"]
 
 
-def test_what_is_found_is_what_the_method_finds(folder, done):
+def test_what_is_found_is_what_the_method_finds(folder):
     before = contents(folder)
     found = search_again(folder, asked(folder, "exhaustive", "macs<=50%", "params<=40%"), shown=QUIET)
     job = opened(folder)

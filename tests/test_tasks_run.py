@@ -38,13 +38,13 @@ def make(num_classes):
 """
 
 
-def arguments(task, model, data, out):
-    given = {"task": task, "model": model, "data": data, "out": out, "budget": "macs<=85%", "tracker": "none"}
+def arguments(task, model, data, out, share=95):
+    given = {"task": task, "model": model, "data": data, "out": out, "budget": f"macs<={share}%", "tracker": "none"}
     given |= {"epochs-supernet": 1, "epochs-retrain": 1, "batch-size": 8, "augment": "flip", "lr": 0.01, "workers": 0}
     return ["run", *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
 
 
-def check_run(folder, task, metric):
+def check_run(folder, task, metric, share=95):
     """The contract of a summary that tells another metric; returns the row of its budget."""
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["_version"], summary["task"]) == (2, task)
@@ -52,7 +52,7 @@ def check_run(folder, task, metric):
     (row,) = summary["budgets"]
     scores = [summary["base"]["score"]["test"], *row["score"].values(), row["uniform"]["score"]["test"]]
     assert all(0 <= score <= 1 for score in scores)
-    assert row["macs"] <= 0.85 * summary["base"]["macs"]
+    assert row["macs"] <= share / 100 * summary["base"]["macs"]
     metrics = json.loads((folder / row["folder"] / "metrics.json").read_text())
     assert (metrics["test_score"], metrics["metric"]) == (row["score"]["test"], metric)
     config = json.loads((folder / row["folder"] / "config.json").read_text())
@@ -114,6 +114,7 @@ def test_a_run_that_was_stopped_resumes_to_the_same_result(name, request):
     folder = request.getfixturevalue(name)
     before = json.loads((folder / "summary.json").read_text())
     search = (folder / "search.jsonl").read_text()
+    assert search.count("\n") > 1
     for gone in ("summary.json", "search.jsonl"):
         (folder / gone).unlink()
     (folder / "search.jsonl").write_text(search.splitlines(keepends=True)[0])
@@ -124,18 +125,18 @@ def test_a_run_that_was_stopped_resumes_to_the_same_result(name, request):
 
 
 def test_a_later_search_by_a_metric_of_all_images_is_refused(segmented, capsys):
-    assert main(["search", str(segmented), "--budget", "macs<=95%", "--metric", "accuracy"]) == 2
+    assert main(["search", str(segmented), "--budget", "macs<=97%", "--metric", "accuracy"]) == 2
     assert "no mean over images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_later_commands_tell_the_tasks_own_metric(segmented, capsys, tmp_path):
-    assert main(["pick", str(segmented), "--budget", "macs<=95%", "--extract", str(tmp_path / "picked")]) == 0
+    assert main(["pick", str(segmented), "--budget", "macs<=97%", "--extract", str(tmp_path / "picked")]) == 0
     assert "predicted: mean IoU " in capsys.readouterr().out
     metrics = json.loads((tmp_path / "picked" / "metrics.json").read_text())
     assert 0 <= metrics["search_score"] <= 1
     assert main(["search", str(segmented), "--method", "uniform"]) == 0
     assert "search mean IoU" in " ".join(capsys.readouterr().out.split())
-    place = segmented / "models" / "macs-85"
+    place = segmented / "models" / "macs-95"
     card = write_card(place, "me/slim")
     assert "| test mean IoU | " in card
     assert "image-segmentation" in card
@@ -143,12 +144,13 @@ def test_later_commands_tell_the_tasks_own_metric(segmented, capsys, tmp_path):
 
 def test_heads_are_exported_as_they_are_and_int8_detectors_are_refused(detected, segmented, tmp_path, capsys):
     file = tmp_path / "detector.pt2"
-    assert main(["export", str(detected), "--network", "macs-85", "--to", "torch-export", "--out", str(file)]) == 0
+    args = ["export", str(detected), "--network", "macs-95"]
+    assert main([*args, "--to", "torch-export", "--out", str(file)]) == 0
     assert "differs by at most" in " ".join(capsys.readouterr().out.split())
-    assert main(["export", str(detected), "--network", "macs-85", "--int8"]) == 2
+    assert main([*args, "--int8"]) == 2
     assert "--int8 of a network for detection" in capsys.readouterr().err
     file = tmp_path / "masks.pt2"
-    assert main(["export", str(segmented), "--network", "macs-85", "--to", "torch-export", "--out", str(file)]) == 0
+    assert main(["export", str(segmented), "--network", "macs-95", "--to", "torch-export", "--out", str(file)]) == 0
 
 
 def test_runs_of_different_tasks_stand_on_one_page(segmented, detected, tmp_path):
@@ -160,16 +162,16 @@ def test_runs_of_different_tasks_stand_on_one_page(segmented, detected, tmp_path
 @pytest.mark.slow
 def test_deeplab_is_slimmed_from_end_to_end(tmp_path):
     model = "torchvision:deeplabv3_mobilenet_v3_large?aux_loss=True"
-    assert main(arguments("segmentation", model, "shapes-masks:40,32", tmp_path / "o")) == 0
-    check_run(tmp_path / "o", "segmentation", "mean IoU")
+    assert main(arguments("segmentation", model, "shapes-masks:40,32", tmp_path / "o", share=85)) == 0
+    check_run(tmp_path / "o", "segmentation", "mean IoU", share=85)
 
 
 @pytest.mark.slow
 def test_ssdlite_is_slimmed_at_its_own_size_by_its_name(tmp_path):
     model = "torchvision:ssdlite320_mobilenet_v3_large"
-    words = arguments("detection", model, "shapes-boxes:24,64", tmp_path / "o")
+    words = arguments("detection", model, "shapes-boxes:24,64", tmp_path / "o", share=85)
     assert main([*words, "--method", "uniform"]) == 0
-    check_run(tmp_path / "o", "detection", "mAP")
+    check_run(tmp_path / "o", "detection", "mAP", share=85)
 
 
 # Data of one's own ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoslim import ChannelGraph, Supernet, extract_network, make_cost, trace_channels
 from autoslim.errors import ModelError
-from autoslim.testing.networks import check_subnetwork, outputs, randomise_
+from autoslim.testing.networks import any_widths, check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
 from autoslim.widths import Widths
 
@@ -18,19 +18,31 @@ INPUT = (torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator(
 networks = st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(3, 9)), min_size=1, max_size=5)
 
 
-def any_widths(graph: ChannelGraph, seed: int) -> Widths:
-    """Any whole number of atoms in each group: candidates bind the search only."""
-    generator = torch.Generator().manual_seed(seed)
-    return Widths({
-        g.name: g.size if g.frozen else g.atom * int(torch.randint(1, g.atoms + 1, (), generator=generator))
-        for g in graph.groups
-    })  # fmt: skip
+def check_full_width(model, graph, x):
+    """Nothing has changed, bit for bit: not in place, and not in what is extracted."""
+    net = Supernet(model, graph)
+    with net.at(graph.max_widths()):
+        assert torch.equal(net(x), model(x))
+    small = extract_network(model, graph, graph.max_widths())
+    assert torch.equal(small(x), model(x))
+    assert {n: p.shape for n, p in small.state_dict().items()} == {n: p.shape for n, p in model.state_dict().items()}
+
+
+def check_partition(graph):
+    """Groups partition the slots that they own."""
+    for axis in graph.axes:
+        for index, group in enumerate(graph.groups):
+            atoms = axis.atom[axis.owner == index]
+            assert len(atoms) % group.atoms == 0  # every atom has equally many slots on every axis
+            assert sorted(set(atoms.tolist())) in ([], list(range(group.atoms)))
 
 
 def check_random_network(blocks, flatten, seed):
     model = randomise_(RandomCNN(blocks, flatten=flatten, seed=seed)).eval()
     graph = trace_channels(model, INPUT)
     assert not [g.frozen for g in graph.groups if g.frozen and ("rule" in g.frozen or "follow" in g.frozen)]
+    check_full_width(RandomCNN(blocks, flatten=flatten, seed=seed).eval(), graph, INPUT[0].float())
+    check_partition(graph)
     masked = not any(g.note for g in graph.groups)
     assert masked == ("normed" not in [name for name, _ in blocks])
     for widths in (graph.min_widths(), any_widths(graph, seed), graph.random_widths(seed)):
@@ -48,7 +60,7 @@ random_networks = given(blocks=networks, flatten=st.booleans(), seed=st.integers
 @random_networks
 @example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
 @example(blocks=[(name, 7) for name in BLOCKS if name != "normed"], flatten=False, seed=2)
-def test_random_networks_in_place_extracted_masked_and_counted_agree(blocks, flatten, seed):
+def test_random_networks_whole_in_place_extracted_masked_and_counted_agree(blocks, flatten, seed):
     check_random_network(blocks, flatten, seed)
 
 
@@ -57,31 +69,6 @@ def test_random_networks_in_place_extracted_masked_and_counted_agree(blocks, fla
 @random_networks
 def test_many_random_networks_agree(blocks, flatten, seed):
     check_random_network(blocks, flatten, seed)
-
-
-@settings(max_examples=25, deadline=None)
-@given(blocks=networks, seed=st.integers(0, 10_000))
-def test_extraction_at_full_width_is_the_identity(blocks, seed):
-    model = RandomCNN(blocks, seed=seed).eval()
-    x = (INPUT[0].float(),)
-    graph = trace_channels(model, x)
-    net = Supernet(model, graph)
-    with net.at(graph.max_widths()):
-        assert torch.equal(net(*x), model(*x))
-    small = extract_network(model, graph, graph.max_widths())
-    assert torch.equal(small(*x), model(*x))
-    assert {n: p.shape for n, p in small.state_dict().items()} == {n: p.shape for n, p in model.state_dict().items()}
-
-
-@settings(max_examples=25, deadline=None)
-@given(blocks=networks)
-def test_groups_partition_the_slots_they_own(blocks):
-    graph = trace_channels(RandomCNN(blocks), (INPUT[0].float(),))
-    for axis in graph.axes:
-        for index, group in enumerate(graph.groups):
-            atoms = axis.atom[axis.owner == index]
-            assert len(atoms) % group.atoms == 0  # every atom has equally many slots on every axis
-            assert sorted(set(atoms.tolist())) in ([], list(range(group.atoms)))
 
 
 def test_masking_changes_the_output():

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +13,10 @@ from scipy.stats import kendalltau
 from autoslim import trust as trust_module
 from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.pipeline import RunConfig, run
 from autoslim.progress import Shown
 from autoslim.report.trust import explain_ranking, read_ranking
 from autoslim.search import Space
 from autoslim.tasks import Metric
-from autoslim.train import TrainConfig
 from autoslim.trust import STRATA, Sample, bootstrap_gain, draw_samples, measure_order, measure_trust, summarise
 
 QUIET, ACCURACY = Shown(quiet=True), Metric("accuracy")
@@ -122,19 +120,10 @@ def test_too_many_samples_are_refused():
 
 # A run --------------------------------------------------------------------------------------------------------------
 
-CONFIG = RunConfig(
-    model="zoo:resnet_digits?width=8",
-    data="digits",
-    budget=("macs<=50%", "macs<=30%"),
-    search_images=40,
-    baselines="none",
-    train=TrainConfig(epochs_supernet=1, epochs_retrain=1, batch_size=64, augment="none"),
-)
-
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    folder = run(replace(CONFIG, out=str(tmp_path_factory.mktemp("runs") / "done")), shown=QUIET)
+def measured(finished, tmp_path_factory):
+    folder = Path(shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "done"))
     assert 'class="trust"' not in (folder / "report.html").read_text()
     assert main(["trust", str(folder), "--samples", "5"]) == 0
     return folder

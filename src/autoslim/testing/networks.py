@@ -49,6 +49,15 @@ def mask_network(model: nn.Module, graph: ChannelGraph, widths: Widths) -> nn.Mo
     return masked
 
 
+def any_widths(graph: ChannelGraph, seed: int) -> Widths:
+    """Any whole number of atoms in each group: candidates bind the search only."""
+    generator = torch.Generator().manual_seed(seed)
+    return Widths({
+        g.name: g.size if g.frozen else g.atom * int(torch.randint(1, g.atoms + 1, (), generator=generator))
+        for g in graph.groups
+    })  # fmt: skip
+
+
 def outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     """Every tensor the model gives for these inputs."""
     with torch.no_grad():
