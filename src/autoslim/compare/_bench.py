@@ -22,9 +22,9 @@ from autoslim.pipeline import Job, checkpoints_of, scaler_of, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
-from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform, make_method
+from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, make_method
 from autoslim.search._base import excess_of
-from autoslim.search._shaped import ShapedSearch
+from autoslim.search._pool import FixedSearch
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
@@ -60,10 +60,7 @@ def starts_of(name: str) -> tuple[str, ...]:
     """
     if name == _SLIMMABLE:  # from scratch they are those of uniform
         return ("kept",)
-    if name in BASELINES:
-        keeps = BASELINES[name].keeps
-    else:
-        keeps = not isinstance(make_search(name, seed=0), (Uniform, ShapedSearch))  # those look at no score
+    keeps = BASELINES[name].keeps if name in BASELINES else not isinstance(make_search(name, seed=0), FixedSearch)
     return ("scratch", "kept") if keeps else ("scratch",)
 
 

@@ -11,8 +11,8 @@ from autoslim.compare._result import KEPT
 from autoslim.report.style import TABLES, colour, whole_page
 from autoslim.report.table import simple_table
 from autoslim.report.text import say_count, say_seconds
-from autoslim.search import METHODS, Uniform
-from autoslim.search._shaped import ShapedSearch
+from autoslim.search import METHODS
+from autoslim.search._pool import FixedSearch
 
 _FAMILIES = ("searched on the supernet", "set by hand", "pruned", "training in the loop")
 _LOOP = ("netadapt", "amc", "rl")
@@ -79,7 +79,7 @@ def family(method: str) -> int:
     name = method.removesuffix(KEPT)
     if name in BASELINES:
         return 3 if name in _LOOP else 2
-    return int(name in METHODS and issubclass(METHODS[name], (Uniform, ShapedSearch)))
+    return int(name in METHODS and issubclass(METHODS[name], FixedSearch))
 
 
 def cost_picture(rows: Sequence[Row]) -> str:
