@@ -129,17 +129,17 @@ class Lab:
         ema = self.config.ema if averaged else 0.0
         # passes are counted where operators run, and a replay runs none
         config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=ema, cuda_graph=False)
-        task = self.task if penalty is None else _Penalised(self.task, penalty)
         with torch.random.fork_rng():
             train_network(
                 model,
                 _Steps(self.loader, steps, epoch),
                 config,
-                task=task,
+                task=self.task,
                 seed=self.seed,
                 runtime=self.runtime,
                 on_step=lambda loss, done: None,
                 scaler=self.scaler,
+                penalty=penalty,
             )
 
     @property
@@ -289,36 +289,3 @@ class _Steps:
                     return
                 if at >= start:
                     yield batch
-
-
-@dataclass
-class _Penalised:
-    """A task whose loss has a further term."""
-
-    inner: Task
-    penalty: Callable[[], torch.Tensor]
-
-    def __post_init__(self) -> None:
-        self.name, self.metric = "penalised", self.inner.metric
-        self.targets, self.normalised = self.inner.targets, self.inner.normalised
-
-    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
-        return self.inner.example()
-
-    def adapt(self, model: nn.Module) -> nn.Module:
-        return self.inner.adapt(model)
-
-    def check(self, output: Any, outputs: int) -> str | None:
-        return self.inner.check(output, outputs)
-
-    def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-        return self.inner.loss(output, targets, smoothing=smoothing) + self.penalty()
-
-    def teach(self, output: Any) -> Any:
-        return self.inner.teach(output)
-
-    def distill(self, output: Any, taught: Any) -> torch.Tensor:
-        return self.inner.distill(output, taught)
-
-    def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.inner.judge(output, targets)
