@@ -1,12 +1,10 @@
 """One seed of a comparison: the methods at work on what they share, each counted, and their networks trained alike."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
@@ -22,9 +20,10 @@ from autoslim.pipeline import Job, checkpoints_of, scaler_of, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
-from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, make_method
+from autoslim.search import METHODS, Greedy, Method, make_method
 from autoslim.search._base import excess_of
 from autoslim.search._pool import FixedSearch
+from autoslim.search._surrogate import Surrogate
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
@@ -117,7 +116,7 @@ class Bench:
         job, method = self.job, make_search(name, seed=self.job.config.seed)
         keeps = "kept" in starts_of(name)
         shared = self._supernet() if keeps else Spent()
-        scorer = job.fresh_scorer if keeps else Blind()  # one that remembers would hide what a search costs
+        scorer = job.fresh_scorer if keeps else Surrogate(self.space.widest)  # fresh: memory would hide what it costs
 
         def ask() -> list[Chosen]:
             found = method.search(self.space, job.costs, job.config.budgets, scorer, base=job.base)
@@ -239,21 +238,6 @@ class Bench:
         job, checkpoints = self.job, checkpoints_of(self.job, name)
         train_found(job, model, job.loader(split), config, name=name, checkpoints=checkpoints)
         return checkpoints
-
-
-class Blind:
-    """A scorer for methods that look at no score: nothing is run."""
-
-    def score(self, widths: Widths) -> Score:
-        return Score(math.nan, math.nan)
-
-    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
-        return [self.score(each) for each in widths]
-
-    def samples(
-        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
-    ) -> list[Sample]:
-        return [Sample(np.array([math.nan]), np.array([math.nan])) for _ in trials]
 
 
 def _read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
