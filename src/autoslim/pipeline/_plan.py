@@ -100,13 +100,13 @@ class Plan:
     def lines(self) -> list[str]:
         """A few lines for the start of a run."""
         told = [
-            f"{metric}: {say(p.narrowest, metric)} narrowest, {say(p.half, metric)} uniform half, "
-            f"{say(p.widest, metric)} widest, {say(p.own, metric)} yours"
+            f"{metric}: {say_cost(metric, p.narrowest)} narrowest, {say_cost(metric, p.half)} uniform half, "
+            f"{say_cost(metric, p.widest)} widest, {say_cost(metric, p.own)} yours"
             for metric, p in self.prices.items()
         ]
         for reach in self.budgets:
             told.append(
-                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say_cost(reach.metric, reach.most)} "
                 f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
             )
         return [*told, *self.durations()]
@@ -189,22 +189,13 @@ def make_plan(job: "Job", *, train: bool = False) -> Plan:
 def _all_held(plan: Plan) -> str:
     """What to do where the whole network holds every budget."""
     reach, texts = plan.budgets[0], dict.fromkeys(each.budget for each in plan.budgets)
-    whole = say(plan.prices[reach.metric].widest, reach.metric)
+    whole = say_cost(reach.metric, plan.prices[reach.metric].widest)
     lower = f"{math.ceil(100 * max(0.5, reach.narrowest))}%"
     return (
         f"Nothing to slim: the whole network ({reach.metric} {whole}) holds {' and '.join(map(repr, texts))} as it is, "
         f"and a supernet would be trained for nothing. Expected a budget below {whole}. Write for instance "
         f'"{reach.metric}<={lower}".'
     )
-
-
-def say(value: float, metric: str) -> str:
-    """A cost as a person writes it.
-
-    >>> say(764522, "macs"), say(4.321, "latency"), say(998, "params")
-    ('765k', '4.32 ms', '998')
-    """
-    return say_cost(metric, value)
 
 
 def _duration(seconds: float) -> str:
