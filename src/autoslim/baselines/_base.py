@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -219,17 +220,14 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
             gone[group] += space.atoms[group]
         return space.widest.replace({group: space.widest[group] - gone[group] for group in space.free})
 
-    low, high = 0, len(may_go)  # `high` holds
-    if excess(without(high)) > 0:
+    if (over := excess(without(len(may_go)))) > 0:
         raise BudgetError(
             f"Budget {budget.text!r}: {len(may_go)} channels may go, and without them the network still costs "
-            f"{excess(without(high)):+.1%}. Expected a looser budget, or a network more of whose groups can be ranked. "
+            f"{over:+.1%}. Expected a looser budget, or a network more of whose groups can be ranked. "
             "Leave this method out, or loosen the budget."
         )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if excess(without(middle)) <= 0 else (middle + 1, high)
-    return fill_atoms(space, without(high), excess)
+    fewest = bisect_left(range(len(may_go)), True, key=lambda count: excess(without(count)) <= 0)
+    return fill_atoms(space, without(fewest), excess)
 
 
 def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float], *, tolerance: float = 0.005) -> Widths:
