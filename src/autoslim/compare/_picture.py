@@ -1,11 +1,10 @@
 """Pictures of a comparison as plain SVG: means and their spread over the seeds, a colour per family of methods."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoslim.report.style import colour
+from autoslim.report.style import colour, escape
 
 _WIDE, _LEFT, _RIGHT, _TOP, _BELOW = 760, 52, 24, 16, 46  # of the drawing, in its own units
 
@@ -69,10 +68,9 @@ def draw_points(
         for y in _round_numbers(low, high)
     ]
     parts += [
-        f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{html.escape(name)}</text>'
-        for x, name in ticks
+        f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{escape(name)}</text>' for x, name in ticks
     ]
-    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{height - 8}" text-anchor="middle">{html.escape(title)}</text>')
+    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{height - 8}" text-anchor="middle">{escape(title)}</text>')
     for line in lines:
         path = " ".join(f"{across(p.x):.1f},{down(p.y):.1f}" for p in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour(line[0].tone)}" stroke-width="1"/>')
@@ -80,9 +78,9 @@ def draw_points(
         x, y, tone = across(p.x), down(p.y), colour(p.tone)
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{down(p.y - p.spread):.1f}" y2="{down(p.y + p.spread):.1f}" '
         above = -10 if number % 2 else 20
-        label = f'<text class="name" x="{x:.1f}" y="{y + above:.1f}" text-anchor="middle">{html.escape(p.name)}</text>'
+        label = f'<text class="name" x="{x:.1f}" y="{y + above:.1f}" text-anchor="middle">{escape(p.name)}</text>'
         parts.append(
-            f"<g><title>{html.escape(p.told)}</title>"
+            f"<g><title>{escape(p.told)}</title>"
             + (f'{bar}stroke="{tone}" stroke-width="1"/>' if p.spread else "")
             + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" stroke="{tone}" stroke-width="1.5" '
             + f'fill="{"var(--card)" if p.hollow else tone}"/>{label if p.name else ""}</g>'
