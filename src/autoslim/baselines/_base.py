@@ -18,13 +18,14 @@ from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.score import evaluate
 from autoslim.search import Cost, Score, Space
-from autoslim.search._base import excess_of
+from autoslim.search._base import excess_in
 from autoslim.sort import sort_channels_
 from autoslim.tasks import Task
 from autoslim.train import Batch, Loader, Runtime, TrainConfig, train_network
 from autoslim.widths import Widths
 
 Importance = Mapping[str, torch.Tensor]  # per group, a number for each atom
+_CLOSE = 0.005  # how far below its budget a network may stay, as a share of it
 
 
 class MacCounter(TorchDispatchMode):
@@ -99,9 +100,9 @@ class Lab:
     seed: int
     scaler: torch.amp.GradScaler | None = None
 
-    def batches(self, count: int, *, epoch: int = 0) -> Iterator[Batch]:
-        """The first `count` training batches from an epoch on, on the device."""
-        for images, labels in _Steps(self.loader, count, epoch).epoch(0):
+    def batches(self, count: int) -> Iterator[Batch]:
+        """The first `count` training batches, on the device."""
+        for images, labels in _Steps(self.loader, count).epoch(0):
             yield images.to(self.runtime.device), labels.to(self.runtime.device)
 
     def train(
@@ -160,7 +161,7 @@ class Lab:
 
     def excess(self, budget: Budget) -> Callable[[Widths], float]:
         """How far a network is above the tightest limit of a budget, as a share of it; at most 0 for one that holds."""
-        return lambda widths: float(excess_of(self.costs, budget, self.base, [widths])[0])
+        return excess_in(self.costs, budget, self.base)
 
 
 @dataclass(frozen=True)
@@ -230,17 +231,17 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
     return fill_atoms(space, without(fewest), excess)
 
 
-def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float], *, tolerance: float = 0.005) -> Widths:
-    """Single atoms back, round after round, where they fit, until a network is within `tolerance` of its budget."""
+def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
+    """Single atoms back, round after round, where they fit, until a network is within `_CLOSE` of its budget."""
     waiting = list(space.free)
-    while waiting and excess(widths) < -tolerance:
+    while waiting and excess(widths) < -_CLOSE:
         fitting: list[str] = []
         for group in waiting:
             wider = widths.replace({group: min(widths[group] + space.atoms[group], space.widest[group])})
             if wider != widths and excess(wider) <= 0:
                 widths = wider
                 fitting.append(group)
-            if excess(widths) >= -tolerance:
+            if excess(widths) >= -_CLOSE:
                 break
         waiting = fitting
     return widths

@@ -21,7 +21,7 @@ from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
 from autoslim.search import METHODS, Greedy, Method, make_method
-from autoslim.search._base import excess_of
+from autoslim.search._base import excess_in
 from autoslim.search._pool import FixedSearch
 from autoslim.search._surrogate import Surrogate
 from autoslim.train import TrainConfig
@@ -92,7 +92,7 @@ class Bench:
                 told = self.train(f"{place}/{start}", each.widths, each.network if start == "kept" else None)
                 method = name if start == "scratch" else f"{name}{KEPT}"
                 whose = {"method": method, "seed": job.config.seed, "budget": text}
-                rows.append({**whose, "gap": self._excess(each.budget, each.widths), **told, **vars(spent)})
+                rows.append({**whose, "gap": self._excess(each.budget)(each.widths), **told, **vars(spent)})
                 job.shown.line(
                     f"compare   seed {job.config.seed}, {method}, {text}: {told['accuracy']:.2%} at "
                     f"{told['macs'] / 1e6:.3f}M MACs"
@@ -132,16 +132,15 @@ class Bench:
         lab = self._lab(trained)
         return spent, lambda: baseline.choose(lab, self.job.config.budgets)
 
-    def _excess(self, budget: Budget, widths: Widths) -> float:
+    def _excess(self, budget: Budget) -> Callable[[Widths], float]:
         """How far a network is above its tightest limit, as a share of it."""
-        return float(excess_of(self.job.costs, budget, self.job.base, [widths])[0])
+        return excess_in(self.job.costs, budget, self.job.base)
 
     def _filled(self, each: Chosen) -> Chosen:
         """Single atoms more, up to the budget: a search in coarse steps ends below it, and all must cost the same."""
         if each.network is not None:
             return each
-        widths = fill_atoms(self.space, each.widths, lambda widths: self._excess(each.budget, widths))
-        return Chosen(each.budget, widths)
+        return Chosen(each.budget, fill_atoms(self.space, each.widths, self._excess(each.budget)))
 
     def _lab(self, trained: nn.Module) -> Lab:
         job = self.job

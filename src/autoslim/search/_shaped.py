@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError
-from autoslim.search._base import Cost, Space, excess_of
+from autoslim.search._base import Cost, Space, excess_in
 from autoslim.search._pool import FixedSearch
 from autoslim.widths import Widths
 
@@ -31,10 +31,7 @@ class ShapedSearch(FixedSearch):
         """How wide each free group should be beside the others, above 0; only the ratios count."""
 
     def match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
-        def excess(widths: Widths) -> float:
-            return float(excess_of(costs, budget, base, [widths])[0])
-
-        return fit_shape(space, self.weights(space), excess, tolerance=self.tolerance)
+        return fit_shape(space, self.weights(space), excess_in(costs, budget, base), tolerance=self.tolerance)
 
 
 def fit_shape(
