@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autoslim.report.style import colour, escape
 
-_WIDE, _LEFT, _RIGHT, _TOP, _BELOW = 760, 52, 24, 16, 46  # of the drawing, in its own units
+_WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BELOW = 760, 420, 52, 24, 16, 46  # of the drawing, in its own units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,6 @@ def draw_points(
     ticks: Sequence[tuple[float, str]],
     title: str,
     lines: Sequence[Sequence[Point]] = (),
-    height: int = 420,
 ) -> str:
     """An SVG of test accuracy, in percent, against something.
 
@@ -47,7 +46,6 @@ def draw_points(
         ticks: Places across, ascending, and their names.
         title: Of the axis across.
         lines: Points that are joined.
-        height: Of the drawing.
     """
     low, high = min(p.y - p.spread for p in points), max(p.y + p.spread for p in points)
     room = 0.08 * (high - low) or 1.0
@@ -59,9 +57,9 @@ def draw_points(
         return _LEFT + (_WIDE - _LEFT - _RIGHT) * (x - left) / wide
 
     def down(y: float) -> float:
-        return _TOP + (height - _TOP - _BELOW) * (high - y) / (high - low)
+        return _TOP + (_HIGH - _TOP - _BELOW) * (high - y) / (high - low)
 
-    bottom = height - _BELOW
+    bottom = _HIGH - _BELOW
     parts = [
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>'
         f'<text x="{_LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:g}</text>'
@@ -70,7 +68,7 @@ def draw_points(
     parts += [
         f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{escape(name)}</text>' for x, name in ticks
     ]
-    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{height - 8}" text-anchor="middle">{escape(title)}</text>')
+    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{_HIGH - 8}" text-anchor="middle">{escape(title)}</text>')
     for line in lines:
         path = " ".join(f"{across(p.x):.1f},{down(p.y):.1f}" for p in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour(line[0].tone)}" stroke-width="1"/>')
@@ -85,7 +83,7 @@ def draw_points(
             + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" stroke="{tone}" stroke-width="1.5" '
             + f'fill="{"var(--card)" if p.hollow else tone}"/>{label if p.name else ""}</g>'
         )
-    return f'<svg viewBox="0 0 {_WIDE} {height}" width="100%" aria-hidden="true">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDE} {_HIGH}" width="100%" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
