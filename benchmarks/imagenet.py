@@ -16,9 +16,9 @@ import torch
 
 from autoslim import make_cost
 from autoslim.pipeline._networks import Networks
-from autoslim.pipeline._plan import _Surrogate
 from autoslim.recipes import RECIPES
 from autoslim.search import Space, Step
+from autoslim.search._surrogate import Surrogate
 from autoslim.tasks import TASKS
 
 IMAGES, HELD_OUT, CALIBRATION, TRAINING = 1_281_167, 50_000, 1024, 3
@@ -48,7 +48,7 @@ def measure(name: str) -> dict[str, Any]:
     sandwich = cost(graph.max_widths()) + cost(graph.min_widths()) + config.train.random_subnets * drawn
     supernet = config.train.epochs_supernet * (IMAGES - HELD_OUT) * TRAINING * sandwich
     space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
-    surrogate, steps = _Surrogate(space.widest), list[Step]()
+    surrogate, steps = Surrogate(space.widest), list[Step]()
     base = {"macs": cost(networks.own)}
     found = config.search.search(space, {"macs": cost}, config.budgets, surrogate, base=base, on_step=steps.append)
     along = statistics.mean(step.costs["macs"] for step in steps)

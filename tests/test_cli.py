@@ -13,12 +13,10 @@ from torch import nn
 
 from autoslim import ChannelGraph, make_cost, trace_channels
 from autoslim._console import make_console
-from autoslim.cli import main
+from autoslim.cli import _COMMANDS, main
 from autoslim.cli._explain import group_edges, group_shares
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMANDS = ("run", "trace", "profile", "search", "trust", "compare", "report", "doctor", "completion", "export")
-COMMANDS += ("pick", "retrain")
 
 TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
 
@@ -27,7 +25,7 @@ TERMINAL = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     ("name", "args"),
     [
         ("help", ["--help"]),
-        *((f"help_{name}", [name, "--help"]) for name in COMMANDS),
+        *((f"help_{name}", [name, "--help"]) for name in _COMMANDS),
     ],
 )
 def test_help_is_golden(name, args, monkeypatch, capfd):

@@ -30,8 +30,7 @@ from autoslim.search import (
     knapsack,
 )
 from autoslim.search._path import PathSearch
-from autoslim.search._pool import draw_places, fit
-from autoslim.search._shaped import ShapedSearch
+from autoslim.search._pool import FixedSearch, draw_places, fit
 from autoslim.search.knapsack import _silent
 from autoslim.testing import check_search_method
 from autoslim.testing.search import ConvexScorer, LinearCost, Problem, make_problem
@@ -159,7 +158,7 @@ def test_joint_budgets_hold_on_candidates_with_frozen_groups_whole(name: str, se
     for find in found:
         assert find.costs == {metric: cost(find.widths) for metric, cost in problem.costs.items()}
         assert find.widths["conv2"] == problem.space.widest["conv2"]
-        if not isinstance(ALL[name], (Uniform, ShapedSearch)):  # they take any atoms
+        if not isinstance(ALL[name], FixedSearch):  # they take any atoms
             assert all(width in problem.space.candidates[group] for group, width in find.widths.items())
     assert problem.search(ALL[name], text, "macs<=100%")[0] == found
 

@@ -1,6 +1,5 @@
 """The shelf of models: every form of a name, what its errors say, and the way back from a description."""
 
-import doctest
 import importlib
 import inspect
 import json
@@ -572,9 +571,3 @@ def test_one_module_a_file_and_no_more(write):
 )
 def test_a_broken_description_is_refused(config, parts, kind):
     fails(lambda: rebuild_model(config), *parts, kind=kind)
-
-
-@pytest.mark.parametrize("name", ["build", "_spec"])
-def test_the_examples_hold(name):
-    tested = doctest.testmod(importlib.import_module(f"autoslim.models.{name}"))
-    assert (tested.failed, tested.attempted > 0) == (0, True)

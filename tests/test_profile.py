@@ -12,7 +12,8 @@ from autoslim import Widths, build_model, extract_network, make_cost, trace_chan
 from autoslim.cli import main
 from autoslim.errors import ModelError, UnknownNameError, WidthsError
 from autoslim.models import official_widths
-from autoslim.profile import Cell, PaperTable, measure_latency, profile_network, profile_paper
+from autoslim.profile import Cell, PaperTable, profile_network, profile_paper
+from autoslim.runtimes import find_runtime, measure_networks
 from autoslim.testing.networks import counted_macs
 
 DIGITS, IMAGE = "zoo:resnet_digits", torch.zeros(1, 1, 8, 8)
@@ -92,7 +93,7 @@ def test_latency_takes_turns_on_one_thread():
     models, threads = [Sleep(0.004, order), Sleep(0.001, order)], torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        slow, fast = measure_latency(models, torch.zeros(1), repeats=5)
+        slow, fast = measure_networks(find_runtime("torch"), models, torch.zeros(1), repeats=5)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autoslim.errors import RunFolderError
-from autoslim.run_folder import RunFolder, read_json, whole_folder, write_json, write_whole
+from autoslim.run_folder import RunFolder, read_json, remove_folder, whole_folder, write_json, write_whole
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
@@ -46,6 +46,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (aside / "a").write_text("x")
         assert not (tmp_path / "model").exists()
     assert [p.name for p in (tmp_path / "model").iterdir()] == ["a"]
+
+
+def test_what_a_link_in_a_removed_folder_points_to_stays(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text("x")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "gone" / "link").symlink_to(tmp_path / "kept")
+    remove_folder(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+    assert (tmp_path / "kept" / "a").read_text() == "x"
 
 
 def test_a_folder_is_claimed_once(tmp_path):

@@ -642,8 +642,8 @@ def test_uniform_has_no_steps_to_go_on_from():
     with pytest.raises(RunFolderError) as error:
         problem.search(Uniform(), "macs<=50%", done=[STEP])
     assert str(error.value) == (
-        "The search so far holds 1 steps, but a uniform network is found without any; expected none. They belong to "
-        "another method: delete `search.jsonl`, or go on with that method."
+        "The search so far holds 1 steps, but Uniform takes none; expected none. They belong to another "
+        "method: delete `search.jsonl`, or go on with that method."
     )
 
 
@@ -652,8 +652,8 @@ def test_uniform_tells_when_a_cost_does_not_grow_with_the_widths():
     with pytest.raises(BudgetError) as error:
         Uniform().search(space, {"ms": cost}, [Budget.parse("ms<=5")], ConvexScorer({}, {}), base={})
     assert str(error.value) == (
-        "Budget 'ms<=5': no uniform network holds it, though the narrowest sub-network does; expected a cost that "
-        "grows with every width. Search this budget with another method."
+        "Budget 'ms<=5': no network of this shape holds it, though the narrowest sub-network does; expected a cost "
+        "that grows with every width. Search this budget with another method."
     )
 
 

@@ -1,4 +1,4 @@
-"""Tensors as they go into a file."""
+"""Where tensors lie: in which memory, and how they go into a file."""
 
 from collections.abc import Mapping
 
@@ -18,3 +18,13 @@ def for_disk(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         taken[name] = one.clone() if one.untyped_storage().data_ptr() in held else one
         held.add(one.untyped_storage().data_ptr())
     return taken
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """Which memory a tensor is in: its views have the same. Also on the meta device, where memory has no address.
+
+    >>> x = torch.zeros(4, device="meta")
+    >>> storage_of(x) == storage_of(x[1:]) != storage_of(torch.zeros(4, device="meta"))
+    True
+    """
+    return tensor.untyped_storage()._cdata

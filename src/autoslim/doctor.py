@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from autoslim._extras import PACKAGE, requirements_of, say_install
 from autoslim.budget import Budget
-from autoslim.errors import AutoSlimError
+from autoslim.errors import AutoSlimError, describe_error
 from autoslim.pipeline import RunConfig, run
 from autoslim.progress import Shown, say_many
 from autoslim.runtimes import RUNTIMES, describe_machine, export_onnx, find_runtime, measure_networks
@@ -152,7 +152,7 @@ def _try_device(device: torch.device, name: str, told: str) -> Check:
         worst = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, found, strict=True))
         halved = _gradients(device, precision=torch.bfloat16)
     except Exception as error:  # noqa: BLE001 - a broken driver raises anything; it is told
-        return Check("device", name, "fails", _first_line(error), advice=advice)
+        return Check("device", name, "fails", describe_error(error), advice=advice)
     if worst > 0.01:  # TensorFloat-32, where it is on, is good to three digits
         return Check("device", name, "fails", f"gradients are {worst:.1%} off those of the processor", advice=advice)
     bfloat = all(bool(gradient.isfinite().all()) for gradient in halved)
@@ -186,7 +186,7 @@ def check_runtimes() -> Iterator[Check]:
         except Exception as error:  # noqa: BLE001 - what a runtime raises is told, whatever it is
             absent = isinstance(error.__cause__, ImportError)
             advice = re.search(r'pip install( "[^"]+")+', str(error)) if absent else None
-            told = "not installed" if absent else _first_line(error)
+            told = "not installed" if absent else describe_error(error)
             yield Check(
                 "runtime", name, "missing" if absent else "fails", told, needed=name == "torch",
                 advice=advice[0] if advice else "",
@@ -260,7 +260,7 @@ def check_pipeline() -> Iterator[Check]:
             (row,) = summary["budgets"]
             small = load(place / row["folder"])
         except Exception as error:  # noqa: BLE001 - whatever is wrong is told
-            yield Check("pipeline", "run", "fails", _first_line(error), advice="Run with it: autoslim run digits")
+            yield Check("pipeline", "run", "fails", describe_error(error), advice="Run with it: autoslim run digits")
             return
         for stage, seconds in summary["seconds"].items():
             yield Check("pipeline", stage, "works", f"{seconds:.1f} s")
@@ -273,7 +273,7 @@ def check_pipeline() -> Iterator[Check]:
             file = export_onnx(small, torch.zeros(1, 1, 8, 8))
         except AutoSlimError as error:
             absent = isinstance(error.__cause__, ImportError)
-            told = "onnx is not installed" if absent else _first_line(error)
+            told = "onnx is not installed" if absent else describe_error(error)
             yield Check("pipeline", "onnx", "missing" if absent else "fails", told, needed=False)
         else:
             yield Check("pipeline", "onnx", "works", f"{len(file) / 1024:.0f} KiB", needed=False)
@@ -290,8 +290,3 @@ def _tiny_run(out: Path) -> RunConfig:
         workers=0,
         train=TrainConfig(epochs_supernet=2, epochs_retrain=1, batch_size=256, augment="none"),
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

@@ -46,3 +46,13 @@ class RuntimeFailedError(AutoSlimError, RuntimeError):
 
 class RunFolderError(AutoSlimError, ValueError):
     """An output folder that holds something else, or a file in it that can't be read."""
+
+
+def describe_error(error: Exception) -> str:
+    """The kind of an error and the first line of what it says, cut at 300 characters.
+
+    >>> describe_error(ValueError("not a number\\nand more"))
+    'ValueError: not a number'
+    """
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'no reason was given'}"[:300]

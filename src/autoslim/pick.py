@@ -15,11 +15,12 @@ from autoslim.costs import COSTS, check_metric, make_cost
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
-from autoslim.pipeline import RunConfig, read_config, reopen_job, say
+from autoslim.pipeline import RunConfig, read_config, reopen_job
 from autoslim.pipeline._again import SEARCHES, open_search, read_found, read_search
 from autoslim.pipeline._reopen import load_supernet
 from autoslim.pipeline._search import LATENCY, STEPS
 from autoslim.progress import Shown
+from autoslim.report.text import say_cost
 from autoslim.run_folder import RunFolder, read_json
 from autoslim.saved import save_network
 from autoslim.search import METHODS, Score, Step
@@ -212,7 +213,7 @@ def _first(
                 costs=point.costs, base=base, score=point.score, measured=measured,
             )  # fmt: skip
     end = {limit.metric: points[-1].costs[limit.metric] for limit in budget.limits}
-    least = ", ".join(f"{metric} {say(value, metric)} ({value / base[metric]:.1%})" for metric, value in end.items())
+    least = ", ".join(f"{metric} {say_cost(metric, cost)} ({cost / base[metric]:.1%})" for metric, cost in end.items())
     raise BudgetError(
         f"Budget {budget.text!r}: the search's path ends at {least}; expected a point that holds it. Allow more, or go "
         f'on from there: autoslim search RUN --budget "{budget.text}"'

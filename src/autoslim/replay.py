@@ -18,6 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from autoslim._tensors import storage_of
+
 _Ref = tuple[int, int]  # an operator's place in the pass, and which of its outputs
 
 
@@ -54,7 +56,7 @@ class Tape:
     """
 
     def __init__(self, run: Callable[[], Any], own: Iterable[torch.Tensor] = ()) -> None:
-        recorder = _Recorder({_storage(tensor) for tensor in own})
+        recorder = _Recorder({storage_of(tensor) for tensor in own})
         with torch.no_grad(), recorder:
             output = run()
         self.calls = recorder.calls
@@ -181,7 +183,7 @@ class _Recorder(_Watcher):
         reads = _reads(self.made, args, kwargs)
         given = _tensors((args, kwargs))
         self._keep += given  # or their memory is used again, and two tensors have one key
-        writes = tuple(_storage(tensor) for tensor in _written(func, args, kwargs or {}))
+        writes = tuple(storage_of(tensor) for tensor in _written(func, args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
         at, refs = len(self.calls), []
         for index, leaf in enumerate(tree_leaves(out)):
@@ -189,11 +191,11 @@ class _Recorder(_Watcher):
                 refs.append(self.made.get(_key(leaf)))
             elif isinstance(leaf, torch.Tensor):
                 ref = self.made.setdefault(_key(leaf), (at, index))
-                self.storages.setdefault(ref, _storage(leaf))
+                self.storages.setdefault(ref, storage_of(leaf))
                 refs.append(ref)
             else:
                 refs.append(None)
-        uses = tuple(self._own.intersection(map(_storage, given)))
+        uses = tuple(self._own.intersection(map(storage_of, given)))
         self.calls.append(_Call(func, reads, writes, uses, tuple(refs)))
         self.results.append(out)
         return out
@@ -350,12 +352,8 @@ def _fresh(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach()
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
 def _key(tensor: torch.Tensor) -> Any:
-    return _storage(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+    return storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 @cache

@@ -6,6 +6,7 @@ Where several processes share a run, the first one writes, and what the others w
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,11 +200,9 @@ def whole_folder(path: Path) -> Generator[Path, None, None]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder, if it is there, and all that is in it."""
+    """Removes a folder, if it is there, and all that is in it; what links in it point to stays."""
     if folder.exists():
-        for item in folder.iterdir():
-            remove_folder(item) if item.is_dir() else item.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
@@ -17,13 +18,14 @@ from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.score import evaluate
 from autoslim.search import Cost, Score, Space
-from autoslim.search._base import excess_of
+from autoslim.search._base import excess_in
 from autoslim.sort import sort_channels_
 from autoslim.tasks import Task
 from autoslim.train import Batch, Loader, Runtime, TrainConfig, train_network
 from autoslim.widths import Widths
 
 Importance = Mapping[str, torch.Tensor]  # per group, a number for each atom
+_CLOSE = 0.005  # how far below its budget a network may stay, as a share of it
 
 
 class MacCounter(TorchDispatchMode):
@@ -124,9 +126,9 @@ class Lab:
     seed: int
     scaler: torch.amp.GradScaler | None = None
 
-    def batches(self, count: int, *, epoch: int = 0) -> Iterator[Batch]:
-        """The first `count` training batches from an epoch on, on the device."""
-        for images, labels in _Steps(self.loader, count, epoch).epoch(0):
+    def batches(self, count: int) -> Iterator[Batch]:
+        """The first `count` training batches, on the device."""
+        for images, labels in _Steps(self.loader, count).epoch(0):
             yield images.to(self.runtime.device), labels.to(self.runtime.device)
 
     def train(
@@ -155,17 +157,17 @@ class Lab:
         ema = self.config.ema if averaged else 0.0
         # passes are counted where operators run, and a replay runs none
         config = replace(self.config, epochs_retrain=1, lr=lr or self.config.lr, ema=ema, cuda_graph=False)
-        task = self.task if penalty is None else _Penalised(self.task, penalty)
         with torch.random.fork_rng():
             train_network(
                 model,
                 _Steps(self.loader, steps, epoch),
                 config,
-                task=task,
+                task=self.task,
                 seed=self.seed,
                 runtime=self.runtime,
                 on_step=lambda loss, done: None,
                 scaler=self.scaler,
+                penalty=penalty,
             )
 
     @property
@@ -185,7 +187,7 @@ class Lab:
 
     def excess(self, budget: Budget) -> Callable[[Widths], float]:
         """How far a network is above the tightest limit of a budget, as a share of it; at most 0 for one that holds."""
-        return lambda widths: float(excess_of(self.costs, budget, self.base, [widths])[0])
+        return excess_in(self.costs, budget, self.base)
 
 
 @dataclass(frozen=True)
@@ -245,30 +247,27 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
             gone[group] += space.atoms[group]
         return space.widest.replace({group: space.widest[group] - gone[group] for group in space.free})
 
-    low, high = 0, len(may_go)  # `high` holds
-    if excess(without(high)) > 0:
+    if (over := excess(without(len(may_go)))) > 0:
         raise BudgetError(
             f"Budget {budget.text!r}: {len(may_go)} channels may go, and without them the network still costs "
-            f"{excess(without(high)):+.1%}. Expected a looser budget, or a network more of whose groups can be ranked. "
+            f"{over:+.1%}. Expected a looser budget, or a network more of whose groups can be ranked. "
             "Leave this method out, or loosen the budget."
         )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if excess(without(middle)) <= 0 else (middle + 1, high)
-    return fill_atoms(space, without(high), excess)
+    fewest = bisect_left(range(len(may_go)), True, key=lambda count: excess(without(count)) <= 0)
+    return fill_atoms(space, without(fewest), excess)
 
 
-def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float], *, tolerance: float = 0.005) -> Widths:
-    """Single atoms back, round after round, where they fit, until a network is within `tolerance` of its budget."""
+def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
+    """Single atoms back, round after round, where they fit, until a network is within `_CLOSE` of its budget."""
     waiting = list(space.free)
-    while waiting and excess(widths) < -tolerance:
+    while waiting and excess(widths) < -_CLOSE:
         fitting: list[str] = []
         for group in waiting:
             wider = widths.replace({group: min(widths[group] + space.atoms[group], space.widest[group])})
             if wider != widths and excess(wider) <= 0:
                 widths = wider
                 fitting.append(group)
-            if excess(widths) >= -tolerance:
+            if excess(widths) >= -_CLOSE:
                 break
         waiting = fitting
     return widths
@@ -315,36 +314,3 @@ class _Steps:
                     return
                 if at >= start:
                     yield batch
-
-
-@dataclass
-class _Penalised:
-    """A task whose loss has a further term."""
-
-    inner: Task
-    penalty: Callable[[], torch.Tensor]
-
-    def __post_init__(self) -> None:
-        self.name, self.metric = "penalised", self.inner.metric
-        self.targets, self.normalised = self.inner.targets, self.inner.normalised
-
-    def example(self) -> tuple[nn.Module, torch.Tensor, Sequence[Any], int]:
-        return self.inner.example()
-
-    def adapt(self, model: nn.Module) -> nn.Module:
-        return self.inner.adapt(model)
-
-    def check(self, output: Any, outputs: int) -> str | None:
-        return self.inner.check(output, outputs)
-
-    def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-        return self.inner.loss(output, targets, smoothing=smoothing) + self.penalty()
-
-    def teach(self, output: Any) -> Any:
-        return self.inner.teach(output)
-
-    def distill(self, output: Any, taught: Any) -> torch.Tensor:
-        return self.inner.distill(output, taught)
-
-    def judge(self, output: Any, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.inner.judge(output, targets)

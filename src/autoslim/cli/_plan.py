@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoslim._console import make_console
-from autoslim.pipeline import Plan, say
+from autoslim.pipeline import Plan
+from autoslim.report.text import say_cost
 
 
 def show_plan(plan: Plan, *, as_json: bool = False) -> int:
@@ -28,14 +29,14 @@ def _show(console: Console, plan: Plan) -> None:
         prices.add_column(column, justify="right")
     for metric, price in plan.prices.items():
         row = (price.narrowest, price.half, price.widest, price.own)
-        prices.add_row(metric, *(say(value, metric) for value in row))
+        prices.add_row(metric, *(say_cost(metric, value) for value in row))
     console.print(prices)
     budgets = Table("budget", "limit", box=None)
     for column in ("at most", "of yours", "narrowest", "verdict"):
         budgets.add_column(column, justify="right")
     for reach in plan.budgets:
         shares = (f"{reach.share:.1%}", f"{reach.narrowest:.1%}")
-        most = say(reach.most, reach.metric)
+        most = say_cost(reach.metric, reach.most)
         budgets.add_row(reach.budget, reach.metric, most, *shares, plan.verdict(reach))
     console.print(budgets)
     for line in plan.durations():

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from autoslim._console import make_console
 from autoslim.pick import Picked, extract_picked, pick_network
-from autoslim.pipeline import read_config, say
+from autoslim.pipeline import read_config
 from autoslim.progress import Shown
+from autoslim.report.text import say_cost
 from autoslim.tasks import Metric, find_task
 
 
@@ -61,7 +62,7 @@ def pick_command(args: list[str]) -> int:
 
 def _show(console: Console, picked: Picked, metric: Metric) -> None:
     costs = [
-        f"{metric} {say(value, metric)} ({value / picked.base[metric]:.1%})"
+        f"{metric} {say_cost(metric, value)} ({value / picked.base[metric]:.1%})"
         for metric, value in picked.costs.items()
         if metric in picked.base
     ]

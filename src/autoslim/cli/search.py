@@ -15,8 +15,9 @@ from autoslim.cli._method import FLAT, named_method
 from autoslim.cli._plan import show_plan
 from autoslim.cli._stop import tell_stopped
 from autoslim.errors import ConfigError
-from autoslim.pipeline import plan_search, read_config, say, search_again
+from autoslim.pipeline import plan_search, read_config, search_again
 from autoslim.progress import Shown, say_many
+from autoslim.report.text import say_cost
 from autoslim.search import METHODS, make_method
 from autoslim.tasks import Metric, find_task
 
@@ -109,7 +110,7 @@ def _show(console: Console, found: dict[str, Any], metric: Metric) -> None:
         table.add_column(column, justify="right")
     for row in rows:
         mine, uniform = row["accuracy"], row["uniform"]["accuracy"]
-        costs = [say(row["costs"][name], name) for name in metrics]
+        costs = [say_cost(name, row["costs"][name]) for name in metrics]
         table.add_row(row["budget"], *costs, metric.say(mine), metric.say(uniform), metric.say_gain(mine - uniform))
     console.print(table)
     name = metric.name.capitalize() if metric.name.islower() else metric.name

@@ -13,10 +13,8 @@ from typing import Any
 
 from autoslim._console import printable
 from autoslim._registry import unknown_name
-from autoslim.compare._bench import STAGE
-from autoslim.compare._bench import Bench as Bench
+from autoslim.compare._bench import STAGE, Bench
 from autoslim.compare._bench import list_methods as list_methods
-from autoslim.compare._bench import make_settings as make_settings
 from autoslim.compare._latency import measure_latencies
 from autoslim.compare._page import render_page
 from autoslim.compare._plan import plan_comparison as plan_comparison

@@ -1,12 +1,10 @@
 """One seed of a comparison: the methods at work on what they share, each counted, and their networks trained alike."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from autoslim.baselines import BASELINES, Baseline, Chosen, Lab
@@ -22,9 +20,10 @@ from autoslim.pipeline import Job, checkpoints_of, scaler_of, train_found
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.score import evaluate
-from autoslim.search import METHODS, Greedy, Method, Referee, Sample, Score, Uniform, make_method
-from autoslim.search._base import excess_of
-from autoslim.search._shaped import ShapedSearch
+from autoslim.search import METHODS, Greedy, Method, make_method
+from autoslim.search._base import excess_in
+from autoslim.search._pool import FixedSearch
+from autoslim.search._surrogate import Surrogate
 from autoslim.train import TrainConfig
 from autoslim.widths import Widths
 
@@ -60,10 +59,7 @@ def starts_of(name: str) -> tuple[str, ...]:
     """
     if name == _SLIMMABLE:  # from scratch they are those of uniform
         return ("kept",)
-    if name in BASELINES:
-        keeps = BASELINES[name].keeps
-    else:
-        keeps = not isinstance(make_search(name, seed=0), (Uniform, ShapedSearch))  # those look at no score
+    keeps = BASELINES[name].keeps if name in BASELINES else not isinstance(make_search(name, seed=0), FixedSearch)
     return ("scratch", "kept") if keeps else ("scratch",)
 
 
@@ -96,7 +92,7 @@ class Bench:
                 told = self.train(f"{place}/{start}", each.widths, each.network if start == "kept" else None)
                 method = name if start == "scratch" else f"{name}{KEPT}"
                 whose = {"method": method, "seed": job.config.seed, "budget": text}
-                rows.append({**whose, "gap": self._excess(each.budget, each.widths), **told, **vars(spent)})
+                rows.append({**whose, "gap": self._excess(each.budget)(each.widths), **told, **vars(spent)})
                 job.shown.line(
                     f"compare   seed {job.config.seed}, {method}, {text}: {told['accuracy']:.2%} at "
                     f"{told['macs'] / 1e6:.3f}M MACs"
@@ -120,7 +116,7 @@ class Bench:
         job, method = self.job, make_search(name, seed=self.job.config.seed)
         keeps = "kept" in starts_of(name)
         shared = self._supernet() if keeps else Spent()
-        scorer = job.fresh_scorer if keeps else Blind()  # one that remembers would hide what a search costs
+        scorer = job.fresh_scorer if keeps else Surrogate(self.space.widest)  # fresh: memory would hide what it costs
 
         def ask() -> list[Chosen]:
             found = method.search(self.space, job.costs, job.config.budgets, scorer, base=job.base)
@@ -136,16 +132,15 @@ class Bench:
         lab = self._lab(trained)
         return spent, lambda: baseline.choose(lab, self.job.config.budgets)
 
-    def _excess(self, budget: Budget, widths: Widths) -> float:
+    def _excess(self, budget: Budget) -> Callable[[Widths], float]:
         """How far a network is above its tightest limit, as a share of it."""
-        return float(excess_of(self.job.costs, budget, self.job.base, [widths])[0])
+        return excess_in(self.job.costs, budget, self.job.base)
 
     def _filled(self, each: Chosen) -> Chosen:
         """Single atoms more, up to the budget: a search in coarse steps ends below it, and all must cost the same."""
         if each.network is not None:
             return each
-        widths = fill_atoms(self.space, each.widths, lambda widths: self._excess(each.budget, widths))
-        return Chosen(each.budget, widths)
+        return Chosen(each.budget, fill_atoms(self.space, each.widths, self._excess(each.budget)))
 
     def _lab(self, trained: nn.Module) -> Lab:
         job = self.job
@@ -242,21 +237,6 @@ class Bench:
         job, checkpoints = self.job, checkpoints_of(self.job, name)
         train_found(job, model, job.loader(split), config, name=name, checkpoints=checkpoints)
         return checkpoints
-
-
-class Blind:
-    """A scorer for methods that look at no score: nothing is run."""
-
-    def score(self, widths: Widths) -> Score:
-        return Score(math.nan, math.nan)
-
-    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
-        return [self.score(each) for each in widths]
-
-    def samples(
-        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
-    ) -> list[Sample]:
-        return [Sample(np.array([math.nan]), np.array([math.nan])) for _ in trials]
 
 
 def _read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The comparison as one page: its table, two kinds of pictures, what each search costs, and all settings."""
 
-import html
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -8,11 +7,11 @@ from typing import Any
 from autoslim.baselines import BASELINES
 from autoslim.compare._picture import Point, draw_points
 from autoslim.compare._result import KEPT
-from autoslim.report.style import TABLES, colour, whole_page
+from autoslim.report.style import TABLES, colour, escape, whole_page
 from autoslim.report.table import simple_table
 from autoslim.report.text import say_count, say_seconds
-from autoslim.search import METHODS, Uniform
-from autoslim.search._shaped import ShapedSearch
+from autoslim.search import METHODS
+from autoslim.search._pool import FixedSearch
 
 _FAMILIES = ("searched on the supernet", "set by hand", "pruned", "training in the loop")
 _LOOP = ("netadapt", "amc", "rl")
@@ -48,14 +47,16 @@ def render_page(result: Mapping[str, Any]) -> str:
         _section("What each search costs", _costs(rows)),
         _section("Settings", _settings(result)),
     ]
-    uneven = "".join(f"<li>More than 1% from its budget, not to be compared: {_text(x)}</li>" for x in result["uneven"])
+    uneven = "".join(
+        f"<li>More than 1% from its budget, not to be compared: {escape(x)}</li>" for x in result["uneven"]
+    )
     facts = {"network": result["model"], "data": result["data"], "seeds": _seeds(rows), "machine": result["machine"]}
-    pairs = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
-    header = f"""<header><p class="eyebrow">AutoSlim comparison</p><h1>{_text(result["model"])}</h1>
+    pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    header = f"""<header><p class="eyebrow">AutoSlim comparison</p><h1>{escape(result["model"])}</h1>
 <dl class="facts">{pairs}</dl></header>"""
-    main = f"""<p class="note">{_text(caution(rows))}</p><ul>{uneven}</ul>
+    main = f"""<p class="note">{escape(caution(rows))}</p><ul>{uneven}</ul>
 {"".join(parts)}"""
-    title = f"AutoSlim compared: {_text(result['model'])}"
+    title = f"AutoSlim compared: {escape(result['model'])}"
     return whole_page(title, header, main, scripts=f"<script>{TABLES}</script>")
 
 
@@ -79,7 +80,7 @@ def family(method: str) -> int:
     name = method.removesuffix(KEPT)
     if name in BASELINES:
         return 3 if name in _LOOP else 2
-    return int(name in METHODS and issubclass(METHODS[name], (Uniform, ShapedSearch)))
+    return int(name in METHODS and issubclass(METHODS[name], FixedSearch))
 
 
 def cost_picture(rows: Sequence[Row]) -> str:
@@ -183,7 +184,9 @@ def _settings(result: Mapping[str, Any]) -> str:
     work = {**result["work"], **result["recipe"]}
     methods = simple_table("Of each method.", ["method", "settings"], list(result["methods"].items()), words=(1,))
     recipe = simple_table("Of all trainings.", ["setting", "value"], list(work.items()), words=(1,))
-    command = f"<p>To make it again:</p><pre><code>{_text(result['command'])}</code></pre>" if result["command"] else ""
+    command = (
+        f"<p>To make it again:</p><pre><code>{escape(result['command'])}</code></pre>" if result["command"] else ""
+    )
     return f"{methods}<br>{recipe}{command}"
 
 
@@ -193,12 +196,8 @@ def _seeds(rows: Sequence[Row]) -> str:
 
 
 def _section(title: str, body: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>\n{body}</section>\n"
+    return f"<section><h2>{escape(title)}</h2>\n{body}</section>\n"
 
 
 def _figure(picture: str, alt: str) -> str:
-    return f'<figure role="img" aria-label="{_text(alt)}">{_legend()}{picture}</figure>'
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+    return f'<figure role="img" aria-label="{escape(alt)}">{_legend()}{picture}</figure>'

@@ -1,13 +1,12 @@
 """Pictures of a comparison as plain SVG: means and their spread over the seeds, a colour per family of methods."""
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoslim.report.style import colour
+from autoslim.report.style import colour, escape
 
-_WIDE, _LEFT, _RIGHT, _TOP, _BELOW = 760, 52, 24, 16, 46  # of the drawing, in its own units
+_WIDE, _HIGH, _LEFT, _RIGHT, _TOP, _BELOW = 760, 420, 52, 24, 16, 46  # of the drawing, in its own units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,6 @@ def draw_points(
     ticks: Sequence[tuple[float, str]],
     title: str,
     lines: Sequence[Sequence[Point]] = (),
-    height: int = 420,
 ) -> str:
     """An SVG of test accuracy, in percent, against something.
 
@@ -48,7 +46,6 @@ def draw_points(
         ticks: Places across, ascending, and their names.
         title: Of the axis across.
         lines: Points that are joined.
-        height: Of the drawing.
     """
     low, high = min(p.y - p.spread for p in points), max(p.y + p.spread for p in points)
     room = 0.08 * (high - low) or 1.0
@@ -60,19 +57,18 @@ def draw_points(
         return _LEFT + (_WIDE - _LEFT - _RIGHT) * (x - left) / wide
 
     def down(y: float) -> float:
-        return _TOP + (height - _TOP - _BELOW) * (high - y) / (high - low)
+        return _TOP + (_HIGH - _TOP - _BELOW) * (high - y) / (high - low)
 
-    bottom = height - _BELOW
+    bottom = _HIGH - _BELOW
     parts = [
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDE - _RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>'
         f'<text x="{_LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:g}</text>'
         for y in _round_numbers(low, high)
     ]
     parts += [
-        f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{html.escape(name)}</text>'
-        for x, name in ticks
+        f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{escape(name)}</text>' for x, name in ticks
     ]
-    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{height - 8}" text-anchor="middle">{html.escape(title)}</text>')
+    parts.append(f'<text x="{(_LEFT + _WIDE) / 2}" y="{_HIGH - 8}" text-anchor="middle">{escape(title)}</text>')
     for line in lines:
         path = " ".join(f"{across(p.x):.1f},{down(p.y):.1f}" for p in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour(line[0].tone)}" stroke-width="1"/>')
@@ -80,14 +76,14 @@ def draw_points(
         x, y, tone = across(p.x), down(p.y), colour(p.tone)
         bar = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{down(p.y - p.spread):.1f}" y2="{down(p.y + p.spread):.1f}" '
         above = -10 if number % 2 else 20
-        label = f'<text class="name" x="{x:.1f}" y="{y + above:.1f}" text-anchor="middle">{html.escape(p.name)}</text>'
+        label = f'<text class="name" x="{x:.1f}" y="{y + above:.1f}" text-anchor="middle">{escape(p.name)}</text>'
         parts.append(
-            f"<g><title>{html.escape(p.told)}</title>"
+            f"<g><title>{escape(p.told)}</title>"
             + (f'{bar}stroke="{tone}" stroke-width="1"/>' if p.spread else "")
             + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" stroke="{tone}" stroke-width="1.5" '
             + f'fill="{"var(--card)" if p.hollow else tone}"/>{label if p.name else ""}</g>'
         )
-    return f'<svg viewBox="0 0 {_WIDE} {height}" width="100%" aria-hidden="true">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDE} {_HIGH}" width="100%" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _round_numbers(low: float, high: float) -> list[float]:

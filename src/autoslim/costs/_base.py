@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,6 @@ class Cost(ABC):
     The number of slots kept on any axis is affine in the atoms kept per group, so every operator's share is a scale
     times a product of affine functions: two matrix products price any number of widths.
     """
-
-    unit: ClassVar[str]
 
     def __init__(self, graph: ChannelGraph, *, macs_convention: Convention = "standard") -> None:
         if macs_convention not in get_args(Convention):

@@ -7,8 +7,6 @@ from autoslim.graph import ChannelGraph, Term
 class Macs(Cost):
     """MACs (the paper's "FLOPs"); equal to half of what torch's flop counter counts on the extracted network."""
 
-    unit = "MACs"
-
     def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
         return graph.macs + graph.pooled if convention == "paper" else graph.macs
 

@@ -8,8 +8,6 @@ from autoslim.graph import ChannelGraph, Term
 class Memory(Cost):
     """Elements (not bytes) of parameters and activations, for the traced input."""
 
-    unit = "elements"
-
     def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
         return parameter_terms(graph, convention) + graph.outputs
 

@@ -8,8 +8,6 @@ from autoslim.graph import ChannelGraph, Term
 class Params(Cost):
     """Parameters; equal to the sum of `numel` over the extracted network's parameters."""
 
-    unit = "parameters"
-
     def terms(self, graph: ChannelGraph, convention: Convention) -> tuple[Term, ...]:
         return parameter_terms(graph, convention)
 

@@ -1,7 +1,5 @@
 """Peak memory: bytes of weights, and of the largest set of tensors alive at once, in the order the network runs."""
 
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +19,6 @@ class PeakMemory(Cost):
         batch: Images at once.
         bytes_per_element: 4 for float32, 2 for half precision.
     """
-
-    unit: ClassVar[str] = "bytes"
 
     def __init__(
         self,

@@ -21,10 +21,8 @@ from autoslim.pipeline._job import Job as Job
 from autoslim.pipeline._launch import join_ranks as join_ranks
 from autoslim.pipeline._launch import leave_ranks as leave_ranks
 from autoslim.pipeline._launch import scaler_of as scaler_of
-from autoslim.pipeline._plan import Effort as Effort
 from autoslim.pipeline._plan import Plan as Plan
-from autoslim.pipeline._plan import make_plan as make_plan
-from autoslim.pipeline._plan import say as say
+from autoslim.pipeline._plan import make_plan
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.pipeline._splits import write_splits as write_splits

@@ -303,7 +303,7 @@ class Job:
         rows: list[dict[str, Any]] = []
         for each in found:
             slug = each.budget.slug
-            supernet = self.scorer.judge(each.widths, batches)
+            supernet = self.fresh_scorer.judge(each.widths, batches)
             worth = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
             row: dict[str, Any] = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
             row |= {**self.price(each.widths), key: self.turned(worth)}

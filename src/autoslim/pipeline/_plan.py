@@ -2,21 +2,19 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from autoslim.errors import BudgetError
 from autoslim.pipeline._finalists import list_rivals
 from autoslim.pipeline._forecast import Training, time_trainings
 from autoslim.progress import say_many
 from autoslim.report.text import say_cost
-from autoslim.search import Method, Referee, Sample, Score, Step
+from autoslim.search import Method, Step
 from autoslim.search._base import STUCK, costs_of
-from autoslim.widths import Widths
+from autoslim.search._surrogate import Surrogate
 
 if TYPE_CHECKING:
     from autoslim.pipeline._job import Job
@@ -102,13 +100,13 @@ class Plan:
     def lines(self) -> list[str]:
         """A few lines for the start of a run."""
         told = [
-            f"{metric}: {say(p.narrowest, metric)} narrowest, {say(p.half, metric)} uniform half, "
-            f"{say(p.widest, metric)} widest, {say(p.own, metric)} yours"
+            f"{metric}: {say_cost(metric, p.narrowest)} narrowest, {say_cost(metric, p.half)} uniform half, "
+            f"{say_cost(metric, p.widest)} widest, {say_cost(metric, p.own)} yours"
             for metric, p in self.prices.items()
         ]
         for reach in self.budgets:
             told.append(
-                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say(reach.most, reach.metric)} "
+                f"{reach.budget}: {self.verdict(reach)}, {reach.metric} at most {say_cost(reach.metric, reach.most)} "
                 f"({reach.share:.1%}; narrowest {reach.narrowest:.1%})"
             )
         return [*told, *self.durations()]
@@ -191,22 +189,13 @@ def make_plan(job: "Job", *, train: bool = False) -> Plan:
 def _all_held(plan: Plan) -> str:
     """What to do where the whole network holds every budget."""
     reach, texts = plan.budgets[0], dict.fromkeys(each.budget for each in plan.budgets)
-    whole = say(plan.prices[reach.metric].widest, reach.metric)
+    whole = say_cost(reach.metric, plan.prices[reach.metric].widest)
     lower = f"{math.ceil(100 * max(0.5, reach.narrowest))}%"
     return (
         f"Nothing to slim: the whole network ({reach.metric} {whole}) holds {' and '.join(map(repr, texts))} as it is, "
         f"and a supernet would be trained for nothing. Expected a budget below {whole}. Write for instance "
         f'"{reach.metric}<={lower}".'
     )
-
-
-def say(value: float, metric: str) -> str:
-    """A cost as a person writes it.
-
-    >>> say(764522, "macs"), say(4.321, "latency"), say(998, "params")
-    ('765k', '4.32 ms', '998')
-    """
-    return say_cost(metric, value)
 
 
 def _duration(seconds: float) -> str:
@@ -234,35 +223,6 @@ def count_evaluations(job: "Job", method: Method | None = None) -> tuple[int, in
     number; for one that goes down a path it depends on the path. Not counted is what a race and shared passes save,
     what is remembered from earlier searches, and what a latency that is corrected on the way adds.
     """
-    surrogate, steps, searcher = _Surrogate(job.space.widest), list[Step](), method or job.config.search
+    surrogate, steps, searcher = Surrogate(job.space.widest), list[Step](), method or job.config.search
     searcher.search(job.space, job.costs, job.config.budgets, surrogate, base=job.base, on_step=steps.append)
     return len(steps), surrogate.asked
-
-
-class _Surrogate:
-    """A scorer in closed form: a loss that rises ever faster as any group gets narrower. It counts what it is asked."""
-
-    def __init__(self, widest: Widths) -> None:
-        self._widest = widest
-        self._known: dict[Widths, Score] = {}
-        self.asked = 0
-
-    def score(self, widths: Widths) -> Score:
-        return self.score_many([widths])[0]
-
-    def score_many(self, widths: Sequence[Widths]) -> list[Score]:
-        self.asked += len({each for each in widths if each not in self._known})
-        self._known |= {each: self._score(each) for each in widths}
-        return [self._known[each] for each in widths]
-
-    def samples(
-        self, trials: Sequence[Widths], *, base: Widths | None = None, referee: Referee | None = None
-    ) -> list[Sample]:
-        """One image, so that there is nothing to race."""
-        self.asked += len(trials)
-        scores = [self._score(each) for each in trials]
-        return [Sample(np.array([score.loss]), np.array([score.accuracy])) for score in scores]
-
-    def _score(self, widths: Widths) -> Score:
-        loss = sum(self._widest[group] / width - 1 for group, width in widths.items()) / len(widths)
-        return Score(loss, 1 / (1 + loss))

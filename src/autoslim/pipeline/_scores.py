@@ -1,15 +1,14 @@
 """Scores that outlive the process: a sub-network that was scored whole is not scored again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from autoslim.data import Encoded, Split
 from autoslim.run_folder import RunFolder
-from autoslim.score import Batch, SupernetScorer
+from autoslim.score import SupernetScorer
 from autoslim.search import Cost, Referee, Sample, Score
 from autoslim.widths import Widths
 
@@ -77,14 +76,6 @@ class Remembered:
     def _count(self, widths: Widths, images: int) -> None:
         self._judged += images
         self.image_macs += (self._calibration + images) * self._macs(widths)
-
-    def judge(self, widths: Widths, batches: Iterable[Batch]) -> Score:
-        """See `SupernetScorer.judge`."""
-        return self._inner.judge(widths, batches)
-
-    def buffers(self, widths: Widths) -> dict[str, torch.Tensor]:
-        """See `SupernetScorer.buffers`."""
-        return self._inner.buffers(widths)
 
 
 def key_of(supernet: Path, *splits: Split | Encoded) -> str:

@@ -1,7 +1,5 @@
 """What a network costs: as numbers, layer by layer, and the paper's table recomputed."""
 
-from autoslim.profile._latency import Latency as Latency
-from autoslim.profile._latency import measure_latency as measure_latency
 from autoslim.profile._network import LayerProfile as LayerProfile
 from autoslim.profile._network import Profile as Profile
 from autoslim.profile._network import profile_network as profile_network

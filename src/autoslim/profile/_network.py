@@ -9,7 +9,7 @@ from torch import nn
 
 from autoslim.costs import make_cost
 from autoslim.extract import extract_network
-from autoslim.profile._latency import Latency, measure_latency
+from autoslim.runtimes import Latency, find_runtime, measure_networks
 from autoslim.trace import trace_channels
 from autoslim.widths import Widths
 
@@ -90,7 +90,7 @@ def profile_network(
                 )
             )
     costs = {name: int(make_cost(name, graph)(widths)) for name in ("params", "memory", "macs")}
-    measured = measure_latency([small], x[:1])[0] if latency else None
+    measured = measure_networks(find_runtime("torch"), [small], x[:1])[0] if latency else None
     return Profile(**costs, latency_ms=measured, layers=tuple(layers))
 
 

@@ -12,8 +12,8 @@ import torch
 from autoslim._registry import unknown_name
 from autoslim.costs import make_cost
 from autoslim.models import OFFICIAL, build_model, official_widths, trace_base
-from autoslim.profile._latency import Latency, measure_latency
 from autoslim.progress import Shown
+from autoslim.runtimes import Latency, find_runtime, measure_networks
 
 _MILLION = 1_000_000
 _STEP = 100_000  # parameters and memory are printed to 0.1 million
@@ -162,6 +162,7 @@ def _round(count: int, step: int) -> float:
 
 def _add_latency(rows: list[PaperRow]) -> list[PaperRow]:
     built = [row.model for row in rows if row.model]
-    measured = measure_latency([build_model(model) for model in built], torch.zeros(1, 3, 224, 224), repeats=_REPEATS)
+    models, x = [build_model(model) for model in built], torch.zeros(1, 3, 224, 224)
+    measured = measure_networks(find_runtime("torch"), models, x, repeats=_REPEATS)
     by_model = dict(zip(built, measured, strict=True))
     return [replace(row, latency=by_model[row.model]) if row.model else row for row in rows]

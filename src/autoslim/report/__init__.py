@@ -1,6 +1,5 @@
 """STAGE 6: takes the files of finished run folders, gives report.html, one page that opens with no network."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from autoslim.errors import RunFolderError
 from autoslim.report.page import render_page
 from autoslim.report.png import write_png as write_png
 from autoslim.report.run import read_run, read_runs
+from autoslim.run_folder import write_whole
 
 __all__ = ["write_comparison", "write_png", "write_report"]
 
@@ -50,13 +50,8 @@ def write_comparison(folders: Sequence[Path], file: Path) -> Path:
 
 
 def _write(file: Path, text: str) -> Path:
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        try:
-            aside.write_text(printable(text), encoding="utf-8", newline="\n")
-            os.replace(aside, file)
-        finally:
-            aside.unlink(missing_ok=True)
+        write_whole(file, lambda aside: aside.write_text(printable(text), encoding="utf-8", newline="\n"))
     except OSError as error:
         raise RunFolderError(
             f"`{file}`: can't be written ({error}); expected a folder with room for about 1 MB. Free the disk or "

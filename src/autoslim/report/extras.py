@@ -3,7 +3,7 @@
 Each is optional: a file that is not there gives an empty record, one that is broken raises RunFolderError.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from autoslim.costs import COSTS, make_cost
 from autoslim.costs._base import atoms_of
 from autoslim.costs.latency._fit import Fit, fit_latency
 from autoslim.graph import ChannelGraph
-from autoslim.report.read import Summary, _costs, _Node, _parse, _text, _widths, check_widths
+from autoslim.report._json import Node, open_json, open_lines
+from autoslim.report.read import Summary, check_widths
 from autoslim.tasks import Metric
 
 _FOLDS = 4  # each measured network is predicted from the other three quarters
@@ -87,7 +88,7 @@ def read_marks(folder: Path, summary: Summary, graph: ChannelGraph) -> tuple[Mar
     for name, budget, place in places:
         file = folder / place / "widths.json"
         if file.exists():
-            widths = _widths(_open(file, "Widths").at("widths"))
+            widths = open_json(file, "Widths").at("widths").widths()
             check_widths(graph, [widths], file, "widths")
             marks.append(Mark(name=name, budget=budget, widths=widths))
     return tuple(marks)
@@ -106,7 +107,7 @@ def read_curves(folder: Path, summary: Summary) -> tuple[Curve, ...]:
     curves: list[Curve] = []
     for name, kind, budget, file, type_ in places:
         if file.exists():
-            losses = _open(file, type_).at("supernet_loss" if kind == "supernet" else "losses")
+            losses = open_json(file, type_).at("supernet_loss" if kind == "supernet" else "losses")
             values = () if losses.value is None else tuple(item.finite() for item in losses.each())
             curves += [Curve(name=name, kind=kind, budget=budget, losses=values)] if values else []
     return tuple(curves)
@@ -116,7 +117,7 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
     """Measured networks with what the others predict for them; None where no latency was measured."""
     if not file.exists():
         return None
-    node = _open(file, "LatencyCost")
+    node = open_json(file, "LatencyCost")
     rows, measured = node.at("rows").each(), node.at("measured").each()
     if not rows:
         raise node.at("rows").error("measured networks")
@@ -130,7 +131,7 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
     for out in range(_FOLDS):
         predicted[fold == out] = fit_latency(graph, atoms[fold != out], took[fold != out]).predict(atoms[fold == out])
     fit = fit_latency(graph, atoms, took)
-    found = [(_widths(item.at("widths")), item.at("ms").cost()) for item in measured]
+    found = [(item.at("widths").widths(), item.at("ms").cost()) for item in measured]
     check_widths(graph, [each for each, _ in found], file, "measured[{}].widths")
     said = fit.predict(atoms_of(graph, [each for each, _ in found])).tolist()
     return Latency(
@@ -145,8 +146,8 @@ def read_latency(file: Path, graph: ChannelGraph) -> Latency | None:
 def read_scored(folder: Path, graph: ChannelGraph, latency: Latency | None, scale: Metric) -> tuple[Scored, ...]:
     """The sub-networks of `scores.jsonl`, once each, priced anew; a latency is the predicted one."""
     found: dict[tuple[int, ...], tuple[Mapping[str, int], float]] = {}
-    for node in _lines(folder / "scores.jsonl", "Score"):
-        widths = _widths(node.at("widths"))
+    for node in open_lines(folder / "scores.jsonl", "Score", growing=True):
+        widths = node.at("widths").widths()
         check_widths(graph, [widths], node.file, f"{node.where}.widths")
         if node.at("accuracy").value is not None:
             found[tuple(widths.values())] = (widths, node.at("accuracy").worth(scale))
@@ -166,20 +167,20 @@ def read_searches(folder: Path, scale: Metric) -> tuple[Again, ...]:
     """What `autoslim search` found in this run, from `searches/*/found.json`."""
     found: list[Again] = []
     for file in sorted(folder.glob("searches/*/found.json")):
-        node = _open(file, "Found")
+        node = open_json(file, "Found")
         for item in node.at("found").each():
             accuracy = item.at("accuracy").worth(scale)
             names = {"search": file.parent.name, "method": node.at("method").text(), "budget": item.at("budget").text()}
-            found.append(Again(accuracy=accuracy, costs=_costs(item.at("costs")), **names))
+            found.append(Again(accuracy=accuracy, costs=item.at("costs").costs(), **names))
     return tuple(found)
 
 
 def read_settings(file: Path) -> dict[str, str]:
     """The configuration in run.json, nested names joined by a dot; empty where the file is not there."""
-    return dict(_flatten(_open(file, "Run").at("config"), "")) if file.exists() else {}
+    return dict(_flatten(open_json(file, "Run").at("config"), "")) if file.exists() else {}
 
 
-def _flatten(node: _Node, prefix: str) -> Iterator[tuple[str, str]]:
+def _flatten(node: Node, prefix: str) -> Iterator[tuple[str, str]]:
     for name, item in node.fields().items():
         if isinstance(item.value, dict):
             yield from _flatten(item, f"{prefix}{name}.")
@@ -187,15 +188,3 @@ def _flatten(node: _Node, prefix: str) -> Iterator[tuple[str, str]]:
             value = item.value
             told = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield f"{prefix}{name}", told
-
-
-def _open(file: Path, kind: str) -> _Node:
-    return _Node(file, "the file", _parse(file, _text(file))).typed(kind)
-
-
-def _lines(file: Path, kind: str) -> Sequence[_Node]:
-    """The lines of a file that a later command may still be writing: a last one without its end is passed over."""
-    if not file.exists():
-        return []
-    whole = _text(file).rpartition("\n")[0].splitlines()
-    return [_Node(file, f"line {n}", _parse(file, line, f"line {n}")).typed(kind) for n, line in enumerate(whole, 1)]

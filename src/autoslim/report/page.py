@@ -1,13 +1,12 @@
 """The report's page: words, tables and places for pictures put together into one HTML text that needs nothing else."""
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 
 from autoslim.graph import ChannelGraph
 from autoslim.report.read import Summary
 from autoslim.report.run import Run, drawn_data
-from autoslim.report.style import SCRIPT, colour, whole_page
+from autoslim.report.style import SCRIPT, colour, escape, whole_page
 from autoslim.report.table import (
     frozen_table,
     latency_table,
@@ -37,18 +36,18 @@ def render_page(runs: Sequence[Run]) -> str:
 </noscript>
 <section><h2>Widths at every budget</h2>
 <div class="sides">{"".join(_slim(index, run, many=many) for index, run in enumerate(runs))}</div></section>
-<section><h2>{_text(_metric_of(runs))} against cost</h2>
+<section><h2>{escape(_metric_of(runs))} against cost</h2>
 {_picture("tradeoff", -1, " ".join(_tradeoff_in_words(run, many=many) for run in runs), _tradeoff_caption(runs))}
 </section>
 <section><h2>Results</h2>
 {network_table(runs)}
-<p class="soft">Memory is parameters + activations, in elements. {_text(_differences(runs))}, those of
+<p class="soft">Memory is parameters + activations, in elements. {escape(_differences(runs))}, those of
 cost are in the first metric that the budget limits.</p>
 <p class="note">{_CAUTION}</p></section>
 {parts}"""
     scripts = f"""<script type="application/json" id="data">{script_json(data)}</script>
 <script>{SCRIPT}</script>"""
-    return whole_page(f"AutoSlim: {_text(title)}", header, main, scripts=scripts)
+    return whole_page(f"AutoSlim: {escape(title)}", header, main, scripts=scripts)
 
 
 def script_json(data: object) -> str:
@@ -67,7 +66,7 @@ def _header(runs: Sequence[Run]) -> tuple[str, str]:
     else:
         title, facts = f"{len(runs)} runs side by side", ""
         outcomes = "\n".join(
-            f'<li style="--tone:{colour(index)}"><strong>{_text(run.name)}</strong>{_text(run.summary.model)}'
+            f'<li style="--tone:{colour(index)}"><strong>{escape(run.name)}</strong>{escape(run.summary.model)}'
             f"{_facts(run.summary)}</li>"
             for index, run in enumerate(runs)
         )
@@ -86,20 +85,20 @@ def _header(runs: Sequence[Run]) -> tuple[str, str]:
 def _big(title: str) -> str:
     """A model's name, and its arguments in small letters below it."""
     name, mark, arguments = title.partition("?")
-    return _text(name) + (f"<small>{_text(arguments)}</small>" if mark else "")
+    return escape(name) + (f"<small>{escape(arguments)}</small>" if mark else "")
 
 
 def _facts(summary: Summary) -> str:
     inputs = ", ".join("\N{MULTIPLICATION SIGN}".join(map(str, shape)) for shape in summary.inputs)
     facts = {"data": summary.data, "task": summary.task, "seed": summary.seed, "input": inputs}
-    pairs = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in facts.items())
+    pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     return f'<dl class="facts">{pairs}</dl>\n'
 
 
 def _outcomes(summary: Summary) -> str:
     told = "\n".join(
-        f'<li style="--tone:{colour(index)}"><strong>{_text(result.budget)}</strong>'
-        f"{_text(outcome(summary, result))}</li>"
+        f'<li style="--tone:{colour(index)}"><strong>{escape(result.budget)}</strong>'
+        f"{escape(outcome(summary, result))}</li>"
         for index, result in enumerate(summary.budgets)
     )
     return told or "<li>No budget was asked for.</li>"
@@ -119,15 +118,15 @@ def _slim(index: int, run: Run, *, many: bool) -> str:
         "Channels kept by each group of layers, in the order they run, at the slider's position on the path of the "
         "search. The outline is the full width; a filled grey bar is a frozen group, which keeps all its channels."
     )
-    head = f'<h3><span class="dot" style="--tone:{colour(index)}"></span>{_text(run.name)}</h3>' if many else ""
+    head = f'<h3><span class="dot" style="--tone:{colour(index)}"></span>{escape(run.name)}</h3>' if many else ""
     table = _details("Widths as a table", widths_table(run.graph, run.summary.budgets))
     return f"<div>{head}{_picture('slim', index, alt, caption)}{table}</div>"
 
 
 def _picture(kind: str, index: int, alt: str, caption: str) -> str:
     """Place of a picture that the page's script draws; `index` is the run's, -1 for all."""
-    return f"""<figure class="{kind}" data-run="{index}" data-alt="{_text(alt)}">
-<figcaption>{_text(caption)}</figcaption></figure>
+    return f"""<figure class="{kind}" data-run="{index}" data-alt="{escape(alt)}">
+<figcaption>{escape(caption)}</figcaption></figure>
 """
 
 
@@ -165,7 +164,7 @@ def _tradeoff_in_words(run: Run, *, many: bool) -> str:
 
 
 def _several(index: int, run: Run) -> str:
-    told = f"<summary>{_text(run.name)}: path, training, how it was made</summary>"
+    told = f"<summary>{escape(run.name)}: path, training, how it was made</summary>"
     return f'<details class="run">{told}{_parts(index, run)}</details>'
 
 
@@ -231,7 +230,7 @@ def _frozen(graph: ChannelGraph) -> str:
 def _notes(run: Run) -> str:
     graph = run.graph
     notes = dict.fromkeys([*run.summary.notes, *graph.notes, *(f"{g.name}: {g.note}" for g in graph.groups if g.note)])
-    items = "".join(f"<li>{_text(note)}</li>" for note in notes)
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<section><h2>Notes</h2><ul>{items}</ul></section>" if notes else ""
 
 
@@ -241,9 +240,9 @@ def _origin(run: Run) -> str:
     if run.ranking is not None:
         sizes = f"--samples {len(run.ranking.points)} --epochs {run.ranking.epochs}"
         commands.append(f"autoslim trust {run.settings.get('out') or run.name} {sizes}")
-    told = "\n".join(f"<code>{_text(each)}</code>" for each in commands)
+    told = "\n".join(f"<code>{escape(each)}</code>" for each in commands)
     command = (
-        f'<p>To make this again (seed {_text(summary.seed)}):</p><pre tabindex="0">{told}</pre>' if commands else ""
+        f'<p>To make this again (seed {escape(summary.seed)}):</p><pre tabindex="0">{told}</pre>' if commands else ""
     )
     versions = pairs_table("Versions.", ["software", "version"], list(summary.versions.items()))
     settings = pairs_table("Settings, as run.json holds them.", ["setting", "value"], list(run.settings.items()))
@@ -254,7 +253,7 @@ def _origin(run: Run) -> str:
 
 
 def _details(label: str, body: str) -> str:
-    return f"<details><summary>{_text(label)}</summary>{body}</details>"
+    return f"<details><summary>{escape(label)}</summary>{body}</details>"
 
 
 def _word_of(runs: Sequence[Run]) -> str:
@@ -281,7 +280,3 @@ def _first_big(metric: str) -> str:
 
 def _kept(graph: ChannelGraph, widths: Mapping[str, int]) -> float:
     return sum(widths[group.name] for group in graph.groups) / max(sum(group.size for group in graph.groups), 1)
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))

@@ -1,5 +1,6 @@
 """The page's looks and its script: files beside this one, with nothing in them that comes from data."""
 
+import html
 from pathlib import Path
 
 CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
@@ -22,6 +23,11 @@ def colour(index: int) -> str:
     ('var(--c0)', 'var(--c1)')
     """
     return f"var(--c{index % COLOURS})"
+
+
+def escape(value: object) -> str:
+    """What comes from data, as HTML has it."""
+    return html.escape(str(value))
 
 
 def whole_page(title: str, header: str, main: str, *, scripts: str) -> str:

@@ -1,6 +1,5 @@
 """The report's tables as HTML; the page's script lets them be sorted by any column."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ from autoslim.graph import ChannelGraph
 from autoslim.report.extras import Latency
 from autoslim.report.read import BudgetResult, Network, Summary
 from autoslim.report.run import Run
-from autoslim.report.style import colour
+from autoslim.report.style import colour, escape
 from autoslim.report.text import (
     METRIC_WORDS,
     NOT_RUN,
@@ -166,7 +165,7 @@ def simple_table(
     def kind(index: int) -> str:
         return ' class="words"' if index in words else ""
 
-    heads = "".join(f'<th scope="col"{kind(index)}>{_text(name)}</th>' for index, name in enumerate(head))
+    heads = "".join(f'<th scope="col"{kind(index)}>{escape(name)}</th>' for index, name in enumerate(head))
     body = "\n".join(
         f'<tr><th scope="row"{_sorted(row[0])}>{_show(row[0])}</th>'
         + "".join(f"<td{kind(i)}{_sorted(cell)}>{_show(cell)}</td>" for i, cell in enumerate(row[1:], start=1))
@@ -175,8 +174,8 @@ def simple_table(
     )
     mark, tall = f' id="{name}"' if name else "", " tall" if len(rows) > 20 else ""
     return (
-        f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{_text(caption)}">'
-        f'<table{mark} class="sortable"><caption>{_text(caption)}</caption><thead><tr>{heads}</tr></thead>'
+        f'<div class="scroll{tall}" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table{mark} class="sortable"><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead>'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -205,15 +204,11 @@ def _sorted(cell: object) -> str:
 
 def _show(cell: object) -> str:
     if not isinstance(cell, Cell):
-        return _text(cell)
+        return escape(cell)
     dot = f'<span class="dot" style="--tone:{cell.colour}"></span>' if cell.colour else ""
-    aside = f' <span class="aside">{_text(cell.aside)}</span>' if cell.aside else ""
+    aside = f' <span class="aside">{escape(cell.aside)}</span>' if cell.aside else ""
     return (
-        f"{dot}{_text(cell.text)}{aside}"
+        f"{dot}{escape(cell.text)}{aside}"
         if cell.text not in (NOT_RUN, EMPTY)
         else f'<span class="none">{cell.text}</span>'
     )
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoslim.report.extras import _lines
-from autoslim.report.read import _Node, _parse, _text
+from autoslim.report._json import Node, open_json, open_lines
 from autoslim.tasks import Metric
 
 
@@ -48,7 +47,7 @@ def read_ranking(folder: Path, scale: Metric) -> Ranking | None:
     """Reads and checks trust.json, or else the lines of trust.jsonl; None if neither is there."""
     file, unknown = folder / "trust.json", (None, None, None)
     if not file.exists():
-        nodes = _lines(folder / "trust.jsonl", "TrustSample")
+        nodes = open_lines(folder / "trust.jsonl", "TrustSample", growing=True)
         points = tuple(_point(node, scale) for node in nodes)
         if not points:
             return None
@@ -56,7 +55,7 @@ def read_ranking(folder: Path, scale: Metric) -> Ranking | None:
         epochs, strata = nodes[0].at("epochs").whole(), 1 + max(point.stratum for point in points)
         taus = dict.fromkeys(("supernet", "costs", "within"), unknown)
         return Ranking(epochs=epochs, images=None, macs=macs, strata=strata, points=points, **taus)
-    node = _Node(file, "the file", _parse(file, _text(file))).typed("Trust")
+    node = open_json(file, "Trust")
     low, high = (item.cost() for item in node.at("macs").each())
     loss, costs = node.at("orders").at("loss"), node.at("orders").at("macs")
     return Ranking(
@@ -84,13 +83,13 @@ def explain_ranking(ranking: Ranking) -> str:
     )
 
 
-def _point(node: _Node, scale: Metric) -> Point:
+def _point(node: Node, scale: Metric) -> Point:
     names = {"supernet": "supernet_accuracy", "alone": "alone_accuracy"}
     shares = {key: node.at(name).worth(scale) for key, name in names.items()}
     return Point(stratum=node.at("stratum").whole(), macs=node.at("macs").cost(), **shares)
 
 
-def _tau(node: _Node) -> float | None:
+def _tau(node: Node) -> float | None:
     return None if node.value is None else node.number(-1.000001, 1.000001, "a number from -1 to 1, or null")
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from autoslim.errors import ConfigError, ModelError
+from autoslim.errors import ConfigError, ModelError, describe_error
 from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
@@ -56,7 +56,7 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
                     verbose=False,
                 )
             except Exception as error:  # noqa: BLE001 - exporters raise anything; all of it is told below
-                reasons.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+                reasons.append(describe_error(error))
                 continue
             (version,) = [each.version for each in package.load(path).opset_import if each.domain == ""]
             if opset not in (None, version):  # what it can't convert, the newer one writes as it has it

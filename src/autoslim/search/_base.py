@@ -291,6 +291,11 @@ def excess_of(
     return np.stack([(costs[metric].many(widths) - most) / most for metric, most in limits.items()]).max(axis=0)
 
 
+def excess_in(costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Callable[[Widths], float]:
+    """`excess_of` in one budget, of one sub-network at a time."""
+    return lambda widths: float(excess_of(costs, budget, base, [widths])[0])
+
+
 def check_budgets(
     space: Space, costs: Mapping[str, Cost], budgets: Sequence[Budget], base: Mapping[str, float]
 ) -> None:

@@ -36,11 +36,6 @@ def check_settings(config: object, *, counts: Sequence[str] = (), shares: Sequen
 class WholeSearch(ABC):
     """A search without a path: it asks for whole scores alone, and takes no steps on the way."""
 
-    @property
-    def stepless(self) -> str:
-        """Why it has no steps to go on from."""
-        return f"{type(self).__name__} takes none"
-
     @abstractmethod
     def find(
         self,
@@ -67,10 +62,48 @@ class WholeSearch(ABC):
         check_budgets(space, costs, budgets, base)
         if done:
             raise RunFolderError(
-                f"The search so far holds {len(done)} steps, but {self.stepless}; expected none. "
+                f"The search so far holds {len(done)} steps, but {type(self).__name__} takes none; expected none. "
                 "They belong to another method: delete `search.jsonl`, or go on with that method."
             )
         return self.find(space, costs, budgets, scorer, base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSearch(WholeSearch):
+    """A search that looks at no score: what it gives for a budget follows from the costs alone."""
+
+    tolerance: float = 0.01
+    """How far below its tightest limit a network may stay, as a share of it; 0 fills up as far as one atom allows."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ConfigError(
+                f"{type(self).__name__}: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance "
+                "0.01."
+            )
+
+    @abstractmethod
+    def match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
+        """The widest network of its kind that holds a budget; if none does, one that does not."""
+
+    def find(
+        self,
+        space: Space,
+        costs: Mapping[str, Cost],
+        budgets: Sequence[Budget],
+        scorer: Scorer,
+        base: Mapping[str, float],
+    ) -> list[Found]:
+        chosen = [self.match(space, costs, budget, base) for budget in budgets]
+        prices = costs_of(costs, chosen)
+        for budget, price in zip(budgets, prices, strict=True):
+            if not budget.holds(price, base):
+                raise BudgetError(
+                    f"Budget {budget.text!r}: no network of this shape holds it, though the narrowest sub-network "
+                    "does; expected a cost that grows with every width. Search this budget with another method."
+                )
+        rows = zip(budgets, chosen, prices, scorer.score_many(chosen), strict=True)
+        return [Found(*row) for row in rows]
 
 
 def harm_of(score: Score, metric: str) -> float:

@@ -7,74 +7,31 @@ about s x w channels, no fewer than its narrowest candidate and no more than it 
 import math
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, ConfigError
-from autoslim.search._base import Cost, Found, Scorer, Space, costs_of, excess_of
-from autoslim.search._pool import WholeSearch
+from autoslim.errors import BudgetError
+from autoslim.search._base import Cost, Space, excess_in
+from autoslim.search._pool import FixedSearch
 from autoslim.widths import Widths
 
 _HALVINGS = 60  # of the scale: finer than one atom of any group
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShapedSearch(WholeSearch):
+class ShapedSearch(FixedSearch):
     """Gives all groups the proportions of one shape: for each budget the widest network of it that holds every limit.
 
     Widths are any allowed ones between a group's narrowest and widest candidate; the candidates between do not bind.
     """
 
-    tolerance: float = 0.01
-    """How far below its tightest limit a network may stay, as a share of it; 0 fills up as far as one atom allows."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise ConfigError(
-                f"{type(self).__name__}: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance "
-                "0.01."
-            )
-
-    @property
-    def stepless(self) -> str:
-        return "a network of a given shape is found without any"
-
     @abstractmethod
     def weights(self, space: Space) -> Mapping[str, float]:
         """How wide each free group should be beside the others, above 0; only the ratios count."""
 
-    def find(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        base: Mapping[str, float],
-    ) -> list[Found]:
-        weights = self.weights(space)
-        chosen = [self._match(space, weights, costs, budget, base) for budget in budgets]
-        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
-        return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
-
-    def _match(
-        self,
-        space: Space,
-        weights: Mapping[str, float],
-        costs: Mapping[str, Cost],
-        budget: Budget,
-        base: Mapping[str, float],
-    ) -> Widths:
-        def excess(widths: Widths) -> float:
-            return float(excess_of(costs, budget, base, [widths])[0])
-
-        widths = fit_shape(space, weights, excess, tolerance=self.tolerance)
-        if excess(widths) > 0:
-            raise BudgetError(
-                f"Budget {budget.text!r}: no network of this shape holds it, though the narrowest sub-network does; "
-                "expected a cost that grows with every width. Search this budget with another method."
-            )
-        return widths
+    def match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
+        return fit_shape(space, self.weights(space), excess_in(costs, budget, base), tolerance=self.tolerance)
 
 
 def fit_shape(

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, ConfigError
-from autoslim.search._base import METHODS, Cost, Found, Scorer, Space, costs_of, excess_of
-from autoslim.search._pool import WholeSearch
+from autoslim.errors import BudgetError
+from autoslim.search._base import METHODS, Cost, Space, excess_of
+from autoslim.search._pool import FixedSearch
 from autoslim.widths import Widths
 
 _Excess = Callable[[Sequence[Widths]], NDArray[np.float64]]  # N widths -> [N], relative; 0 on target, above it if over
@@ -18,45 +18,14 @@ _EPSILON = 1e-9  # k / n * n may fall below k; two ratios differ by far more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uniform(WholeSearch):
+class Uniform(FixedSearch):
     """Gives all groups the same ratio: for each budget the largest that holds every limit, the tightest one closest.
 
     Under a limit of latency widths are candidates (`hold_uniform`); else any that are allowed.
     """
 
-    tolerance: float = 0.01
-    """How far below its tightest limit a network of whole atoms may stay, as a share; 0 fills up to the last atom."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < 1:
-            raise ConfigError(
-                f"Uniform: tolerance={self.tolerance}; expected 0 or more, below 1. Pass for instance 0.01."
-            )
-
-    @property
-    def stepless(self) -> str:
-        return "a uniform network is found without any"
-
-    def find(
-        self,
-        space: Space,
-        costs: Mapping[str, Cost],
-        budgets: Sequence[Budget],
-        scorer: Scorer,
-        base: Mapping[str, float],
-    ) -> list[Found]:
-        chosen = [self._match(space, costs, budget, base) for budget in budgets]
-        rows = zip(budgets, chosen, costs_of(costs, chosen), scorer.score_many(chosen), strict=True)
-        return [Found(budget, widths, cost, score) for budget, widths, cost, score in rows]
-
-    def _match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
-        _, widths = hold_uniform(space, costs, budget, base=base, tolerance=self.tolerance)
-        if excess_of(costs, budget, base, [widths])[0] > 0:
-            raise BudgetError(
-                f"Budget {budget.text!r}: no uniform network holds it, though the narrowest sub-network does; expected "
-                "a cost that grows with every width. Search this budget with another method."
-            )
-        return widths
+    def match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
+        return hold_uniform(space, costs, budget, base=base, tolerance=self.tolerance)[1]
 
 
 METHODS.register("uniform", Uniform)

@@ -1,6 +1,6 @@
 """Small networks from a list of block names: every way channels are tied in real ones, in any order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -153,62 +153,31 @@ class _Rearranged(nn.Module):
         return self.out(padded * torch.ones_like(y))
 
 
-BLOCKS = (
-    "conv",
-    "residual",
-    "inverted",
-    "concat",
-    "dense",
-    "split",
-    "shuffle",
-    "grouped",
-    "squeeze",
-    "pool",
-    "transposed",
-    "normed",
-    "split by numbers",
-    "sliced by numbers",
-    "context",
-    "rearranged",
-)
+def _make_grouped(come: int, goes: int) -> tuple[nn.Module, int]:
+    groups = 4 if goes % 2 else 8
+    widen, mix = _ConvBlock(come, groups * 3, 1), _ConvBlock(groups * 3, groups * 2, groups=groups)
+    return nn.Sequential(widen, mix), groups * 2
 
 
-def _make_block(name: str, come: int, goes: int) -> tuple[nn.Module, int]:
-    inner = goes + 2
-    if name == "conv":
-        return _ConvBlock(come, goes), goes
-    if name == "residual":
-        return _Residual(come, inner), come
-    if name == "inverted":
-        return _Inverted(come, inner), come
-    if name == "concat":
-        return _Concat(come, goes), goes
-    if name == "dense":
-        return _Dense(come, goes), come + goes
-    if name == "split":
-        return _Split(come, goes), goes
-    if name == "shuffle":
-        return _Shuffle(come, goes, 2 if goes % 2 else 6), goes
-    if name == "grouped":
-        groups = 4 if goes % 2 else 8
-        return nn.Sequential(
-            _ConvBlock(come, groups * 3, 1), _ConvBlock(groups * 3, groups * 2, groups=groups)
-        ), groups * 2
-    if name == "squeeze":
-        return _SqueezeExcite(come, inner), come
-    if name == "pool":
-        return nn.MaxPool2d(3, stride=1, padding=1), come
-    if name == "transposed":
-        return nn.ConvTranspose2d(come, goes, 3, padding=1), goes
-    if name == "normed":
-        return _Normed(come, goes), 2 * goes
-    if name in ("split by numbers", "sliced by numbers"):
-        return _Parts(come, goes, name.split()[0]), goes
-    if name == "context":
-        return _Context(come), come
-    if name == "rearranged":
-        return _Rearranged(come, goes), goes
-    raise ValueError(f"no block {name!r}; the blocks are {', '.join(BLOCKS)}")
+_MAKE: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {  # channels in, and wished -> a block, channels out
+    "conv": lambda come, goes: (_ConvBlock(come, goes), goes),
+    "residual": lambda come, goes: (_Residual(come, goes + 2), come),
+    "inverted": lambda come, goes: (_Inverted(come, goes + 2), come),
+    "concat": lambda come, goes: (_Concat(come, goes), goes),
+    "dense": lambda come, goes: (_Dense(come, goes), come + goes),
+    "split": lambda come, goes: (_Split(come, goes), goes),
+    "shuffle": lambda come, goes: (_Shuffle(come, goes, 2 if goes % 2 else 6), goes),
+    "grouped": _make_grouped,
+    "squeeze": lambda come, goes: (_SqueezeExcite(come, goes + 2), come),
+    "pool": lambda come, goes: (nn.MaxPool2d(3, stride=1, padding=1), come),
+    "transposed": lambda come, goes: (nn.ConvTranspose2d(come, goes, 3, padding=1), goes),
+    "normed": lambda come, goes: (_Normed(come, goes), 2 * goes),
+    "split by numbers": lambda come, goes: (_Parts(come, goes, "split"), goes),
+    "sliced by numbers": lambda come, goes: (_Parts(come, goes, "sliced"), goes),
+    "context": lambda come, goes: (_Context(come), come),
+    "rearranged": lambda come, goes: (_Rearranged(come, goes), goes),
+}
+BLOCKS = tuple(_MAKE)
 
 
 class RandomCNN(nn.Module):
@@ -229,7 +198,7 @@ class RandomCNN(nn.Module):
             channels = 6
             layers: list[nn.Module] = [_ConvBlock(3, channels)]
             for name, goes in blocks:
-                layer, channels = _make_block(name, channels, goes)
+                layer, channels = _MAKE[name](channels, goes)
                 layers.append(layer)
             self.body = nn.Sequential(*layers)
             self.flatten = flatten

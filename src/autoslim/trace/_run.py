@@ -14,7 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autoslim.errors import ModelError
+from autoslim._tensors import storage_of
+from autoslim.errors import ModelError, describe_error
 from autoslim.extract import copy_model, plain_tensors
 from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
 
@@ -66,7 +67,7 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
     try:
         return _record_on("meta", model, inputs, grouped)
     except Exception as error:  # noqa: BLE001 - meta tensors have no values (.item(), shapes that depend on data)
-        why = f"{type(error).__name__}: {_first_line(error)}"
+        why = describe_error(error)
     try:  # for real: a fault of the model's own shows there again
         trace = _record_on("cpu", model, inputs, grouped)
     except Exception as error:
@@ -96,7 +97,7 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
     try:
         trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
-        trace.notes.append(f"train mode was not traced: {type(error).__name__}: {_first_line(error)}")
+        trace.notes.append(f"train mode was not traced: {describe_error(error)}")
     trace.ledger.forget([*copied.parameters(), *copied.buffers(), *plain_tensors(copied)])
     return trace
 
@@ -110,10 +111,6 @@ def label_tensors(model: nn.Module, ledger: Ledger) -> None:
 
 def ignore(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
     """An observer that has nothing to compare with."""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def place_inputs(inputs: tuple[Any, ...], device: str) -> tuple[Any, ...]:
@@ -159,7 +156,7 @@ class _Tracer(TorchDispatchMode):
         self.stack: list[tuple[str, nn.Module]] = [("", model)]
         self.ran: Counter[tuple[str, str]] = Counter()
         self.living: list[tuple[StorageWeakRef, Alive]] = []
-        self.known = {_storage(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
+        self.known = {storage_of(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
         self.step = 0
         self.hooks: list[Any] = []
         for name, module in model.named_modules():
@@ -224,7 +221,7 @@ class _Tracer(TorchDispatchMode):
         """Writes down the tensors that an operator has made; views and tensors written in place are known already."""
         living = {ref.cdata for ref, _ in self.living}
         for tensor in outs:
-            storage = _storage(tensor)
+            storage = storage_of(tensor)
             if tensor.numel() and storage not in self.known and storage not in living:
                 scale, factors = count_elements(tensor, self.ledger.labels(tensor))
                 width = 0 if tensor.is_floating_point() else tensor.element_size()
@@ -239,10 +236,6 @@ class _Tracer(TorchDispatchMode):
         line = _source_line()
         kind = type(module).__name__
         return f"{name or kind}" + (f" ({kind})" if name else "") + (f", {line}" if line else "")
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _freeze(call: Call, why: str) -> Sequence[Labels]:

@@ -1,5 +1,7 @@
 """Stage 3, train: the sandwich rule with in-place distillation, and the plain training of the networks it led to."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -72,13 +74,18 @@ def train_network(
     checkpoints: Checkpoints | None = None,
     tracker: Tracker | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    penalty: Callable[[], torch.Tensor] | None = None,
 ) -> Trained:
-    """Plain training from labels with the same recipe, in place: the weights of the last step, or their average."""
+    """Plain training from labels with the same recipe, in place: the weights of the last step, or their average.
+
+    A `penalty`, a scalar, is added to the loss of each step.
+    """
     forward: nn.Module = torch.compile(model) if config.compile else model  # pyright: ignore[reportAssignmentType]
 
     def passes(batch: Batch, share: float) -> torch.Tensor:
         with runtime.autocast():
-            loss = task.loss(forward(batch[0]), batch[1], smoothing=config.label_smoothing) * share
+            loss = task.loss(forward(batch[0]), batch[1], smoothing=config.label_smoothing)
+            loss = (loss if penalty is None else loss + penalty()) * share
         runtime.backward(loss)
         return loss.detach().reshape(1)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +44,6 @@ class LatencyCost:
         kept: The day from which the rows were kept, in a cache or a table; None where they were measured just now.
         setting: What a table that was read was measured with, on which machine; None where that is the meter's own.
     """
-
-    unit: ClassVar[str] = "ms"
 
     meter: Meter
     rows: tuple[Row, ...]
