@@ -536,9 +536,57 @@ def test_one_class_is_too_few(tmp_path: Path):
 def test_a_class_of_one_image_has_none_to_test(tmp_path: Path):
     make_folder(tmp_path, {"a": 4, "b": 1})
     assert refused(f"folder:{tmp_path}") == (
-        f"folder:{tmp_path}: only one image of b; expected two or more of each class, as each is divided. Add images, "
-        "or leave such a class out."
+        f"folder:{tmp_path}: only one image of b; expected three or more of each class, as each is divided into train, "
+        "search and test. Add images, or leave such a class out."
     )
+
+
+def test_two_images_of_a_class_are_too_few_for_train_search_and_test(tmp_path: Path):
+    make_folder(tmp_path, {"a": 10, "b": 2, "c": 1})
+    assert refused(f"folder:{tmp_path}").startswith(
+        f"folder:{tmp_path}: only one or two images of b, c; expected three"
+    )
+    for name in "bc":
+        for number in range(3):
+            Image.fromarray(pixels(8, 8, 3)).save(tmp_path / name / f"{number:03}.png")
+    train, search = hold_out(load_data(f"folder:{tmp_path}").train, seed=0)
+    assert train.labels.unique().tolist() == search.labels.unique().tolist() == [0, 1, 2]
+
+
+def test_folders_of_splits_are_no_classes(tmp_path: Path):
+    make_folder(tmp_path, {"train": 5, "Val": 5})
+    assert refused(f"folder:{tmp_path}") == (
+        f"folder:{tmp_path}: {tmp_path} has the folders Val, train alone, splits and no classes; expected train and "
+        "test with a folder per class in each. Move the images of each class into a folder of its name: train/CLASS, "
+        "test/CLASS."
+    )
+    make_class(tmp_path / "car", 5)
+    assert load_data(f"folder:{tmp_path}").classes == ("Val", "car", "train")
+
+
+def test_the_first_split_with_class_folders_serves_as_test_and_others_are_told(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 4, "b": 4, "__MACOSX": 1})
+    make_class(tmp_path / "test", 3)
+    (tmp_path / "__MACOSX").mkdir()
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test)) == (6, 2)
+    assert data.notes[0] == "Not used: 1 folder beside train: test."
+    make_folder(tmp_path / "val", {"a": 1, "b": 1})
+    data = load_data(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (("a", "b"), 8, 2)
+    assert data.notes == (
+        "The test folder has no class folders: val serves as test.",
+        "Not used: 1 folder beside train and val: test.",
+    )
+    make_folder(tmp_path / "test", {"a": 2, "b": 2})
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.test), data.notes) == (4, ("Not used: 1 folder beside train and test: val.",))
+
+
+def test_of_many_classes_that_differ_a_few_are_named(tmp_path: Path):
+    make_folder(tmp_path / "train", {f"n{number:02}": 1 for number in range(30)})
+    make_folder(tmp_path / "test", {"n00": 1})
+    assert "only in train: n01, n02, n03, n04, n05 and 24 more. Expected" in refused(f"folder:{tmp_path}")
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path: Path):
@@ -719,6 +767,36 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path, values: Any, reason
         load_two(tmp_path, [("tif", content), ("tif", content)])
 
 
+def test_wide_images_that_would_be_black_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wide = {"I": np.int32, "I;16": np.uint16}
+    for mode, kind in wide.items():
+        dark = ("tif", encode(Image.fromarray(np.full((6, 5), 255, dtype=kind)), "TIFF"))
+        black = ("tif", encode(Image.fromarray(np.zeros((6, 5), dtype=kind)), "TIFF"))
+        text = (
+            "train: 1 images have 16 or 32 bits a pixel and no value above 255, which would be next to black; expected"
+        )
+        with pytest.raises(DataError, match=text):
+            load_two(tmp_path / mode, [dark, black])
+        bright = ("tif", encode(Image.fromarray(np.full((6, 5), 256, dtype=kind)), "TIFF"))
+        assert load_two(tmp_path / f"{mode} bright", [dark, bright]).train.images.unique().tolist() == [1]
+        assert load_two(tmp_path / f"{mode} black", [black, black]).train.images.unique().tolist() == [0]
+    monkeypatch.setattr(listing_module, "_MEMORY", 0)
+    with pytest.raises(DataError, match="train: 1 images have 16 or 32 bits"):
+        load_data(f"folder:{tmp_path}/I")
+
+
+def test_images_that_look_alike_are_told(tmp_path: Path):
+    drawn = np.zeros((2, 6, 5, 4), dtype=np.uint8)
+    drawn[:, 1:4, 1:4, 3] = pixels(2, 3, 3)
+    alpha = [("png", encode(Image.fromarray(each))) for each in drawn]
+    same = "the deviation is below one step of a pixel. (Transparency is dropped: what is drawn in it alone is lost.)"
+    assert load_two(tmp_path / "all", alpha).notes == (f"All train images look nearly the same: {same}",)
+    drawn[:, :, :, 1] = pixels(2, 6, 5)
+    green = [("png", encode(Image.fromarray(each))) for each in drawn]
+    notes = load_two(tmp_path / "some", green).notes
+    assert notes == (f"All train images look nearly the same in channel 1, 3 of 3: {same}",)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(tmp_path: Path, orientation: int):
     stored = Image.fromarray(pixels(6, 4, 3))
@@ -890,8 +968,8 @@ def test_orientation_is_applied_in_hf_too(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(pixels(6, 4, 3))
-    rows = [{"bytes": encode(stored, exif=exif), "path": None}] * 4
-    root = make_parquet(tmp_path, {"train": {"picture": rows, "kind": [0, 0, 1, 1]}}, TYPES)
+    rows = [{"bytes": encode(stored, exif=exif), "path": None}] * 6
+    root = make_parquet(tmp_path, {"train": {"picture": rows, "kind": [0, 0, 0, 1, 1, 1]}}, TYPES)
     data = load_data(f"hf:{root}")
     turned = np.asarray(stored.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), turned)
@@ -979,13 +1057,50 @@ def test_plain_labels_are_taken_where_no_class_type_is(
     data = load_data(f"hf:{make_parquet(tmp_path, {'train': columns, 'test': columns}, types)}")
     assert data.classes == classes
     assert data.train.labels.tolist() == labels
-    assert data.notes == ()
+    assert data.notes == (
+        "Column what gives the labels: none is called label, labels, class, target, and no other one has few distinct "
+        "integers or strings.",
+    )
 
 
 def test_between_several_plain_columns_the_name_decides(tmp_path: Path):
-    columns = {"image": image_rows(4), "width": [6, 6, 8, 8], "label": ["a", "b", "a", "b"]}
+    columns = {"image": image_rows(6), "width": [6, 6, 6, 8, 8, 8], "label": ["a", "b", "a", "b", "a", "b"]}
     types = {"image": datasets.Image(), "width": datasets.Value("int32"), "label": datasets.Value("string")}
-    assert load_data(f"hf:{make_parquet(tmp_path, {'train': columns}, types)}").classes == ("a", "b")
+    data = load_data(f"hf:{make_parquet(tmp_path, {'train': columns}, types)}")
+    assert (data.classes, len(data.notes)) == (("a", "b"), 1)
+
+
+@pytest.mark.parametrize("source", ["hf", "hf-stream"])
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        ([True, False] * 6, datasets.Value("bool"), ("False", "True")),
+        ([f"kind {number:02}" for number in range(12)], datasets.Value("string"), None),
+        ([1, 0] * 6, datasets.ClassLabel(names=["n", "y"]), ("n", "y")),
+    ],
+)
+def test_a_column_called_label_is_the_labels(
+    tmp_path: Path, source: str, values: list[Any], kind: Any, classes: tuple[str, ...] | None
+):
+    columns = {"image": image_rows(12), "fold": [0, 0, 0, 1, 1, 1] * 2, "Label": values, "site": [0, 1] * 6}
+    types = {"image": datasets.Image(), "fold": datasets.Value("int64"), "Label": kind}
+    types["site"] = datasets.ClassLabel(names=["p", "q"])
+    data = load_data(f"{source}:{make_parquet(tmp_path, {'train': columns, 'test': columns}, types)}")
+    assert data.classes == (classes or tuple(values))
+    assert [data.classes[label] for label in data.train.labels] == [
+        data.classes[value] if classes == ("n", "y") else str(value) for value in values
+    ]
+    assert data.notes == ("Column Label gives the labels; not used: site.",)
+
+
+def test_a_column_called_label_that_has_none_is_refused_and_no_other_taken(tmp_path: Path):
+    columns = {"image": image_rows(6), "label": [0.5, 1.5] * 3, "sex": ["f", "m"] * 3}
+    types = {"image": datasets.Image(), "label": datasets.Value("float32"), "sex": datasets.Value("string")}
+    root = make_parquet(tmp_path, {"train": columns}, types)
+    assert refused(f"hf:{root}") == (
+        f"hf:{root}: column label is float32, which can't be a label; expected ClassLabel, integers, strings or "
+        "booleans. Cast it with the cast_column of datasets, or rename it if it holds no labels."
+    )
 
 
 def test_a_choice_between_columns_is_told(tmp_path: Path):
@@ -1135,7 +1250,7 @@ def test_what_comes_from_the_hub_is_read_likewise(monkeypatch: pytest.MonkeyPatc
 
 
 def test_progress_bars_that_were_off_stay_off(tmp_path: Path):
-    root = make_parquet(tmp_path, {"train": {"picture": image_rows(4), "kind": [0, 1, 0, 1]}}, TYPES)
+    root = make_parquet(tmp_path, {"train": {"picture": image_rows(6), "kind": [0, 1] * 3}}, TYPES)
     datasets.disable_progress_bars()
     try:
         load_data(f"hf:{root}")

@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import (
 from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
 from autoslim.data._datasets import list_datasets
 from autoslim.errors import DataError
+from autoslim.tasks import Numbers
 
 
 def png(value: int, side: int = 8) -> bytes:
@@ -72,10 +74,16 @@ def test_shards_are_read_at_any_place(tmp_path: Path):
         assert len(other.train) + len(other.test) == 12
 
 
+ALIKE = (
+    "All train images look nearly the same: the deviation is below one step of a pixel. (Transparency is dropped: what "
+    "is drawn in it alone is lost.)"
+)
+
+
 def name_shards(folder: Path, *names: str) -> dict[str, int]:
-    """Shards of four images each, all pixels of which tell the shard: the first is 10, the second is 20."""
+    """Shards of six images each, all pixels of which tell the shard: the first is 10, the second is 20."""
     for number, name in enumerate(names, 1):
-        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(4)})
+        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(6)})
     return {name: 10 * number for number, name in enumerate(names, 1)}
 
 
@@ -88,6 +96,7 @@ def test_shards_of_any_word_for_validation_serve_as_test(tmp_path: Path, word: s
     assert data.notes == (
         f"There are no test shards: those with {word.lower()} in their names serve as test.",
         f"Not used: 1 shard, neither train nor {word.lower()}: a-extra-0.tar.",
+        ALIKE,
     )
 
 
@@ -96,7 +105,7 @@ def test_shards_of_other_names_are_not_trained_on_beside_train_shards(tmp_path: 
     data = load_data(f"webdataset:{tmp_path}")
     assert data.train.images.unique().tolist() == data.test.images.unique().tolist() == [values["train-0"]]
     assert data.notes[0] == "Not used: 2 shards, neither train nor test: retrain-0.tar, trainval-0.tar."
-    assert len(data.train) + len(data.test) == 4
+    assert len(data.train) + len(data.test) == 6
 
 
 def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path: Path):
@@ -110,8 +119,53 @@ def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path:
 def test_shards_that_all_have_a_word_for_validation_are_divided(tmp_path: Path):
     name_shards(tmp_path, "val-0", "val-1")
     data = load_data(f"webdataset:{tmp_path}")
-    assert len(data.train) + len(data.test) == 8
+    assert len(data.train) + len(data.test) == 12
     assert data.notes[0].startswith("No test split came along")
+
+
+def test_samples_with_a_further_dot_in_their_names_are_told(tmp_path: Path):
+    good = {f"s{n}": (png(20 * n), b"%d" % (n % 2)) for n in range(6)}
+    dotted = {"t.v1": (png(1), b"0"), "t.v2": (png(2), b"1"), "s0.v2": (png(3), b"1")}
+    write_shard(tmp_path / "a.tar", {**good, **dotted, "s1.mask": (png(4), None), "u.v1": (png(5), None)})
+    data = load_data(f"webdataset:{tmp_path}")
+    assert len(data.train) + len(data.test) == 6
+    assert data.notes[:2] == (
+        "2 samples have no image or no .cls, and are left out.",
+        "Not used: 3 files with a further dot before .cls: t.v1.cls, t.v2.cls, s0.v2.cls. A sample's key ends at the "
+        "first dot.",
+    )
+    write_shard(tmp_path / "a.tar", dotted)
+    assert refused(f"webdataset:{tmp_path}") == (
+        f"webdataset:{tmp_path}: no sample of train has an image and a .cls; expected KEY.jpg, or another image, and "
+        "KEY.cls for each. 2 samples have no image or no .cls, and are left out. Not used: 3 files with a further dot "
+        "before .cls: t.v1.cls, t.v2.cls, s0.v2.cls. A sample's key ends at the first dot. Write shards like that."
+    )
+
+
+def test_other_samples_without_an_image_or_a_class_are_counted_and_hidden_files_are_not(tmp_path: Path):
+    write_shard(tmp_path / "a-train.tar", {f"s{n}": (png(20 * n), b"%d" % (n % 2)) for n in range(6)})
+    write_shard(tmp_path / "a-test.tar", {"s0": (png(1), b"0"), "t": (None, None), "d/._s0": (png(1), b"0")})
+    with tarfile.open(tmp_path / "a-train.tar", "a") as tar:
+        for kind, name in ((tarfile.SYMTYPE, "link.png"), (tarfile.DIRTYPE, "folder.png"), (tarfile.REGTYPE, "x.gif")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "s0.png"
+            tar.addfile(info)
+    assert load_data(f"webdataset:{tmp_path}").notes == ("3 samples have no image or no .cls, and are left out.",)
+    write_shard(tmp_path / "a-test.tar", {"t": (png(1), None)})
+    assert "no sample of test has an image and a .cls; expected" in refused(f"webdataset:{tmp_path}")
+
+
+@pytest.mark.parametrize("second", ["s0.png", "s0.jpg", "s0.cls"])
+def test_a_second_image_or_class_of_a_key_is_refused(tmp_path: Path, second: str):
+    path = write_shard(tmp_path / "a.tar", {f"s{n}": (png(n), b"%d" % (n % 2)) for n in range(6)})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo(second)
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"0"))
+    assert refused(f"webdataset:{tmp_path}") == (
+        f"webdataset:{tmp_path}: {path}, {second} is the second image or class of its key; expected one of each in a "
+        "shard. Give each sample a key of its own, and further images another suffix (KEY.mask.png)."
+    )
 
 
 def test_shards_stay_encoded_for_crops_of_whole_pictures(tmp_path: Path):
@@ -234,7 +288,7 @@ def test_few_items_are_looked_at_where_targets_are_right():
     given.targets = [index % 3 for index in range(1000)]
     found = list_datasets("many", given, None)
     assert found.train.labels.tolist() == given.targets
-    assert (given.read, found.notes) == (16, ())
+    assert (given.read, found.notes) == (32, ())  # 16 items, twice
 
 
 def test_datasets_and_loaders_of_torchs():
@@ -259,12 +313,109 @@ def test_datasets_and_loaders_of_torchs():
         (TensorDataset(torch.zeros(4, 1, 8, 8)), r"expected \(image, label\)"),
         (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0.5, 1, 0, 1])), "expected a whole number"),
         (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 10**7])), "a label is 10000000"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([torch.nan] * 4)), "expected a whole number"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([torch.inf] * 4)), "expected a whole number"),
+        (TensorDataset(torch.zeros(4, 3, 0, 0), torch.tensor([0, 1, 0, 1])), r"its image is Tensor .* \[3, 0, 0\]"),
         (iter([]), "has no length or no items by number"),
     ],
 )
 def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
     with pytest.raises(DataError, match=text):
         load_datasets(dataset)
+
+
+def test_images_of_a_graph_and_of_bfloat16_are_taken():
+    pixels, labels = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8) / 255, torch.arange(6) % 2
+    plain = load_datasets(TensorDataset(pixels, labels)).train.images
+    for given in (pixels.clone().requires_grad_(), pixels.bfloat16()):
+        assert torch.equal(load_datasets(TensorDataset(given, labels)).train.images, plain)
+
+
+def test_classes_that_no_train_image_is_of_are_told():
+    pixels = torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = load_datasets(
+        TensorDataset(pixels, torch.arange(12) % 2 * 2 + 1), TensorDataset(pixels, torch.full((12,), 4))
+    )
+    assert data.num_classes == 5
+    assert data.notes == (
+        "No train image is of class 0, class 2, class 4: outputs for that are of no use. Labels are numbered from 0.",
+    )
+
+
+class Named(Pictures):
+    def __init__(self, *classes: str) -> None:
+        self.classes = list(classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        ("ac", "only in train: b. Expected the same in both, as labels are numbers of them. Number the labels of both"),
+        ("abcd", "only in test: d. Expected"),
+        ("acb", "they are the same ones in another order. Expected"),
+    ],
+)
+def test_train_and_test_with_different_classes_are_refused(classes: str, text: str):
+    with pytest.raises(DataError, match=f"^python: train and test have different `classes`, {text}"):
+        load_datasets(Named(*"abc"), Named(*classes))
+    assert load_datasets(Named(*"abc"), Named(*"abc")).classes == load_datasets(Named(*"abc"), Pictures()).classes
+
+
+class Flipped(Pictures):
+    """A dataset that augments by itself: every other read mirrors the image."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = Image.linear_gradient("L").resize((8, 8))
+        self.reads += 1
+        return image if self.reads % 2 else image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), index % 3
+
+
+def test_a_dataset_that_augments_is_refused():
+    for given in ((Flipped(),), (Pictures(), Flipped())):
+        part = "train" if len(given) == 1 else "test"
+        with pytest.raises(
+            DataError, match=f"{part}, item 0: its image was another one when it was read again; expect"
+        ):
+            load_datasets(*given)
+    with pytest.raises(DataError, match="Give the dataset without augmentation: --augment does that"):
+        load_datasets(Flipped(), targets=Numbers())
+
+
+class Opened(Dataset[Any]):
+    """Images that are opened when their item is read, as many datasets give them; those that are there are counted."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.targets, self.open, self.most = path, [n % 2 for n in range(count)], 0, 0
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = Image.open(io.BytesIO(self.path.read_bytes()))
+        self.open += 1
+        self.most = max(self.most, self.open)
+        weakref.finalize(image, self.close)
+        return image, self.targets[index]
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+def test_few_images_of_a_dataset_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    (tmp_path / "a.png").write_bytes(png(7, side=20))
+    given = Opened(tmp_path / "a.png", 600)
+    data = load_datasets(given, input_shape=(1, 8, 8))
+    assert len(data.train) == 480
+    assert given.most < 20
+    given.most = 0
+    data = load_datasets(given, input_shape=(1, 8, 8), whole=True)
+    assert isinstance(data.train, Encoded)
+    assert sum(len(x) for x, _ in make_loader(data.train, 240, data.mean, data.std).epoch(0)) == 480
+    assert given.most < 20
+    assert given.open < 4
 
 
 class Batches(BatchSampler):
@@ -316,10 +467,12 @@ def test_a_file_of_the_users_own(tmp_path: Path):
         "def one():\n"
         "    return TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
         "def both():\n    return one(), one()\n"
+        "def pair():\n    return [one(), one()]\n"
         "def fails():\n    raise KeyError('x')\n"
     )
-    data = load_data(f"{tmp_path}/mine.py:both")
-    assert (len(data.train), len(data.test), data.num_classes) == (6, 6, 2)
+    for name in ("both", "pair"):
+        data = load_data(f"{tmp_path}/mine.py:{name}")
+        assert (len(data.train), len(data.test), data.num_classes) == (6, 6, 2)
     assert "KeyError: 'x'; expected a file with a function fails" in refused(f"{tmp_path}/mine.py:fails")
     assert "there is no such file" in refused(f"{tmp_path}/none.py:both")
 

@@ -19,14 +19,15 @@ from autoslim._console import printable
 from autoslim._registry import Registry, unknown_name
 from autoslim.data._datasets import list_datasets
 from autoslim.data._encoded import Encoded
-from autoslim.data._images import decode_listing, describe_resize, find_shape, sizes_differ
+from autoslim.data._images import Decoded, decode_listing, describe_resize, find_shape, sizes_differ
 from autoslim.data._listing import (
     Found,
     Listing,
     Shape,
     check_labels,
-    check_pairs,
+    check_parts,
     check_readable,
+    describe_absent,
     describe_excess,
     fits_memory,
 )
@@ -163,10 +164,10 @@ def load_datasets(
     """Likewise from datasets, or loaders over them, that are at hand in Python.
 
     >>> from torch.utils.data import TensorDataset
-    >>> pixels = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
-    >>> data = load_datasets(TensorDataset(pixels, torch.tensor([0, 1, 0, 1])))
+    >>> pixels = torch.arange(96, dtype=torch.uint8).reshape(6, 1, 4, 4)
+    >>> data = load_datasets(TensorDataset(pixels, torch.tensor([0, 1, 0, 1, 0, 1])))
     >>> data.input_shape, len(data.train), len(data.test)
-    ((1, 8, 8), 2, 2)
+    ((1, 4, 4), 4, 2)
 
     Args:
         train: A `torch.utils.data.Dataset` with a length, whose items are (image, label): an image of Pillow's, or a
@@ -201,6 +202,7 @@ def _load(
         found = opened.enter_context(source)
         check_labels(spec, found)
         train, test, notes = _divide(spec, found, seed)
+        notes = (*notes, *describe_absent(found))
         if limit is not None:
             train, test = (_limit(spec, part, found.classes, limit, seed) for part in (train, test))
             notes = (*notes, f"Limited to {len(train)} train and {len(test)} test images, drawn with seed {seed}.")
@@ -222,7 +224,8 @@ def _load(
             atexit.register(opened.pop_all().close)  # the images are read for as long as the process lives
     mean, std = _statistics(parts[0].sample)
     resize = describe_resize(input_shape) if any(part.resized for part in parts) else "none"
-    notes = tuple(dict.fromkeys(map(printable, (*notes, *(note for part in parts for note in part.notes)))))
+    notes = (*notes, *(note for part in parts for note in part.notes), *_describe_flat(std))
+    notes = tuple(dict.fromkeys(map(printable, notes)))
     name = found.spec or spec
     return Data(name, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes, found.files)
 
@@ -239,9 +242,7 @@ class _Part:
     @staticmethod
     def decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str], targets: Targets | None) -> "_Part":
         """In memory; what can't be read is left out."""
-        decoded = decode_listing(listing, shape)
-        classes = classes if targets is None else ()
-        notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
+        decoded, notes = _decode(where, listing, shape, classes if targets is None else ())
         kept = listing.take(decoded.kept)
         told = None if targets is None else fit_targets(where, kept, shape, targets)
         split = Split(decoded.images, torch.from_numpy(kept.labels), kept.rows, told)
@@ -258,11 +259,22 @@ class _Part:
         count = min(_SAMPLE, len(listing), max(_SAMPLE_BYTES // math.prod(shape), 1))
         pieces = listing.pieces
         drawn = np.sort(draw_order(len(listing), purpose="statistics", seed=seed, pieces=pieces)[:count])
-        sample = decode_listing(listing.take(drawn), shape)
-        check_readable(where, sample.failed, listing.labels[drawn], sample.kept, ())
+        sample, _ = _decode(where, listing.take(drawn), shape, ())
         drew = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
         notes = (reason, drew) if pieces is None else (reason, pieces.note, drew)
         return _Part(Encoded(listing, shape, told), sample.images, sample.resized, notes)
+
+
+def _decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str]) -> tuple[Decoded, tuple[str, ...]]:
+    """The images that can be read, and notes on the others; without `classes` not all of a class were looked at."""
+    decoded = decode_listing(listing, shape)
+    notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
+    if decoded.dark:
+        raise DataError(
+            f"{where}: {decoded.dark} images have 16 or 32 bits a pixel and no value above 255, which would be next to "
+            "black; expected values up to 65535. Save them with 8 bits a pixel (Pillow's mode L)."
+        )
+    return decoded, notes
 
 
 def decode_split(split: Split | Encoded) -> Split | Encoded:
@@ -310,7 +322,7 @@ def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) ->
             "Use for instance share=0.1."
         )
     labels = train.labels.numpy() if train.told is None else merge_strata(train.labels.numpy())
-    check_pairs("hold_out", labels, None)
+    check_parts("hold_out", labels, None, 2)
     count = max(min(round(share * len(train)), most), 1)
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1, pieces=train.pieces)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
@@ -331,9 +343,9 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
         return found.train, found.test, found.notes
     total, told = len(found.train), found.train.told is not None
     labels = merge_strata(found.train.labels) if told else found.train.labels
-    check_pairs(spec, labels, None if told else found.classes)
+    check_parts(spec, labels, None if told else found.classes, 3)
     count, pieces = round(_TEST_SHARE * total), found.train.pieces
-    chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
+    chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=2, pieces=pieces)
     note = (
         f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
         f"proportion, drawn with seed {seed}."
@@ -364,3 +376,15 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(1)
     return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(_LEAST_STD).tolist())
+
+
+def _describe_flat(std: Sequence[float]) -> tuple[str, ...]:
+    """A note where channels tell nothing of an image."""
+    flat = [str(number) for number, each in enumerate(std, 1) if each == _LEAST_STD]
+    if not flat:
+        return ()
+    which = "" if len(flat) == len(std) else f" in channel {', '.join(flat)} of {len(std)}"
+    return (
+        f"All train images look nearly the same{which}: the deviation is below one step of a pixel. (Transparency "
+        "is dropped: what is drawn in it alone is lost.)",
+    )

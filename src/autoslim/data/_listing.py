@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,8 +30,8 @@ class Listing:
     Attributes:
         rows: Where each image stands in its source, shape [N]: what `read` is asked for.
         labels: The class of each, shape [N].
-        read: From rows to (name, file) each; a file is encoded bytes, a path, pixels [H, W] or [H, W, 3], an image of
-            Pillow's, or None if missing. It can be pickled, for workers that are not forked.
+        read: From rows to (name, file) each, to be gone through once; a file is encoded bytes, a path, pixels [H, W] or
+            [H, W, 3], an image of Pillow's, or None if missing. It can be pickled, for workers that are not forked.
         pieces: How they lie together, where one can't be read alone.
         told: From rows to (target, height and width of its image) each, where images have more than a label: `labels`
             are then strata.
@@ -39,7 +39,7 @@ class Listing:
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
-    read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
+    read: Callable[[Sequence[int]], Iterable[tuple[str, File]]]
     pieces: Pieces | None = None
     told: "Callable[[Sequence[int]], Sequence[RawTarget]] | None" = None
 
@@ -104,15 +104,26 @@ def check_labels(spec: str, found: Found) -> None:
         )
 
 
-def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
-    """Refuses a class with a single image, which can't be divided; without `classes` it is named by its number."""
+def check_parts(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None, parts: int) -> None:
+    """Refuses a class with fewer images than parts, 2 or 3; without `classes` it is named by its number."""
     values, sizes = np.unique(labels, return_counts=True)
-    alone = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < 2]]
-    if alone:
+    few = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < parts]]
+    if few:
+        count = "one image" if sizes[sizes < parts].max() == 1 else "one or two images"
+        least, into = ("two", "") if parts == 2 else ("three", " into train, search and test")
         raise DataError(
-            f"{where}: only one image of {name_some(alone)}; expected two or more of each class, as each is divided. "
-            "Add images, or leave such a class out."
+            f"{where}: only {count} of {name_some(few)}; expected {least} or more of each class, as each is divided"
+            f"{into}. Add images, or leave such a class out."
         )
+
+
+def describe_absent(found: Found) -> tuple[str, ...]:
+    """A note on classes that no train image is of: labels that do not start at 0, or have gaps."""
+    absent = np.setdiff1d(np.arange(len(found.classes)), found.train.labels)
+    if found.train.told is not None or not len(absent):
+        return ()
+    named = name_some([f"class {found.classes[label]}" for label in absent])
+    return (f"No train image is of {named}: outputs for that are of no use. Labels are numbered from 0.",)
 
 
 def fits_memory(count: int, shape: Shape) -> bool:
@@ -156,6 +167,15 @@ def check_readable(
     if lost:
         raise DataError(f"{where}: {told}. No image of {name_some(lost)} is left; expected one. Replace them.")
     return (f"{where}: {told}. They are left out.",)
+
+
+def describe_only(train: Sequence[str], test: Sequence[str], name: str) -> str:
+    """Which classes train or test (called `name`) has alone; "" if none."""
+    return "; ".join(
+        f"only in {where}: {name_some(sorted(names))}"
+        for where, names in (("train", set(train) - set(test)), (name, set(test) - set(train)))
+        if names
+    )
 
 
 def name_some(names: Sequence[str]) -> str:
