@@ -104,7 +104,7 @@ def _wanted(node: fx.Node, scenes: Scenes) -> dict[Path, Values]:
     name, sizes = _name(node), sizes_of(node)
     if name in _SHAPES and sizes:
         return _output_shape(node, _SHAPES[name], sizes)
-    if name == "layer_norm":
+    if name in ("layer_norm", "rms_norm"):
         shape = sizes_of(node.args[0])[-len(node.args[1]) :]  # pyright: ignore[reportArgumentType]
         return {(0, 1, index): size for index, size in enumerate(shape)}
     if name in ("split", "split_with_sizes"):
