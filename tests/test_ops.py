@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from autoslim import extract_network, trace_channels
@@ -41,7 +42,7 @@ def test_an_operator_belongs_to_one_rule():
 def test_three_states_of_an_operator():
     assert find_rule(torch.ops.aten.convolution.default) is RULES["conv"]
     assert find_rule(torch.ops.aten.sin.default) is RULES["pointwise"]
-    assert find_rule(torch.ops.aten.cumsum.default) is None
+    assert find_rule(torch.ops.aten._fft_r2c.default) is None
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,108 @@ def test_attention_keeps_its_channels_and_is_counted():
     graph = trace_channels(model, x)
     assert "channels of two activations are multiplied and summed" in str(graph.group("into").frozen)
     check_subnetwork(model, graph, graph.max_widths(), x)
+
+
+class Between(nn.Module):
+    """Whatever stands between two convolutions."""
+
+    def __init__(self, what, goes=16):
+        super().__init__()
+        self.first, self.second, self.what = nn.Conv2d(3, 16, 1), nn.Conv2d(goes, 4, 1), what
+
+    def forward(self, x):
+        return self.second(self.what(self.first(x)))
+
+
+def trace_between(what, goes=16, *, masked=True):
+    """The group of 16 channels that `what` is given; sub-networks are checked if it is free."""
+    model, x = randomise_(Between(what, goes)).eval(), (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
+    graph = trace_channels(model, x)
+    for widths in (graph.min_widths(), graph.random_widths(1)):
+        check_subnetwork(model, graph, widths, x, masked=masked and not graph.group("first").note)
+        extract_network(model, graph, widths).train()(*x)
+    return graph.group("first")
+
+
+class Scaled(nn.Module):
+    """An RMS norm of its own, told the shape by an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.dim, self.weight = 16, nn.Parameter(torch.ones(16))
+
+    def forward(self, x):
+        return F.rms_norm(x, (self.dim,), self.weight)
+
+
+class Last(nn.Module):
+    """Runs a layer on channels that come last."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        *(Last(norm) for norm in (nn.RMSNorm(16), nn.RMSNorm((8, 16), elementwise_affine=False), Scaled())),
+        nn.RMSNorm((16, 8, 8)),
+    ],
+)
+def test_rms_norm_follows_its_channels(norm):
+    group = trace_between(norm)
+    assert group.frozen is None
+    assert "a statistic over channels" in group.note
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        nn.Upsample(scale_factor=2, mode="nearest-exact"),
+        nn.ChannelShuffle(2),
+        lambda y: F.fold(F.unfold(y, 2, stride=2), (8, 8), 2, stride=2),
+        lambda y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
+        lambda y: F.max_unpool1d(*F.max_pool1d(y.flatten(2), 2, return_indices=True), 2).view_as(y),
+        lambda y: F.max_unpool3d(*F.max_pool3d(y[:, :, None], (1, 2, 2), return_indices=True), (1, 2, 2))[:, :, 0],
+        lambda y: y.index_select(2, torch.arange(4, device=y.device)),
+        lambda y: y.gather(2, y.argsort(2)),
+        lambda y: y.cumsum(2) + y.cummax(-1)[0],
+        lambda y: y.flatten(2).topk(4)[0].view(y.shape[0], -1, 2, 2),
+    ],
+)  # fmt: skip
+def test_operators_along_other_dimensions_leave_channels_free(what):
+    assert trace_between(what).frozen is None
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (lambda y: y.index_select(1, torch.arange(16, device=y.device).flip(0)), "channels are picked by an index"),
+        (lambda y: y.gather(1, torch.zeros_like(y).long()), "channels are picked by an index"),
+        (lambda y: y.gather(2, torch.zeros_like(y[:, :8]).long()).repeat(1, 2, 1, 1), "an index picks from the first"),
+        (lambda y: y.cumsum(1), "the order of channels matters to aten.cumsum"),
+        (lambda y: y.sort(1)[0], "the order of channels matters to aten.sort"),
+    ],
+)
+def test_operators_along_channels_keep_them(what, why):
+    assert why in str(trace_between(what).frozen)
+
+
+def test_unpooling_ties_the_two_sides():
+    class SegNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            y, places = F.max_pool2d(self.down(x), 2, return_indices=True)
+            return self.head(F.max_unpool2d(self.up(y), places, 2))
+
+    model, x = randomise_(SegNet()).eval(), (torch.randn(2, 3, 8, 8, dtype=torch.float64),)
+    graph = trace_channels(model, x)
+    assert [(g.name, g.frozen is None) for g in graph.groups] == [("down", True), ("head", False)]
+    check_subnetwork(model, graph, graph.min_widths(), x)
