@@ -192,3 +192,35 @@ def test_unpooling_ties_the_two_sides():
     graph = trace_channels(model, x)
     assert [(g.name, g.frozen is None) for g in graph.groups] == [("down", True), ("head", False)]
     check_subnetwork(model, graph, graph.min_widths(), x)
+
+
+def tile(y):
+    return y[:, None].expand(-1, 2, -1, -1, -1).reshape(y.shape[0], -1, *y.shape[2:])
+
+
+def cross(y):
+    return (y[:, None].expand(-1, 16, -1, -1, -1) * y[:, :, None]).reshape(y.shape[0], -1, *y.shape[2:])
+
+
+def bind_later(y):
+    copies = y[:, None].expand(-1, 16, -1, -1, -1)
+    return copies.reshape(y.shape[0], 256, *y.shape[2:]) * (copies * y[:, :, None]).mean()
+
+
+def add_flat_ones(y):
+    return (y.flatten(1) + torch.ones(1, *y.shape[1:], dtype=y.dtype, device=y.device).flatten(1)).view_as(y)
+
+
+@pytest.mark.parametrize(
+    ("what", "goes", "why"),
+    [
+        (lambda y: y.repeat_interleave(2, 1), 32, None),
+        (tile, 32, None),
+        (add_flat_ones, 16, None),
+        (cross, 256, "two channel dimensions are merged"),
+        (bind_later, 256, "channels are repeated as often as the code says"),
+    ],
+)
+def test_copies_of_channels_are_followed_and_products_of_channels_are_not(what, goes, why):
+    frozen = trace_between(what, goes).frozen
+    assert frozen is None if why is None else str(frozen).startswith(why)

@@ -61,6 +61,7 @@ class Ledger:
         counting: Whether costs are recorded (they are in one of the two traced modes only).
         grouped: Module path or glob -> "slots" or "groups": how grouped convolutions shall lose channels.
         policies: Module path -> how its grouped convolution does.
+        constants: The labels given to constants.
     """
 
     size: int = 0
@@ -79,6 +80,7 @@ class Ledger:
     counting: bool = True
     grouped: Mapping[str, str] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
+    constants: list[Vector] = field(default_factory=list)
 
     def new(self, size: int) -> Vector:
         """Fresh labels, shape [size]."""
@@ -147,7 +149,17 @@ class Call:
     def fresh(self, tensor: torch.Tensor, *dims: int) -> Labels:
         """New labels for a tensor of constants, on `dims` or all its dimensions."""
         every = dims or range(tensor.dim())
-        return {dim: self.ledger.new(tensor.shape[dim]) for dim in every if tensor.shape[dim] > 1}
+        labels = {dim: self.ledger.new(tensor.shape[dim]) for dim in every if tensor.shape[dim] > 1}
+        self.ledger.constants.extend(labels.values())
+        return labels
+
+    def is_loose(self, vector: Vector) -> bool:
+        """Whether these labels are of constants, all alike, that have met nothing yet."""
+        constants = self.ledger.constants
+        if not constants or not bool(torch.isin(vector, torch.cat(constants)).all()):
+            return False
+        bound = [*(side for tie in self.ledger.ties for side in tie), *(noted for noted, _ in self.ledger.notes)]
+        return not any(bool(torch.isin(vector, other).any()) for other in bound)
 
     def names(self, **vectors: Vector | None) -> None:
         """If the calling module has these integer attributes, they are the lengths of these vectors."""
