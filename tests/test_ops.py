@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from autoslim import extract_network, trace_channels
+from autoslim.extract import copy_model
 from autoslim.ops import RULES, find_rule
 from autoslim.ops._base import Rule, register
-from autoslim.testing.networks import check_subnetwork, randomise_
+from autoslim.testing.networks import check_subnetwork, outputs, randomise_
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
@@ -224,3 +225,40 @@ def add_flat_ones(y):
 def test_copies_of_channels_are_followed_and_products_of_channels_are_not(what, goes, why):
     frozen = trace_between(what, goes).frozen
     assert frozen is None if why is None else str(frozen).startswith(why)
+
+
+class Weighs(nn.Module):
+    """A product with a weight of its own, in the way that `how` names."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.weight, self.bias = how, nn.Parameter(torch.randn(12, 16)), nn.Parameter(torch.randn(12))
+
+    def forward(self, y):
+        if self.how == "einsum map":
+            return torch.einsum("nchw,dc->ndhw", y, self.weight)
+        n, (h, w) = y.shape[0], y.shape[2:]
+        if self.how == "einsum tokens":
+            z = torch.einsum("btc,dc->btd", y.flatten(2).transpose(1, 2), self.weight).transpose(1, 2)
+        elif self.how == "left":
+            z = self.weight @ y.flatten(2)
+        elif self.how == "biased":
+            z = torch.baddbmm(self.bias[None, :, None], self.weight.expand(n, -1, -1), y.flatten(2))
+        else:
+            z = torch.bmm(self.weight * y.mean((2, 3))[:, None], y.flatten(2))  # a weight for each image
+        return z.reshape(n, -1, h, w)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("how", ["einsum map", "einsum tokens", "left", "biased", "modulated"])
+def test_a_product_with_a_weight_is_a_linear_layer(how, batch):
+    model, x = randomise_(Between(Weighs(how), 12)).eval(), (torch.randn(batch, 3, 4, 4, dtype=torch.float64),)
+    graph = trace_channels(model, x)
+    assert {g.name: g.size for g in graph.groups if g.frozen is None} == {"first": 16, "what": 12}
+    for widths in (graph.min_widths(), graph.random_widths(1)):
+        check_subnetwork(model, graph, widths, x, masked=False)
+        whole = graph.max_widths().replace({"first": widths["first"]})
+        full, small = copy_model(model), extract_network(model, graph, whole)
+        with torch.no_grad():
+            full.what.weight[:, widths["first"] :] = 0  # nobody reads the channels that went
+        torch.testing.assert_close(outputs(full, x), outputs(small, x))

@@ -96,6 +96,13 @@ class Ledger:
                 labels[dim] = self.new(size)
         self.set_labels(tensor, labels)
 
+    def find_tensor(self, labels: Vector) -> str | None:
+        """The parameter or buffer along one of whose dimensions all these labels are; None if there is none."""
+        for name, _, first, size in self.blocks:
+            if first <= labels[0] < first + size:
+                return name if bool(((labels >= first) & (labels < first + size)).all()) else None
+        return None
+
     def labels(self, tensor: object) -> Labels:
         """The labels a tensor carries; none for a tensor that no parameter's channels flow into."""
         ledger, labels = getattr(tensor, _MARK, (None, {}))
