@@ -10,6 +10,7 @@ become whatever they meet.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,8 @@ class Ledger:
         alive: The tensors that operators made: how long each lived.
         counting: Whether costs are recorded (they are in one of the two traced modes only).
         grouped: Module path or glob -> "slots" or "groups": how grouped convolutions shall lose channels.
-        policies: Module path -> how its grouped convolution does.
+        policies: (module path, which of its grouped convolutions) -> how that one does.
+        ran: Module path -> how many grouped convolutions have run there.
         constants: The labels given to constants.
     """
 
@@ -79,7 +81,8 @@ class Ledger:
     alive: list[Alive] = field(default_factory=list)
     counting: bool = True
     grouped: Mapping[str, str] = field(default_factory=dict)
-    policies: dict[str, str] = field(default_factory=dict)
+    policies: dict[tuple[str, int], str] = field(default_factory=dict)
+    ran: Counter[str] = field(default_factory=Counter)
     constants: list[Vector] = field(default_factory=list)
 
     def new(self, size: int) -> Vector:
