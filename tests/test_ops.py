@@ -262,3 +262,51 @@ def test_a_product_with_a_weight_is_a_linear_layer(how, batch):
         with torch.no_grad():
             full.what.weight[:, widths["first"] :] = 0  # nobody reads the channels that went
         torch.testing.assert_close(outputs(full, x), outputs(small, x))
+
+
+class Functional(nn.Module):
+    """Two grouped convolutions of different kinds in one module."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = {"wide": (16, 3, 1, 1), "halves": (16, 8, 3, 3), "depth": (16, 1, 3, 3), "last": (4, 16, 1, 1)}
+        self.kernels = nn.ParameterDict({name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()})
+
+    def forward(self, x):
+        y = F.conv2d(F.conv2d(x, self.kernels["wide"]), self.kernels["halves"], padding=1, groups=2)
+        y = F.conv2d(y, self.kernels["depth"], padding=1, groups=y.shape[1])
+        return F.conv2d(y, self.kernels["last"])
+
+
+def test_functional_convolutions_of_one_module_are_told_apart():
+    model, x = randomise_(Functional()).eval(), (torch.randn(2, 3, 4, 4, dtype=torch.float64),)
+    graph = trace_channels(model, x)
+    assert [(g.size, g.atom, g.frozen is None) for g in graph.groups] == [(16, 2, True), (16, 2, True), (4, 1, False)]
+    for seed in range(3):
+        check_subnetwork(model, graph, graph.random_widths(seed), x, masked=False)
+    asked = trace_channels(model, x, grouped={"": "groups"})  # by the module's path, for all that it runs
+    assert asked.groups[0].atom == 8
+
+
+def place_codes(y):
+    step = torch.arange(0, y.shape[1], 2, device=y.device, dtype=y.dtype)
+    turned = torch.arange(y.shape[2], device=y.device, dtype=y.dtype)[:, None] * 10000 ** (-step / y.shape[1])
+    return y + torch.cat([turned.sin(), turned.cos()], 1).t()[None, :, :, None]
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        (lambda y: y * torch.linspace(0, 1, y.shape[1], dtype=y.dtype, device=y.device).view(1, -1, 1, 1), "linspace"),
+        (lambda y: y + torch.arange(y.shape[1], device=y.device).view(1, -1, 1, 1), "arange"),
+        (lambda y: y + torch.eye(y.shape[1], dtype=y.dtype, device=y.device).mean(0).view(1, -1, 1, 1), "eye"),
+        (place_codes, "arange"),
+        (lambda y: y + torch.arange(y.shape[2], device=y.device).view(1, 1, -1, 1), None),
+        (lambda y: y + torch.ones(y.shape[1], 1, 1, dtype=y.dtype, device=y.device), None),
+    ],
+)  # fmt: skip
+def test_values_computed_from_the_number_of_channels_are_noted(what, name):
+    group = trace_between(what)
+    assert group.frozen is None
+    assert group.note.startswith(f"values computed from the number of channels ({name})" if name else "")
+    assert bool(group.note) == bool(name)
