@@ -196,10 +196,12 @@ def _draw_inputs(graph: ChannelGraph, example: Any, device: torch.device) -> Any
     def draw(x: torch.Tensor) -> torch.Tensor:
         return torch.randn(x.shape, generator=generator, dtype=torch.float64)
 
+    def place(leaf: Any) -> Any:
+        return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
+
     if example is None:
         example = tuple(torch.empty(shape, device="meta") for shape in graph.inputs)
-    drawn = _map_floats(draw, example if isinstance(example, tuple) else (example,))
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf, drawn)
+    return tree_map(place, _map_floats(draw, example if isinstance(example, tuple) else (example,)))
 
 
 def _map_floats(change: Callable[[torch.Tensor], torch.Tensor], inputs: Any) -> Any:

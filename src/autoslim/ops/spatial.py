@@ -11,15 +11,10 @@ from autoslim.ops._base import Call, Labels, Rule, register
 
 _POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "_adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 _MAX_POOLS = [f"max_pool{n}d_with_indices" for n in (2, 3)]
+_KINDS = ("nearest", "bilinear", "bicubic", "linear", "trilinear")
 _RESAMPLES = [
-    f"upsample_{kind}{n}d{exact}"
-    for kind in ("nearest", "bilinear", "bicubic", "linear", "trilinear")
-    for n in (1, 2, 3)
-    for exact in ("", "_aa", "_vec")
-]
-_RESAMPLES += [
-    "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa",
+    *(f"upsample_{kind}{n}d{exact}" for kind in _KINDS for n in (1, 2, 3) for exact in ("", "_aa", "_vec")),
+    *(f"_upsample_{kind}" for kind in ("bilinear2d_aa", "bicubic2d_aa")),
     *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
 ]
 _PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)]
@@ -139,7 +134,7 @@ class _Unpool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, places = nn.functional.max_pool2d(self.conv(x), 2, return_indices=True)
-        return self.head(nn.functional.max_unpool2d(self.mid(y), places, 2))
+        return self.head(nn.functional.max_unpool2d(self.mid(y), places, [2, 2]))
 
 
 class _Sample(nn.Module):
