@@ -139,6 +139,45 @@ def test_groups_that_the_code_blocks_are_free_after_rewriting(how):
     assert (small.eval()(*images()) - rewritten.eval()(*images())).abs().max() > 1e-6
 
 
+class Counts(nn.Module):
+    """Computes with the number of its first convolution's channels; a literal blocks its second's."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 12, 1), nn.Linear(12 * 9, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        n, c, h, w = y.shape
+        if self.how == "mean":
+            y = y - y.sum(1, keepdim=True) / y.shape[1]
+        elif self.how == "scale":
+            y = y * y.size(1) ** -0.5
+        elif self.how == "all sizes":
+            y = y * (1 + y.sum((1, 2, 3), keepdim=True) / (2 * c * h * w + n - y.size(0)))
+        elif self.how == "parts":
+            left, right = y.chunk(2, 1)
+            y = torch.cat([left / right.shape[1], right.mul(1 / left.size(dim=1))], 1)
+        return self.head(F.adaptive_avg_pool2d(self.second(y), 3).view(-1, 12 * 9))
+
+
+@pytest.mark.parametrize("how", ["mean", "scale", "all sizes", "parts"])
+def test_numbers_that_the_code_computes_from_shapes_follow_the_widths(how):
+    model = randomise_(Counts(how)).eval()
+    rewritten = rewrite_network(model, images())
+    for x in (images(), images(5), images(1, size=9)):
+        assert torch.equal(rewritten(*x), model(*x))
+    graph, other = trace_channels(model, images()), trace_channels(rewritten, images())
+    assert graph.group("second").frozen is not None
+    assert other.group("second").frozen is None
+    for width in (8, 12):
+        small = extract_network(model, graph, graph.max_widths().replace({"first": width}))
+        same = extract_network(rewritten, other, other.max_widths().replace({"first": width}))
+        for x in (images(), images(3, size=9)):
+            torch.testing.assert_close(same(*x), small(*x), rtol=1e-12, atol=1e-12)
+
+
 # Which of the two a result uses --------------------------------------------------------------------------------------
 
 

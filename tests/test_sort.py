@@ -133,6 +133,46 @@ def test_code_that_fixes_float32_is_sorted_in_it():
     torch.testing.assert_close(model(x), wanted)
 
 
+class Takes(nn.Module):
+    """A network that is given more than images: the trace takes any arguments."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.words, self.first, self.second = nn.Embedding(9, 3), nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: Any, other: Any = None) -> torch.Tensor:
+        if self.how == "ids":
+            x = self.words(x).permute(0, 3, 1, 2)
+        y = self.first({"dict": lambda: x["image"], "list": lambda: torch.stack(x)}.get(self.how, lambda: x)())
+        if self.how == "scalar":
+            y = y * (1 / other)
+        elif self.how == "mask":
+            y = y.masked_fill(other, 0)
+        return self.second(torch.relu(y))
+
+
+IMAGE = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+ARGUMENTS = {
+    "ids": (torch.arange(8).view(1, 2, 4),),
+    "scalar": (IMAGE, 2.0),
+    "dict": ({"image": IMAGE},),
+    "list": ([IMAGE[0]],),
+    "mask": (IMAGE, IMAGE[:, :1] > 0.5),
+}
+
+
+@pytest.mark.parametrize("how", ARGUMENTS)
+def test_any_arguments_that_were_traced_will_do(how: str):
+    model, arguments = Takes(how).eval(), ARGUMENTS[how]
+    graph, before = trace_channels(model, arguments), outputs(model, arguments)
+    importance = {"first": range(16)}
+    with pytest.raises(ModelError, match=r"sort_channels_: Takes fails on random.*pass them as `example_inputs`"):
+        sort_channels_(model, graph, importance)
+    assert sort_channels_(model, graph, importance, example_inputs=arguments).order == {"first": (*range(15, -1, -1),)}
+    torch.testing.assert_close(outputs(model, arguments), before)
+
+
 class Placed(nn.Module):
     """Weighs channels by their place, with numbers that the trace sees as constants."""
 
@@ -155,6 +195,15 @@ def test_channels_that_are_told_apart_by_their_place_are_left_and_named():
     assert done.order == {}
     assert done.left["first"] == "the network tells its channels apart by their place"
     torch.testing.assert_close(model.first.weight, old.first.weight)
+
+
+def test_the_floats_of_an_example_are_drawn_anew():
+    model, zeros = Placed(), torch.zeros(1, 3, 4, 4)
+    nn.init.zeros_(model.first.bias)  # on zeros any order would do
+    done = sort_channels_(model, trace_channels(model, zeros), {"first": range(6)}, example_inputs=zeros)
+    assert done.left["first"] == "the network tells its channels apart by their place"
+    with pytest.raises(ModelError, match="fails on `example_inputs`, RuntimeError"):
+        sort_channels_(model, trace_channels(model, zeros), {"first": range(6)}, example_inputs=zeros[:, :2])
 
 
 def test_what_has_no_importance_stays():

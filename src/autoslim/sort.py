@@ -4,17 +4,18 @@ A sub-network keeps the first atoms of each group. So any choice of channels is 
 whoever ranks channels, by their weights say, sorts the network once, and all widths of it keep the best.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-from autoslim.errors import WidthsError
+from autoslim.errors import ModelError, WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import Axis, ChannelGraph
 
@@ -38,7 +39,11 @@ class Sorted:
 
 
 def sort_channels_(
-    model: nn.Module, graph: ChannelGraph, importance: Mapping[str, Sequence[float] | torch.Tensor]
+    model: nn.Module,
+    graph: ChannelGraph,
+    importance: Mapping[str, Sequence[float] | torch.Tensor],
+    *,
+    example_inputs: "torch.Tensor | tuple[Any, ...] | None" = None,
 ) -> Sorted:
     """Sorts the channels of a network, the most important first, and leaves what it computes as it was.
 
@@ -51,12 +56,15 @@ def sort_channels_(
         graph: Its channel graph.
         importance: Per group a number for each atom, shape [atoms]; of equals the earlier stays first. A group that is
             not named is left as it is.
+        example_inputs: What the network was traced on, where that is more than float tensors. Floats are drawn at
+            random in their places; integers, bools and scalars are taken as they are.
 
     Returns:
         The new order, and what was left and why.
 
     Raises:
         WidthsError: A group has no such name, or not as many atoms, or a number is not finite.
+        ModelError: The network does not run on such inputs.
 
     >>> from autoslim import trace_channels
     >>> model, x = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)), torch.rand(1, 1, 4, 4)
@@ -72,7 +80,7 @@ def sort_channels_(
     for index in [index for index in orders if not _is_even(graph, index)]:
         left[graph.groups[index].name] = "its channels have different numbers of slots on a tensor"
         del orders[index]
-    for index in _misplaced(model, graph, orders):
+    for index in _misplaced(model, graph, orders, example_inputs):
         left[graph.groups[index].name] = "the network tells its channels apart by their place"
         del orders[index]
     _permute_(model, graph, orders)
@@ -146,9 +154,9 @@ def _is_even(graph: ChannelGraph, index: int) -> bool:
     return all((count == count[0]).all() for count in counts)
 
 
-def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[int]:
+def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders, example: Any) -> list[int]:
     """The groups whose new order changes the outputs; looked for one by one only if all together do."""
-    trial, inputs, wanted = _exactly(model, graph)
+    trial, inputs, wanted = _exactly(model, graph, example)
     whole = copy_model(trial)
     _permute_(whole, graph, orders)
     if _agree(_outputs(whole, inputs), wanted):
@@ -162,19 +170,48 @@ def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders) -> list[in
     return wrong
 
 
-def _exactly(model: nn.Module, graph: ChannelGraph) -> tuple[nn.Module, list[torch.Tensor], list[torch.Tensor]]:
+def _exactly(model: nn.Module, graph: ChannelGraph, example: Any) -> tuple[nn.Module, Any, list[torch.Tensor]]:
     """A copy in float64, or in float32 where its code fixes that; random inputs, and what it makes of them."""
-    generator, device = torch.Generator().manual_seed(0), next(model.parameters()).device
-    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for shape in graph.inputs]
     double = copy_model(model).double().eval()
+    drawn = _draw_inputs(graph, example, next(model.parameters()).device)
     try:
         return double, drawn, _outputs(double, drawn)
-    except RuntimeError:
-        single, inputs = copy_model(model).float().eval(), [x.float() for x in drawn]
+    except Exception:  # noqa: BLE001 - a fault of the inputs shows there again
+        single, inputs = copy_model(model).float().eval(), _map_floats(torch.Tensor.float, drawn)
+    try:
         return single, inputs, _outputs(single, inputs)
+    except Exception as error:
+        given = "`example_inputs`" if example is not None else f"random float tensors of shape {graph.inputs}"
+        raise ModelError(
+            f"sort_channels_: {type(model).__name__} fails on {given}, {type(error).__name__}: {error}. "
+            "Expected inputs such as it was traced on. If they are more than float tensors (integers, bools, scalars, "
+            "lists, dictionaries), pass them as `example_inputs`."
+        ) from error
 
 
-def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _draw_inputs(graph: ChannelGraph, example: Any, device: torch.device) -> Any:
+    """Arguments for the network: float64 numbers in the places of an example's floats, or of one float tensor each."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+    def place(leaf: Any) -> Any:
+        return leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf
+
+    if example is None:
+        example = tuple(torch.empty(shape, device="meta") for shape in graph.inputs)
+    return tree_map(place, _map_floats(draw, example if isinstance(example, tuple) else (example,)))
+
+
+def _map_floats(change: Callable[[torch.Tensor], torch.Tensor], inputs: Any) -> Any:
+    def map_one(leaf: Any) -> Any:
+        return change(leaf) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() else leaf
+
+    return tree_map(map_one, inputs)
+
+
+def _outputs(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
     with torch.no_grad():
         return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, torch.Tensor)]
 

@@ -7,6 +7,7 @@ how long every axis and how large every integer attribute is at any number of at
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +15,25 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autoslim.candidates import channel_unit
 from autoslim.errors import ModelError, WidthsError
 from autoslim.extract import copy_model, replace_tensors_, set_attributes_
 from autoslim.graph import ChannelGraph, count_slots
+from autoslim.trace._run import double_batch
 
 _UNIFORM = 2.0  # largest value over deviation: 1.73 if uniform, above 2 for 100 normal ones in 99 of 100 cases
 _ZERO_MEAN = 4.0  # standard errors
 
 
-def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> nn.Module:
+def widen_network(
+    model: nn.Module,
+    graph: ChannelGraph,
+    ratio: float = 1.5,
+    *,
+    example_inputs: "torch.Tensor | tuple[Any, ...] | None" = None,
+) -> nn.Module:
     """The same network with every group that is not frozen `ratio` times as wide, its weights drawn anew.
 
     Widths are rounded to multiples of 8 where the wider group allows it (`channel_unit`), else to whole atoms. A
@@ -39,13 +47,15 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
         model: The traced network; left untouched.
         graph: Its channel graph; groups frozen in it keep their width.
         ratio: Above 1.
+        example_inputs: What the network was traced on, where that is more than float tensors.
 
     Returns:
         A module of the same class. Trace it to search its widths.
 
     Raises:
         WidthsError: The ratio is not above 1.
-        ModelError: The network's own code can't follow, or a fixed tensor has no value for new channels.
+        ModelError: The network's own code can't follow, a fixed tensor has no value for new channels, or the network
+            does not run on such inputs.
 
     >>> from autoslim import trace_channels
     >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
@@ -70,7 +80,7 @@ def widen_network(model: nn.Module, graph: ChannelGraph, ratio: float = 1.5) -> 
     replace_tensors_(wide, grown)
     for patch in graph.patches:
         set_attributes_(wide, {patch.module: {patch.attribute: patch.value(atoms)}})
-    _check_runs(model, wide, graph, ratio)
+    _check_runs(model, wide, graph, ratio, example_inputs)
     return wide
 
 
@@ -133,14 +143,22 @@ def _draw_like(tensor: torch.Tensor, shape: Sequence[int], scale: float) -> torc
     return fresh * (scale * float(deviation)) + float(mean)
 
 
-def _check_runs(model: nn.Module, wide: nn.Module, graph: ChannelGraph, ratio: float) -> None:
+def _check_runs(model: nn.Module, wide: nn.Module, graph: ChannelGraph, ratio: float, example: Any) -> None:
     """Raises ModelError unless the wider network runs to outputs of the same shapes."""
+    code = "Expected code that takes its channels from shapes. Freeze the layers that it reads with `graph.freeze`."
+    inputs = (
+        "Expected inputs such as it was traced on. If they are more than float tensors (integers, bools, scalars, "
+        "lists, dictionaries), pass them as `example_inputs`."
+    )
+    device = "meta"
     try:
-        wanted, found = _output_shapes(model, graph, "meta"), _output_shapes(wide, graph, "meta")
+        wanted = _output_shapes(model, graph, device, example, inputs)
     except (
         ModelError
     ):  # a forward pass that needs values can't run on meta; a fault of the model's own shows there again
-        wanted, found = _output_shapes(model, graph, "cpu"), _output_shapes(wide, graph, "cpu")
+        device = "cpu"
+        wanted = _output_shapes(model, graph, device, example, inputs)
+    found = _output_shapes(wide, graph, device, example, code)
     if wanted != found:
         raise ModelError(
             f"widen_network: {type(model).__name__}, {ratio}x as wide, gives outputs of shape {found}; expected "
@@ -148,24 +166,33 @@ def _check_runs(model: nn.Module, wide: nn.Module, graph: ChannelGraph, ratio: f
         )
 
 
-def _output_shapes(model: nn.Module, graph: ChannelGraph, device: str) -> list[tuple[int, ...]]:
+def _output_shapes(
+    model: nn.Module, graph: ChannelGraph, device: str, example: Any, advice: str
+) -> list[tuple[int, ...]]:
     """Output shapes in eval and in train mode (if that was traced); the layer that fails is named by the ModelError."""
     copied = copy_model(model).to(device)
     inside = _watch(copied)
     shapes: list[tuple[int, ...]] = []
     dtype = next(p.dtype for p in copied.parameters() if p.is_floating_point())
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
+
+    if example is None:
+        example = tuple(torch.ones(shape) for shape in graph.inputs)
+    given = tree_map(place, example if isinstance(example, tuple) else (example,))
     for training in (False,) if graph.notes else (False, True):
-        # two images in train mode: BatchNorm can't train on one value per channel
-        inputs = [torch.ones(max(n, 1 + training), *rest, dtype=dtype, device=device) for n, *rest in graph.inputs]
         try:
             with torch.no_grad(), torch.random.fork_rng():
-                out = copied.train(training)(*inputs)
+                out = copied.train(training)(*(double_batch(given) if training else given))
         except Exception as error:
-            layer = copied.get_submodule(inside[-1])
+            name = inside[-1] if inside else ""
+            layer = type(copied.get_submodule(name)).__name__
             raise ModelError(
-                f"widen_network: `{inside[-1]}` ({type(layer).__name__}) fails on inputs {graph.inputs}, "
-                f"{type(error).__name__}: {error}. Expected code that takes its channels from shapes. Freeze the "
-                "layers that it reads with `graph.freeze`."
+                f"widen_network: {f'`{name}` ({layer})' if name else layer} fails on inputs {graph.inputs}, "
+                f"{type(error).__name__}: {error}. {advice}"
             ) from error
         shapes += [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
     return shapes

@@ -10,6 +10,7 @@ become whatever they meet.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +62,9 @@ class Ledger:
         alive: The tensors that operators made: how long each lived.
         counting: Whether costs are recorded (they are in one of the two traced modes only).
         grouped: Module path or glob -> "slots" or "groups": how grouped convolutions shall lose channels.
-        policies: Module path -> how its grouped convolution does.
+        policies: (module path, which of its grouped convolutions) -> how that one does.
+        ran: Module path -> how many grouped convolutions have run there.
+        constants: The labels given to constants.
     """
 
     size: int = 0
@@ -80,7 +83,9 @@ class Ledger:
     alive: list[Alive] = field(default_factory=list)
     counting: bool = True
     grouped: Mapping[str, str] = field(default_factory=dict)
-    policies: dict[str, str] = field(default_factory=dict)
+    policies: dict[tuple[str, int], str] = field(default_factory=dict)
+    ran: Counter[str] = field(default_factory=Counter)
+    constants: list[Vector] = field(default_factory=list)
 
     def new(self, size: int) -> Vector:
         """Fresh labels, shape [size]."""
@@ -95,6 +100,13 @@ class Ledger:
                 self.blocks.append((name, dim, self.size, size))
                 labels[dim] = self.new(size)
         self.set_labels(tensor, labels)
+
+    def find_tensor(self, labels: Vector) -> str | None:
+        """The parameter or buffer along one of whose dimensions all these labels are; None if there is none."""
+        for name, _, first, size in self.blocks:
+            if first <= labels[0] < first + size:
+                return name if bool(((labels >= first) & (labels < first + size)).all()) else None
+        return None
 
     def labels(self, tensor: object) -> Labels:
         """The labels a tensor carries; none for a tensor that no parameter's channels flow into."""
@@ -149,7 +161,17 @@ class Call:
     def fresh(self, tensor: torch.Tensor, *dims: int) -> Labels:
         """New labels for a tensor of constants, on `dims` or all its dimensions."""
         every = dims or range(tensor.dim())
-        return {dim: self.ledger.new(tensor.shape[dim]) for dim in every if tensor.shape[dim] > 1}
+        labels = {dim: self.ledger.new(tensor.shape[dim]) for dim in every if tensor.shape[dim] > 1}
+        self.ledger.constants.extend(labels.values())
+        return labels
+
+    def is_loose(self, vector: Vector) -> bool:
+        """Whether these labels are of constants, all alike, that have met nothing yet."""
+        constants = self.ledger.constants
+        if not constants or not bool(torch.isin(vector, torch.cat(constants)).all()):
+            return False
+        bound = [*(side for tie in self.ledger.ties for side in tie), *(noted for noted, _ in self.ledger.notes)]
+        return not any(bool(torch.isin(vector, other).any()) for other in bound)
 
     def names(self, **vectors: Vector | None) -> None:
         """If the calling module has these integer attributes, they are the lengths of these vectors."""

@@ -15,15 +15,43 @@ _WHY = "channels of two activations are multiplied and summed (attention)"
 
 
 def _bmm(call: Call) -> Sequence[Labels]:
-    """[B, M, K] x [B, K, N]: rows and columns go on; a channel dimension K that is summed over stays."""
-    left, right = call.args[-2:] if "baddbmm" in str(call.func) else call.args[:2]
+    """[B, M, K] x [B, K, N]: rows and columns go on; a channel dimension K that is summed over stays.
+
+    Unless one side is a weight: so torch runs einsum, and some linear layers whose input is not contiguous.
+    """
+    with_bias = "baddbmm" in str(call.func)
+    left, right = call.args[-2:] if with_bias else call.args[:2]
     a, b = call.labels(left), call.labels(right)
-    for vector in (a.get(2), b.get(1), a.get(0), b.get(0)):
-        call.pin(vector, _WHY)
-    sides = {1: a.get(1), 2: b.get(2)}
+    weight = next((side for side in (b, a) if _is_weight(call, side)), None)
+    inner, sides = left.shape[2], {1: a.get(1), 2: b.get(2)}
+    if weight is None:
+        for vector in (a.get(2), b.get(1), a.get(0), b.get(0)):
+            call.pin(vector, _WHY)
+    else:
+        sides = {0: (a if weight is b else b).get(0), **sides}
+        read = call.match(a.get(2), b.get(1))
+        if read is not None:
+            call.ledger.read.append(read)
+            inner = read
+        call.names(in_features=read, out_features=sides[2])
     factors = [call.out.shape[dim] if vector is None else vector for dim, vector in sides.items()]
-    call.macs("matmul", left.shape[0] * left.shape[2], *factors)
-    return [{dim: vector for dim, vector in sides.items() if vector is not None}]
+    call.macs("matmul", left.shape[0] if weight is None else 1, inner, *factors)
+    if with_bias:
+        bias = call.args[0]
+        for dim in (dim for dim in (1, 2) if bias.dim() >= 3 - dim and bias.shape[dim - 3] > 1):
+            sides[dim] = call.match(sides[dim], call.labels(bias).get(bias.dim() + dim - 3))
+    out = {dim: vector for dim, vector in sides.items() if vector is not None}
+    if weight is not None:
+        if (made := out.get(2 if weight is b else 1)) is not None:
+            call.ledger.made.append((made, call.module))
+        call.outputs("matmul", call.out, out)
+    return [out]
+
+
+def _is_weight(call: Call, labels: Labels) -> bool:
+    """Whether a matrix has its rows and columns of one parameter, the same for all of a batch."""
+    rows, columns = (call.ledger.find_tensor(labels[dim]) if dim in labels else None for dim in (1, 2))
+    return rows is not None and rows == columns and (0 not in labels or call.is_loose(labels[0]))
 
 
 def _sdpa(call: Call) -> Sequence[Labels]:
@@ -61,6 +89,7 @@ class _Context(nn.Module):
         super().__init__()
         self.how = how
         self.conv, self.mask, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 1, 1), nn.Linear(8, 4)
+        self.mix = nn.Linear(8, 8, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, weights = self.conv(x).flatten(2), self.mask(x).flatten(2)
@@ -68,11 +97,12 @@ class _Context(nn.Module):
             tokens = y.transpose(1, 2)[:, None]
             query = x.flatten(2).transpose(1, 2)[:, None]
             return self.head(nn.functional.scaled_dot_product_attention(query, query, tokens)[:, 0].sum(1))
+        y = torch.einsum("nct,dc->ndt", y, self.mix.weight)
         return self.head(torch.bmm(y, weights.softmax(-1).transpose(1, 2)).squeeze(2))
 
 
 def _register(name: str, ops: str, run: object) -> None:
-    rule = Rule(tuple(f"aten.{op}" for op in ops.split()), run, lambda: (_Context(name), torch.randn(1, 3, 2, 2)))  # pyright: ignore[reportArgumentType]
+    rule = Rule(tuple(f"aten.{op}" for op in ops.split()), run, lambda: (_Context(name), torch.randn(2, 3, 2, 2)))  # pyright: ignore[reportArgumentType]
     register(name, rule)
 
 

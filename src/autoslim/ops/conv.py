@@ -55,11 +55,13 @@ def _count_macs(
 
 
 def _keeps_slots(call: Call, groups: int, channels_per_group: int) -> bool:
-    """Decided once for each module, at full width."""
+    """Decided at full width, once for each convolution that a module runs: its own, or functional ones in turn."""
     policy = "slots" if groups <= _SLOT_GROUPS and channels_per_group > 1 else "groups"
     for pattern, asked in call.ledger.grouped.items():
         policy = asked if fnmatch(call.module, pattern) else policy
-    return call.ledger.policies.setdefault(call.module, policy) == "slots"
+    which = call.module, call.ledger.ran[call.module]
+    call.ledger.ran[call.module] += 1
+    return call.ledger.policies.setdefault(which, policy) == "slots"
 
 
 def _read(call: Call, vector: Vector | None) -> None:

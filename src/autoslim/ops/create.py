@@ -1,4 +1,7 @@
-"""Tensors of constants: they belong to nobody, and become whatever they meet."""
+"""Tensors of constants: they belong to nobody, and become whatever they meet.
+
+Those with an order along their slots differ from slot to slot, and as a whole with the number of slots: that is noted.
+"""
 
 from collections.abc import Sequence
 
@@ -10,8 +13,9 @@ from autoslim.ops._base import Call, Labels, Rule, register
 
 _OPS = (
     "zeros ones full empty rand randn arange linspace eye scalar_tensor empty_strided new_zeros new_ones new_full "
-    "new_empty new_empty_strided empty_permuted"
+    "new_empty new_empty_strided empty_permuted logspace"
 )
+_ORDERED = ("aten.arange", "aten.linspace", "aten.logspace", "aten.eye")
 
 
 def _run(call: Call) -> Sequence[Labels]:
@@ -19,6 +23,9 @@ def _run(call: Call) -> Sequence[Labels]:
     labels = [call.fresh(tensor) for tensor in tensors]
     for tensor, found in zip(tensors, labels, strict=True):
         call.integers(tensor.shape, [found.get(dim) for dim in range(tensor.dim())])
+        if (name := str(call.func.overloadpacket)) in _ORDERED:
+            for vector in found.values():
+                call.note(vector, f"values computed from the number of channels ({name.removeprefix('aten.')})")
     return labels
 
 

@@ -25,6 +25,9 @@ def _run(call: Call) -> Sequence[Labels]:
             labels[dim if kept_dims else dim - sum(other < dim for other in gone)] = vector
         else:
             call.note(vector, f"a statistic over channels ({name.removeprefix('aten.')})")
+    if name == "aten.mean" and kept_dims and min(gone, default=0) == x.dim() - len(gone):
+        # So torch runs an RMS norm, whose module or caller may hold the shape that it is taken over.
+        call.integers([x.shape[dim] for dim in sorted(gone)], [call.labels(x).get(dim) for dim in sorted(gone)])
     if name == "aten.mean" and x.dim() >= 3 and gone == set(range(x.dim() - len(gone), x.dim())):
         call.average_pool(outs[0], labels)  # a global average pool by another name
     return [labels] * len(outs)
@@ -33,10 +36,10 @@ def _run(call: Call) -> Sequence[Labels]:
 class _Example(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 1), nn.RMSNorm(8), nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv(x)
+        y = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return self.head(y.mean((2, 3)) + y.amax((-1, -2)) * y.sum(2).std(-1))
 
 

@@ -11,12 +11,12 @@ from autoslim.ops._base import Call, Labels, Rule, register
 
 _POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "_adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 _MAX_POOLS = [f"max_pool{n}d_with_indices" for n in (2, 3)]
+_KINDS = ("nearest", "bilinear", "bicubic", "linear", "trilinear")
 _RESAMPLES = [
-    f"upsample_{kind}{n}d{exact}"
-    for kind in ("nearest", "bilinear", "bicubic", "linear", "trilinear")
-    for n in (1, 2, 3)
-    for exact in ("", "_aa", "_vec")
-] + ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
+    *(f"upsample_{kind}{n}d{exact}" for kind in _KINDS for n in (1, 2, 3) for exact in ("", "_aa", "_vec")),
+    *(f"_upsample_{kind}" for kind in ("bilinear2d_aa", "bicubic2d_aa")),
+    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+]
 _PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)]
 
 
@@ -51,14 +51,41 @@ def _pad(call: Call) -> Sequence[Labels]:
     return [labels]
 
 
+def _unpool(call: Call) -> Sequence[Labels]:
+    """Values go back to the places that a pooling took them from, channel by channel, so both have the same ones."""
+    name, x, places = str(call.func.overloadpacket), call.args[0], call.arg(1, "indices")
+    spatial = int(name[-2])
+    out: Labels = {}
+    for dim, sides in enumerate((call.labels(x).get(dim), call.labels(places).get(dim)) for dim in range(x.dim())):
+        if dim >= x.dim() - spatial:
+            for vector in sides:
+                call.pin(vector, f"{name} runs along its channels")
+        elif x.shape[dim] > 1 and (both := call.match(*sides)) is not None:
+            out[dim] = both
+    return [out]
+
+
 def _shuffle(call: Call) -> Sequence[Labels]:
-    """[N, C r r, H, W] -> [N, C, H r, W r]: the r r channels of one output channel stay or go together."""
+    """[N, C k, ...] -> [N, C, H, W]: the k channels of one output channel stay or go together (pixel_shuffle, col2im).
+
+    Those of pixel_shuffle become a patch of the map, those of col2im are added where patches overlap.
+    """
     labels = call.labels(call.args[0])
     if 1 in labels:
         slots = labels[1].view(call.out.shape[1], -1)
         call.tie(slots, slots[:, :1])
         labels = {**labels, 1: slots[:, 0]}
     return [_drop_map(call, labels)]
+
+
+def _mix(call: Call) -> Sequence[Labels]:
+    """Channels of `groups` groups take turns: the same slots go in each, so that the number of groups stays."""
+    labels, groups = call.labels(call.args[0]), call.arg(1, "groups")
+    if 1 in labels:
+        slots = labels[1].view(groups, -1)
+        call.tie(slots, slots[:1])
+        labels = {**labels, 1: slots[0].repeat_interleave(groups)}
+    return [labels]
 
 
 def _unshuffle(call: Call) -> Sequence[Labels]:
@@ -83,7 +110,8 @@ def _drop_map(call: Call, labels: Labels) -> Labels:
 
 def _example() -> tuple[nn.Module, torch.Tensor]:
     body = [nn.Conv2d(3, 8, 1), nn.MaxPool2d(2), nn.ReflectionPad2d(1), nn.AvgPool2d(2), nn.Upsample(scale_factor=2)]
-    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(2), nn.Conv2d(8, 4, 1)), torch.randn(1, 3, 8, 8)
+    body += [nn.Upsample(scale_factor=2, mode="nearest-exact"), nn.AdaptiveAvgPool2d(2)]
+    return nn.Sequential(*body, nn.Conv2d(8, 4, 1)), torch.randn(1, 3, 8, 8)
 
 
 def _pad_example() -> tuple[nn.Module, torch.Tensor]:
@@ -92,6 +120,21 @@ def _pad_example() -> tuple[nn.Module, torch.Tensor]:
 
 def _shuffle_example(layer: nn.Module, channels: int) -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.Conv2d(channels, 4, 1)), torch.randn(1, 3, 4, 4)
+
+
+class _Fold(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.fold(nn.functional.unfold(x, 2), x.shape[2:], 2)
+
+
+class _Unpool(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.mid, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, places = nn.functional.max_pool2d(self.conv(x), 2, return_indices=True)
+        return self.head(nn.functional.max_unpool2d(self.mid(y), places, [2, 2]))
 
 
 class _Sample(nn.Module):
@@ -109,8 +152,13 @@ def _sample_example() -> tuple[nn.Module, torch.Tensor]:
 
 
 register("spatial", Rule(tuple(f"aten.{op}" for op in (*_POOLS, *_MAX_POOLS, *_RESAMPLES, *_PADS)), _run, _example))
+register(
+    "unpool", Rule(("aten.max_unpool2d", "aten.max_unpool3d"), _unpool, lambda: (_Unpool(), torch.randn(1, 3, 4, 4)))
+)
 register("pad", Rule(("aten.constant_pad_nd",), _pad, _pad_example))
 register("shuffle", Rule(("aten.pixel_shuffle",), _shuffle, lambda: _shuffle_example(nn.PixelShuffle(2), 2)))
+register("fold", Rule(("aten.col2im",), _shuffle, lambda: _shuffle_example(_Fold(), 8)))
+register("mix", Rule(("aten.channel_shuffle",), _mix, lambda: _shuffle_example(nn.ChannelShuffle(2), 8)))
 register(
     "unshuffle",
     Rule(("aten.pixel_unshuffle", "aten.im2col"), _unshuffle, lambda: _shuffle_example(nn.PixelUnshuffle(2), 32)),

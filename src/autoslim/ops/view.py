@@ -107,6 +107,10 @@ def _view(call: Call) -> Sequence[Labels]:
     for dims, landing in _blocks(x.shape, call.out.shape):
         inside = {dim: vector for dim, vector in call.labels(x).items() if dim in dims}
         if len(inside) > 1:
+            inside = _bound(call, inside)
+            if not inside:
+                out |= call.fresh(call.out, *landing)
+        if len(inside) > 1:
             for vector in inside.values():
                 call.pin(vector, "two channel dimensions are merged")
             continue
@@ -121,6 +125,15 @@ def _view(call: Call) -> Sequence[Labels]:
     for tensor, labels in ((call.out, out), (x, call.labels(x))):
         call.integers(tensor.shape, [labels.get(dim) for dim in range(tensor.dim())])
     return [out]
+
+
+def _bound(call: Call, labels: Labels) -> Labels:
+    """Without dimensions of constants, which stay as long as they are: channels are repeated that often."""
+    loose = {dim for dim, vector in labels.items() if call.is_loose(vector)}
+    if len(loose) < len(labels):  # else all of it is constant
+        for dim in loose:
+            call.pin(labels[dim], "channels are repeated as often as the code says")
+    return {dim: vector for dim, vector in labels.items() if dim not in loose}
 
 
 def _blocks(come: Sequence[int], goes: Sequence[int]) -> Iterable[tuple[list[int], list[int]]]:
@@ -178,7 +191,7 @@ class _Example(nn.Module):
         elif self.how == "expand":
             y = y * torch.ones(1, dtype=y.dtype, device=y.device).expand(c).view(-1, 1, 1)
         elif self.how == "repeat":
-            y = (y.repeat(1, 2, 1, 1)).view(n, 2, c, h, w).sum(1)
+            y = y.repeat(1, 2, 1, 1).view(n, 2, c, h, w).sum(1) + y.repeat_interleave(2, 1).view(n, c, 2, h, w).sum(2)
         elif self.how == "roll":
             y = y.roll(1, 2)
         elif self.how == "restride":

@@ -1,10 +1,10 @@
-"""Before stage 1, where a network's own integers stand in the way: the same network with every integer from shapes.
+"""Before stage 1, where a network's own integers stand in the way: the same network with its sizes from shapes.
 
 `x.view(b, 2, self.c // 2, h, w)` breaks as soon as `x` has other channels than `self.c` says. The network is run once
 per *scene* (eval and train mode, another batch, another image size), every torch function it calls is recorded
 (`_record`), and each integer that is a size is replaced by the expression of sizes that fits all scenes and all widths
-(`_sizes`, `_derive`). Layers stay the modules they are, so train and eval mode, hooks of the trace, supernet and
-extraction work as before.
+(`_sizes`, `_derive`); numbers that the code computes from shapes remember how (`_counts`). Layers stay the modules they
+are, so train and eval mode, hooks of the trace, supernet and extraction work as before.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,13 @@ _IMAGES = 3  # the train run's batch, in batches of the example
 
 
 def rewrite_network(model: nn.Module, example_inputs: "torch.Tensor | tuple[Any, ...]") -> RewrittenNetwork:
-    """The same network as a graph over its layers, with every channel integer derived from shapes.
+    """The same network as a graph over its layers, with the sizes that its code holds derived from shapes.
 
     For networks whose code holds channel numbers that no narrower copy can follow: trace the rewritten network instead
     of the model, and use it in `Supernet` and `extract_network`. It computes what the model computes, at any batch, in
     eval and in train mode; its parameters and buffers are copies, at the same paths. The same model and input shapes
-    give the same rewritten network.
+    give the same rewritten network. A number that is no size of an operator's and is not computed from a shape, such as
+    the divisor of `y / self.dim`, keeps its value.
 
     Args:
         model: The network at full width; left untouched.

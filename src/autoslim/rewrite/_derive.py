@@ -7,9 +7,8 @@ from typing import Any
 from torch import fx
 
 from autoslim.errors import ModelError
+from autoslim.rewrite._counts import Formula, Path, Size, leaves
 from autoslim.rewrite._sizes import Expression, Finder, Scenes, Values, sizes_of
-
-Path = tuple["int | str", ...]  # where in (args, kwargs) an integer stands
 
 # Where functions that are told the shape of their output have it among their arguments.
 _SHAPES = {
@@ -45,12 +44,13 @@ def derive_integers_(scenes: Scenes) -> fx.Graph:
 
 
 def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder, writer: "_Writer") -> None:
-    told = [dict(_leaves((each.args, each.kwargs))) for each in seen]
+    told = [dict(leaves((each.args, each.kwargs))) for each in seen]
     wanted = {
         path: scenes.literal([other[path] for other in told]) for path, leaf in told[0].items() if type(leaf) is int
     }
     wanted |= {path: values for path, values in _wanted(node, scenes).items() if path in wanted}
     new: dict[Path, Any] = {}
+    counted: Mapping[Path, Formula | Size] = node.meta.get("counted", {})
     for path, leaf in told[0].items():
         if isinstance(leaf, bool) and any(other[path] != leaf for other in told):
             if told[1][path] == leaf or any(other[path] != leaf for other in told[2:]):
@@ -64,6 +64,8 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
             found = _find(values, node, finder, scenes)
             if found is not None:
                 new[path] = writer.write(found, node)
+            elif path in counted:
+                new[path] = writer.compute(counted[path], node)
             elif _may_infer(node, path, told[0]):
                 new[path] = -1
             elif values[0] != values[1]:
@@ -72,6 +74,9 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
                     "the batch in a way that can't be seen; expected a size, or a ratio of sizes. The network can't be "
                     "rewritten; trace it as it is."
                 )
+    for path, formula in counted.items():
+        if path not in new and formula.channels:
+            new[path] = writer.compute(formula, node)
     new |= _conv_groups(node, writer)
     new |= _last_part(node, [path for path in wanted if path not in new and _varies(wanted[path])], new, writer)
     if new:
@@ -104,7 +109,7 @@ def _wanted(node: fx.Node, scenes: Scenes) -> dict[Path, Values]:
     name, sizes = _name(node), sizes_of(node)
     if name in _SHAPES and sizes:
         return _output_shape(node, _SHAPES[name], sizes)
-    if name == "layer_norm":
+    if name in ("layer_norm", "rms_norm"):
         shape = sizes_of(node.args[0])[-len(node.args[1]) :]  # pyright: ignore[reportArgumentType]
         return {(0, 1, index): size for index, size in enumerate(shape)}
     if name in ("split", "split_with_sizes"):
@@ -128,7 +133,7 @@ def _output_shape(node: fx.Node, first: int, sizes: list[tuple[int, ...]]) -> di
     else:
         paths = [(0, index) for index in range(first, len(node.args))]
     # An integer that is no size (-1, a number of parts that is inferred) stays what it is.
-    told = dict(_leaves((node.args, node.kwargs)))
+    told = dict(leaves((node.args, node.kwargs)))
     pairs = zip(paths, sizes[skipped:], strict=False)
     return {path: size for path, size in pairs if told.get(path) == size[0]}
 
@@ -182,7 +187,7 @@ def _position(x: fx.Node, dim: int, bound: int, path: Path, scenes: Scenes) -> V
 def _conv_groups(node: fx.Node, writer: "_Writer") -> dict[Path, Any]:
     """A functional convolution's `groups`: input channels over those of one kernel."""
     place: Path = (1, "groups") if "groups" in node.kwargs else (0, 6)
-    told = dict(_leaves((node.args, node.kwargs)))
+    told = dict(leaves((node.args, node.kwargs)))
     if _name(node) not in _CONVS or told.get(place, 1) == 1:
         return {}
     x, weight = node.args[:2]
@@ -244,27 +249,22 @@ class _Writer:
                 first = self.graph.call_function(operator.floordiv, (first, expression.over))
         return first
 
+    def compute(self, formula: Formula | Size | int | float, user: fx.Node) -> Any:
+        """What the network's own code computes from sizes."""
+        if isinstance(formula, Size):
+            return self.size(formula.node, formula.dim)
+        if not isinstance(formula, Formula):
+            return formula
+        sides = self.compute(formula.left, user), self.compute(formula.right, user)
+        with self.graph.inserting_before(user):
+            return self.graph.call_function(formula.apply, sides)
+
     def training(self, node: fx.Node, *, inverted: bool) -> fx.Node:
         """The mode of the module whose code calls: what differs between a run in eval and one in train mode."""
         module = node.meta["module"]
         with self.graph.inserting_before(node):
             mode = self.graph.get_attr(f"{module}.training" if module else "training")
             return self.graph.call_function(operator.not_, (mode,)) if inverted else mode
-
-
-def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every leaf of nested arguments, slices included, with its path."""
-    if isinstance(value, (tuple, list)):
-        for index, part in enumerate(value):
-            yield from _leaves(part, (*path, index))
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _leaves(part, (*path, str(name)))
-    elif isinstance(value, slice):
-        for name in ("start", "stop", "step"):
-            yield from _leaves(getattr(value, name), (*path, name))
-    else:
-        yield path, value
 
 
 def _replaced(value: Any, path: Path, new: Mapping[Path, Any]) -> Any:
@@ -281,7 +281,7 @@ def same_nodes(first: fx.Graph, second: fx.Graph) -> str | None:
     """Where two runs differ in more than integers and the mode, in words; None if they do not."""
     one, two = list(first.nodes), list(second.nodes)
     for a, b in zip(one, two, strict=False):
-        left, right = dict(_leaves((a.args, a.kwargs))), dict(_leaves((b.args, b.kwargs)))
+        left, right = dict(leaves((a.args, a.kwargs))), dict(leaves((b.args, b.kwargs)))
         if (a.op, a.name, a.target) != (b.op, b.name, b.target) or list(left) != list(right):
             return f"{_name(a)} in one, {_name(b)} in the other, in {a.meta.get('module') or 'the network'}"
         for path, leaf in left.items():

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autoslim.errors import ModelError
+from autoslim.rewrite._counts import CountedFloat, CountedInt, Size, counted, leaves, plain
 
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 _VALUES = frozenset(  # functions that give a tensor's values to Python
@@ -133,6 +134,8 @@ class Recorder(TorchFunctionMode):
         if func is F.pad and (padded := self._pad_channels(*args, **kwargs)) is not None:
             return padded
         out = func(*args, **kwargs)
+        if id(args[0] if args else None) in self._known and (name == "size" or isinstance(out, torch.Size)):
+            return self._count(args[0], out, *args[1:], **kwargs)
         if name == "chunk" and len({part.shape for part in out}) > 1:
             return self._split_unequally(out, *args, **kwargs)
         if name != "__setitem__" and not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(out)):
@@ -149,6 +152,8 @@ class Recorder(TorchFunctionMode):
         """Adds a node. Its output is always a tensor of its own: an argument that is handed back gets an alias."""
         node = self.graph.create_node(kind, target, self._argument(args), self._argument(kwargs))
         node.meta["module"] = self.module
+        numbers = [each for each in leaves((args, kwargs)) if isinstance(each[1], (CountedInt, CountedFloat))]
+        node.meta["counted"] = {path: number.formula for path, number in numbers}
         given = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
 
         def own(leaf: Any) -> Any:
@@ -163,7 +168,7 @@ class Recorder(TorchFunctionMode):
     def _bind(self, node: fx.Node, value: Any) -> None:
         if isinstance(value, torch.Tensor):
             self._known[id(value)] = (value, node)
-            node.meta["sizes"] = tuple(value.shape)
+            node.meta["sizes"] = tuple(map(plain, value.shape))
             node.meta["labels"] = dict(self.labels(value))
         elif isinstance(value, (tuple, list, dict)):
             for key, part in value.items() if isinstance(value, dict) else enumerate(value):
@@ -180,7 +185,14 @@ class Recorder(TorchFunctionMode):
             return self._node(leaf)
         if isinstance(leaf, torch.device) and self._device is not None and leaf == self._device[0]:
             return self.graph.call_function(getattr, (self._device[1], "device"))
-        return leaf
+        return plain(leaf)
+
+    def _count(self, x: torch.Tensor, out: Any, dim: int | None = None) -> Any:
+        """Sizes that the model's code asks for: they remember whose they are."""
+        node, labels = self._node(x), self.labels(x)
+        node.meta.pop("part", None)  # it is in use now
+        sizes = [counted(size, Size(node, d, d in labels)) for d, size in enumerate(x.shape)]
+        return torch.Size(sizes) if dim is None else sizes[dim]
 
     def _node(self, tensor: torch.Tensor) -> fx.Node:
         if id(tensor) not in self._known:
