@@ -1,5 +1,9 @@
 """The equality everything stands on, over random networks: in place == extracted == masked, cost == counted."""
 
+from collections import UserDict
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -474,3 +478,53 @@ def test_a_layers_dilation_that_equals_its_channels_stays():
     assert small[1].groups < 16
     assert (small[1].dilation, small[1].padding) == ((16,), (16,))
     check_subnetwork(randomise_(model), graph, graph.min_widths(), (x.double(),))
+
+
+@dataclass
+class Features:
+    features: torch.Tensor
+    scores: torch.Tensor
+
+
+class Slotted:
+    __slots__ = ("features", "scores")
+
+    def __init__(self, features: torch.Tensor, scores: torch.Tensor) -> None:
+        self.features, self.scores = features, scores
+
+
+class Puts(nn.Module):
+    """Puts its features out beside its scores, in an object of any kind."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second, self.third = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor):
+        y = self.first(x)
+        return self.kind(features=y, scores=self.third(torch.relu(self.second(y))))
+
+
+def circle(**outputs: torch.Tensor) -> SimpleNamespace:
+    out = SimpleNamespace(**outputs)
+    out.itself = [out]
+    return out
+
+
+KINDS = [Features, type("Own", (dict,), {}), UserDict, SimpleNamespace, Slotted, circle]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, lambda **outputs: [SimpleNamespace(inner=Features(**outputs))]])
+def test_outputs_in_objects_of_any_kind_keep_their_channels(kind):
+    graph = trace_channels(Puts(kind), INPUT[0].float())
+    assert [g.name for g in graph.groups if g.frozen == "the network's output"] == ["first", "third"]
+    assert graph.group("second").frozen is None
+    assert graph.notes == ()
+
+
+def test_an_output_without_a_tensor_is_told():
+    graph = trace_channels(Puts(lambda **outputs: None), INPUT[0].float())
+    assert graph.notes == tuple(
+        f"no tensor was found in what the network puts out in {m} mode" for m in ("eval", "train")
+    )

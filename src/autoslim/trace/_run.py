@@ -3,8 +3,9 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -93,6 +94,10 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
         trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
         trace.notes.append(f"train mode was not traced: {type(error).__name__}: {_first_line(error)}")
+    for training, shapes in trace.shapes.items():
+        if not shapes:
+            mode = "train" if training else "eval"
+            trace.notes.append(f"no tensor was found in what the network puts out in {mode} mode")
     trace.ledger.forget([*copied.parameters(), *copied.buffers(), *plain_tensors(copied)])
     return trace
 
@@ -137,11 +142,39 @@ def run_labelled(model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger, obse
             out = model(*inputs)
     finally:
         tracer.close()
-    tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+    tensors = output_tensors(out)
     for tensor in tensors:
         for vector in ledger.labels(tensor).values():
             ledger.pins.append((vector, "the network's output"))
     return [tuple(tensor.shape) for tensor in tensors]
+
+
+def output_tensors(out: object) -> list[torch.Tensor]:
+    """The tensors that a network puts out, also those in its own objects: mappings, sequences, what has attributes."""
+    found: list[torch.Tensor] = []
+    seen: dict[int, object] = {}  # holds what it has seen: the id of an object that is gone may come again
+    todo: list[object] = [out]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, (str, bytes, type, ModuleType, nn.Module)):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        else:
+            todo.extend(reversed(_parts(value)))
+    return found
+
+
+def _parts(value: object) -> list[object]:
+    parts: list[object] = []
+    if isinstance(value, Mapping):
+        parts += value.values()
+    elif isinstance(value, (Sequence, Set)) and not isinstance(value, range):
+        parts += value
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for own in slots for name in ([own] if isinstance(own, str) else own)]
+    return [*parts, *getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in names)]
 
 
 class _Tracer(TorchDispatchMode):
