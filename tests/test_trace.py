@@ -528,3 +528,20 @@ def test_an_output_without_a_tensor_is_told():
     assert graph.notes == tuple(
         f"no tensor was found in what the network puts out in {m} mode" for m in ("eval", "train")
     )
+
+
+def test_a_layer_whose_forward_is_called_past_its_hooks_is_known():
+    class Past(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.d = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)
+            self.c = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            return self.c.forward(torch.relu(self.d.forward(self.a.forward(x))))
+
+    model = randomise_(Past()).eval()
+    graph = trace_channels(model, INPUT)
+    assert graph.group("a").frozen is None
+    check_subnetwork(model, graph, graph.min_widths(), INPUT)
+    assert "forward" not in vars(model.d)

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -191,14 +192,22 @@ class _Tracer(TorchDispatchMode):
         self.known = {_storage(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
         self.step = 0
         self.hooks: list[Any] = []
+        self.forwards: list[tuple[nn.Module, Any]] = []
         for name, module in model.named_modules():
             if name:
                 self.hooks.append(module.register_forward_pre_hook(self._enter(name)))
                 self.hooks.append(module.register_forward_hook(self._leave, always_call=True))
+                self.forwards.append((module, vars(module).get("forward")))
+                vars(module)["forward"] = self._wrap(name, module)
 
     def close(self) -> None:
         for hook in self.hooks:
             hook.remove()
+        for module, own in self.forwards:
+            if own is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = own
 
     def _enter(self, name: str) -> Any:
         def enter(module: nn.Module, args: Any) -> None:
@@ -208,6 +217,23 @@ class _Tracer(TorchDispatchMode):
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()
+
+    def _wrap(self, name: str, module: nn.Module) -> Any:
+        """The module's forward(), which its parent may call past all hooks."""
+        inner = module.forward
+
+        @wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            is_direct = self.stack[-1][1] is not module
+            if is_direct:
+                self.stack.append((name, module))
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                if is_direct:
+                    self.stack.pop()
+
+        return forward
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
