@@ -22,8 +22,8 @@ from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
 
 _LIBRARY = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
 
-# Whether reshape() views or copies depends on the sizes: narrower networks may run the one for the other.
-_COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias")
+# No operators of the network's own: reshape() copies or not as the sizes are, and torch detaches what others hold, too.
+_COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias", "aten.detach", "aten.lift_fresh")
 _VIEWS = ("aten._unsafe_view", "aten._reshape_alias", "aten.reshape")
 
 Shapes = list[tuple[int, ...]]
@@ -42,7 +42,6 @@ class Trace:
         device: Where it ran, "meta" or "cpu".
         notes: What could not be run, or not without values.
         labels: The labels of the tensors that each operator put out.
-        sizes: Their shapes.
         shapes: Shapes of the network's output, per mode it runs in (False is eval, True is train).
     """
 
@@ -51,7 +50,6 @@ class Trace:
     device: str
     notes: list[str] = field(default_factory=list)
     labels: dict[Key, list[Labels]] = field(default_factory=dict)
-    sizes: dict[Key, Shapes] = field(default_factory=dict)
     shapes: dict[bool, Shapes] = field(default_factory=dict)
 
 
@@ -86,7 +84,7 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
     label_tensors(copied, trace.ledger)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
-        trace.labels[key], trace.sizes[key] = list(labels), [tuple(out.shape) for out in outs]
+        trace.labels[key] = list(labels)
 
     placed = place_inputs(inputs, device)
     trace.shapes[False] = run_labelled(copied.eval(), placed, trace.ledger, keep)
@@ -219,7 +217,7 @@ class _Tracer(TorchDispatchMode):
         self.stack.pop()
 
     def _wrap(self, name: str, module: nn.Module) -> Any:
-        """The module's forward(), which its parent may call past all hooks."""
+        """The module's forward(), which its parent may call past all hooks; an error tells where it was raised."""
         inner = module.forward
 
         @wraps(inner)
@@ -229,6 +227,10 @@ class _Tracer(TorchDispatchMode):
                 self.stack.append((name, module))
             try:
                 return inner(*args, **kwargs)
+            except Exception as error:
+                if not hasattr(error, "raised_in"):
+                    error.raised_in = name  # pyright: ignore[reportAttributeAccessIssue]
+                raise
             finally:
                 if is_direct:
                     self.stack.pop()
