@@ -1,5 +1,10 @@
 """The equality everything stands on, over random networks: in place == extracted == masked, cost == counted."""
 
+from collections import UserDict
+from dataclasses import dataclass
+from itertools import pairwise
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -499,3 +504,173 @@ class Distances(nn.Module):
 def test_weights_whose_products_are_not_counted_are_noted():
     (note,) = trace_channels(Distances(), torch.zeros(2, 8)).notes
     assert note.startswith("no multiply-accumulates are counted of aten._cdist_forward in Distances, test_trace.py:")
+
+
+class Inverted(nn.Module):
+    """A block that adds its input where it happens to have the shape of its output."""
+
+    def __init__(self, come: int, goes: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(come, 2 * come, 1), nn.ReLU(), nn.Conv2d(2 * come, goes, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.block(x)
+        return x + y if x.shape == y.shape else y
+
+
+@pytest.mark.parametrize(
+    ("channels", "frozen"),
+    [((16, 24, 24), {"1"}), ((16, 24, 32, 64), {"1", "2", "3"}), ((32, 64, 64, 128), {"1", "3"})],
+)
+def test_a_block_that_adds_where_shapes_are_equal_keeps_its_widths_apart(channels, frozen):
+    blocks = [Inverted(come, goes) for come, goes in pairwise(channels)]
+    end = nn.BatchNorm2d(channels[-1]), nn.Conv2d(channels[-1], 4, 1)
+    model = randomise_(nn.Sequential(nn.Conv2d(3, channels[0], 1), *blocks, *end)).eval()
+    graph = trace_channels(model, INPUT)
+    decided = {g.name: g.frozen for g in graph.groups if g.frozen and "decides by widths" in g.frozen}
+    assert set(decided) == {f"{block}.block.2" for block in frozen}
+    assert all("(Inverted), test_trace.py:" in reason for reason in decided.values())
+    assert [g.frozen for g in graph.groups if g.frozen and g.name not in decided] == ["the network's output"]
+    for seed in range(10):
+        check_subnetwork(model, graph, graph.random_widths(seed), INPUT)
+
+
+class Branches(nn.Module):
+    """Runs a layer at some widths only, or in some passes only."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.passes = how, 0
+        self.into, self.norm, self.out = nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64), nn.Conv2d(64, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.into(x)
+        self.passes += 1
+        if self.how == "first" and y.shape[1] >= 48:
+            y = torch.relu(self.norm(y))
+        if self.how == "narrow" and y.shape[1] < 48:
+            y = torch.relu(y)
+        y = self.out(y)
+        if self.how == "last" and self.into.weight.shape[0] >= 48:
+            y = torch.relu(y)
+        return torch.relu(y) if self.how == "every third pass" and self.passes % 3 == 0 else y
+
+
+@pytest.mark.parametrize("how", ["first", "narrow", "last"])
+def test_a_layer_that_runs_at_some_widths_only_freezes_them(how):
+    model = randomise_(Branches(how)).eval()
+    graph = trace_channels(model, INPUT)
+    frozen = graph.group("into").frozen
+    assert frozen is not None
+    assert frozen.startswith("the model's code can't follow: it decides by widths which operators run in ")
+    check_subnetwork(model, graph, graph.min_widths(), INPUT)
+
+
+def test_a_layer_that_runs_in_some_passes_only_freezes_nothing():
+    assert trace_channels(Branches("every third pass"), INPUT[0].float()).group("into").frozen is None
+
+
+@dataclass
+class Features:
+    features: torch.Tensor
+    scores: torch.Tensor
+
+
+class Slotted:
+    __slots__ = ("features", "scores")
+
+    def __init__(self, features: torch.Tensor, scores: torch.Tensor) -> None:
+        self.features, self.scores = features, scores
+
+
+class Puts(nn.Module):
+    """Puts its features out beside its scores, in an object of any kind."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.second, self.third = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor):
+        y = self.first(x)
+        return self.kind(features=y, scores=self.third(torch.relu(self.second(y))))
+
+
+def circle(**outputs: torch.Tensor) -> SimpleNamespace:
+    out = SimpleNamespace(**outputs)
+    out.itself = [out]
+    return out
+
+
+KINDS = [Features, type("Own", (dict,), {}), UserDict, SimpleNamespace, Slotted, circle]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, lambda **outputs: [SimpleNamespace(inner=Features(**outputs))]])
+def test_outputs_in_objects_of_any_kind_keep_their_channels(kind):
+    graph = trace_channels(Puts(kind), INPUT[0].float())
+    assert [g.name for g in graph.groups if g.frozen == "the network's output"] == ["first", "third"]
+    assert graph.group("second").frozen is None
+    assert graph.notes == ()
+
+
+def test_an_output_without_a_tensor_is_told():
+    graph = trace_channels(Puts(lambda **outputs: None), INPUT[0].float())
+    assert graph.notes == tuple(
+        f"no tensor was found in what the network puts out in {m} mode" for m in ("eval", "train")
+    )
+
+
+class Chance(nn.Module):
+    """Integers that are as large as a number of channels: one of them is one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.steps, self.dim, self.image_size = how, 12, 12, 12
+        self.into, self.again, self.out = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 1), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "steps":
+            h = torch.zeros(len(x), self.dim, 6, 6, dtype=x.dtype, device=x.device)
+            for _ in range(self.steps):
+                h = torch.tanh(self.into(x) + self.again(h))
+        elif self.how == "temperature":
+            h = (self.into(x).view(-1, self.dim, 36) / self.steps).view(-1, self.dim, 6, 6)
+        else:
+            assert 2 * x.shape[-1] == self.image_size
+            h = self.into(x).reshape(len(x), self.dim, 36).unflatten(2, (6, 6))
+        return self.out(h).mean((2, 3))
+
+
+@pytest.mark.parametrize("how", ["steps", "temperature", "checked"])
+def test_a_number_that_equals_the_channels_by_chance_stays(how):
+    model = randomise_(Chance(how)).eval()
+    graph = trace_channels(model, INPUT)
+    assert [g.frozen for g in graph.groups if g.frozen] == ["the network's output"]
+    assert list(graph.attributes(graph.min_widths())[""]) == ["dim"]
+    for widths in (graph.min_widths(), any_widths(graph, 0)):
+        check_subnetwork(model, graph, widths, INPUT)
+
+
+def test_a_transformer_for_images_as_large_as_its_tokens_keeps_its_free_groups():
+    model = torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=5)
+    graph = trace_channels(model, torch.zeros(1, 3, 32, 32))
+    assert [g.name for g in graph.groups if g.frozen is None] == [
+        f"encoder.layers.encoder_layer_{i}.mlp.0" for i in (0, 1)
+    ]
+
+
+def test_a_layer_whose_forward_is_called_past_its_hooks_is_known():
+    class Past(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.d = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, padding=1, groups=16)
+            self.c = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x):
+            return self.c.forward(torch.relu(self.d.forward(self.a.forward(x))))
+
+    model = randomise_(Past()).eval()
+    graph = trace_channels(model, INPUT)
+    assert graph.group("a").frozen is None
+    check_subnetwork(model, graph, graph.min_widths(), INPUT)
+    assert "forward" not in vars(model.d)

@@ -3,8 +3,10 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import wraps
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,8 +23,8 @@ from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
 
 _LIBRARY = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
 
-# Whether reshape() views or copies depends on the sizes: narrower networks may run the one for the other.
-_COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias")
+# No operators of the network's own: reshape() copies or not as the sizes are, and torch detaches what others hold, too.
+_COPIES = ("aten.clone", "aten._to_copy", "aten.contiguous", "aten.alias", "aten.detach", "aten.lift_fresh")
 _VIEWS = ("aten._unsafe_view", "aten._reshape_alias", "aten.reshape")
 
 Shapes = list[tuple[int, ...]]
@@ -43,7 +45,6 @@ class Trace:
         device: Where it ran, "meta" or "cpu".
         notes: What could not be run, or not without values.
         labels: The labels of the tensors that each operator put out.
-        sizes: Their shapes.
         shapes: Shapes of the network's output, per mode it runs in (False is eval, True is train).
     """
 
@@ -52,7 +53,6 @@ class Trace:
     device: str
     notes: list[str] = field(default_factory=list)
     labels: dict[Key, list[Labels]] = field(default_factory=dict)
-    sizes: dict[Key, Shapes] = field(default_factory=dict)
     shapes: dict[bool, Shapes] = field(default_factory=dict)
 
 
@@ -87,7 +87,7 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
     label_tensors(copied, trace.ledger)
 
     def keep(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[Labels]) -> None:
-        trace.labels[key], trace.sizes[key] = list(labels), [tuple(out.shape) for out in outs]
+        trace.labels[key] = list(labels)
 
     placed = place_inputs(inputs, device)
     trace.shapes[False] = run_labelled(copied.eval(), placed, trace.ledger, keep)
@@ -98,6 +98,10 @@ def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: 
         trace.shapes[True] = run_labelled(copied.train(), double_batch(placed), trace.ledger, keep)
     except Exception as error:  # noqa: BLE001 - the user's forward may raise anything; it is told
         trace.notes.append(f"train mode was not traced: {describe_error(error)}")
+    for training, shapes in trace.shapes.items():
+        if not shapes:
+            mode = "train" if training else "eval"
+            trace.notes.append(f"no tensor was found in what the network puts out in {mode} mode")
     trace.ledger.forget([*copied.parameters(), *copied.buffers(), *plain_tensors(copied)])
     return trace
 
@@ -138,11 +142,39 @@ def run_labelled(model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger, obse
             out = model(*inputs)
     finally:
         tracer.close()
-    tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+    tensors = output_tensors(out)
     for tensor in tensors:
         for vector in ledger.labels(tensor).values():
             ledger.pins.append((vector, "the network's output"))
     return [tuple(tensor.shape) for tensor in tensors]
+
+
+def output_tensors(out: object) -> list[torch.Tensor]:
+    """The tensors that a network puts out, also those in its own objects: mappings, sequences, what has attributes."""
+    found: list[torch.Tensor] = []
+    seen: dict[int, object] = {}  # holds what it has seen: the id of an object that is gone may come again
+    todo: list[object] = [out]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, (str, bytes, type, ModuleType, nn.Module)):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        else:
+            todo.extend(reversed(_parts(value)))
+    return found
+
+
+def _parts(value: object) -> list[object]:
+    parts: list[object] = []
+    if isinstance(value, Mapping):
+        parts += value.values()
+    elif isinstance(value, (Sequence, Set)) and not isinstance(value, range):
+        parts += value
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for own in slots for name in ([own] if isinstance(own, str) else own)]
+    return [*parts, *getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in names)]
 
 
 class _Tracer(TorchDispatchMode):
@@ -159,14 +191,22 @@ class _Tracer(TorchDispatchMode):
         self.known = {storage_of(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
         self.step = 0
         self.hooks: list[Any] = []
+        self.forwards: list[tuple[nn.Module, Any]] = []
         for name, module in model.named_modules():
             if name:
                 self.hooks.append(module.register_forward_pre_hook(self._enter(name)))
                 self.hooks.append(module.register_forward_hook(self._leave, always_call=True))
+                self.forwards.append((module, vars(module).get("forward")))
+                vars(module)["forward"] = self._wrap(name, module)
 
     def close(self) -> None:
         for hook in self.hooks:
             hook.remove()
+        for module, own in self.forwards:
+            if own is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = own
 
     def _enter(self, name: str) -> Any:
         def enter(module: nn.Module, args: Any) -> None:
@@ -176,6 +216,27 @@ class _Tracer(TorchDispatchMode):
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()
+
+    def _wrap(self, name: str, module: nn.Module) -> Any:
+        """The module's forward(), which its parent may call past all hooks; an error tells where it was raised."""
+        inner = module.forward
+
+        @wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            is_direct = self.stack[-1][1] is not module
+            if is_direct:
+                self.stack.append((name, module))
+            try:
+                return inner(*args, **kwargs)
+            except Exception as error:
+                if not hasattr(error, "raised_in"):
+                    error.raised_in = name  # pyright: ignore[reportAttributeAccessIssue]
+                raise
+            finally:
+                if is_direct:
+                    self.stack.pop()
+
+        return forward
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
