@@ -79,7 +79,7 @@ def test_trace_prints_layers_shares_and_each_reason_once(capsys, monkeypatch):
         "16",
         *SHARES,
     ]
-    (start,) = [index for index, line in enumerate(lines) if "no rule for the operator aten.cumsum" in line]
+    (start,) = [index for index, line in enumerate(lines) if "the order of channels matters to aten.cumsum" in line]
     assert lines[start].startswith("frozen (1): ")
     assert "test_cli.py:" in lines[start]
     assert lines[start + 1] == "  wide, deep"

@@ -212,7 +212,7 @@ class Odd(nn.Module):
     [
         ("literal view", "the model's code can't follow: RuntimeError"),
         ("softmax", "a softmax over channels in Odd, test_trace.py:"),
-        ("cumsum", "no rule for the operator aten.cumsum in Odd, test_trace.py:"),
+        ("cumsum", "the order of channels matters to aten.cumsum in Odd, test_trace.py:"),
         ("pick", "channels are picked by position in Odd, test_trace.py:"),
         ("thirds", "the model's code can't follow: it takes channels by numbers of its own in Odd, test_trace.py:"),
         ("pooled thirds", "the model's code can't follow: it takes channels by numbers of its own in Odd, test_trace"),

@@ -87,16 +87,17 @@ class _Prober:
         return replace(graph, patches=tuple(patch for patch in self.patches if patch in patches))
 
     def guess(self, graph: ChannelGraph, found: _Found) -> "tuple[ChannelGraph, _Found | None] | None":
-        """The graph with attributes of the module that failed, of which one is enough if it gets any further."""
+        """The graph with attributes of the module that failed, or of one around it; one is enough that gets further."""
         atoms = graph.atoms(found.widths)
         whole = graph.atoms(graph.max_widths())
         here = [
             patch
             for patch in self.guesses
-            if patch.module == found.failure.module
+            if f"{found.failure.module}.".startswith(f"{patch.module}." if patch.module else "")
             and patch not in graph.patches
             and patch.value(atoms) != patch.value(whole)
         ]
+        here.sort(key=lambda patch: -len(patch.module))  # the innermost first
         for chosen in (*([patch] for patch in here), *([here] if len(here) > 1 else ())):
             alike = self._alike(chosen)
             for added in (alike, chosen) if alike != chosen else (chosen,):
