@@ -61,6 +61,14 @@ def test_strata_with_few_images_are_one():
         load_datasets(DrawnShapes(1), targets=MASKS)
 
 
+def test_masks_that_write_the_foreground_as_255_are_refused():
+    pairs = [(torch.zeros(3, 4, 4), torch.tensor([[0, 255]] * 2).repeat(2, 2)) for _ in range(10)]
+    with pytest.raises(
+        DataError, match=r"^python, train: masks have the values 0 and 255 alone.*Write the foreground as 1"
+    ):
+        load_datasets(pairs, targets=MASKS)
+
+
 class Sized(Dataset):
     """Images of different sizes, whose mask is their red channel."""
 

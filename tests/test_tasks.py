@@ -192,6 +192,23 @@ def test_targets_of_another_kind_are_refused(kind, target, told):
         kind.read(target, (4, 4))
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0, 255], "^masks have the values 0 and 255 alone, and 255 means unknown; .* Write the foreground as 1$"),
+        ([0], r"^masks have class 0 alone; expected two classes or more \(pixels of 255 are of none\)$"),
+        ([3, 255], "^masks have class 3 alone; expected"),
+        ([255], "^masks have no class at all; expected"),
+    ],
+)
+def test_masks_of_a_single_class_are_refused(values, told):
+    masks = [np.full((2, 2), value, np.uint8) for value in values]
+    with pytest.raises(ValueError, match=told):
+        Masks().join(masks)
+    more = [*masks, np.array([[0, 1], [0, 0]], np.uint8)]
+    assert Masks().join(more).tolist() == np.stack(more).tolist()
+
+
 def test_numbers_must_be_as_many_for_each_image():
     with pytest.raises(ValueError, match=r"images have \[1, 2\] numbers; expected as many for each"):
         Numbers().join([np.zeros(1, np.float32), np.zeros(2, np.float32)])

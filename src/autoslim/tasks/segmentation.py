@@ -53,8 +53,19 @@ class Masks:
         return np.asarray(mask)[top : top + fit.size[0], left : left + fit.size[1]]
 
     def join(self, targets: Sequence[NDArray[Any]]) -> torch.Tensor:
-        """Uint8 [N, H, W]."""
-        return torch.from_numpy(np.stack(targets))
+        """Uint8 [N, H, W]; masks of a single class teach nothing and are always right, so they are refused."""
+        values: set[int] = set()
+        for target in targets:
+            values.update(np.unique(target).tolist())
+            if len(values - {IGNORED}) > 1:
+                return torch.from_numpy(np.stack(targets))
+        if values == {0, IGNORED}:
+            raise ValueError(
+                f"masks have the values 0 and {IGNORED} alone, and {IGNORED} means unknown; expected two classes or "
+                "more. Write the foreground as 1"
+            )
+        told = ", ".join(f"class {value} alone" for value in values - {IGNORED}) or "no class at all"
+        raise ValueError(f"masks have {told}; expected two classes or more (pixels of {IGNORED} are of none)")
 
     def move(self, targets: torch.Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> torch.Tensor:
         each = np.arange(len(targets))[:, None, None]
