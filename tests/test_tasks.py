@@ -183,6 +183,8 @@ def test_masks_follow_their_images():
         (Boxes(), {"boxes": [[0, 0, 2, 2]], "labels": []}, r"1 boxes and the labels \[\]; expected"),
         (Boxes(), {"boxes": [[2, 0, 2, 2]], "labels": [1]}, r"a box is \[2.0, 0.0, 2.0, 2.0\] in an image of 4x4; exp"),
         (Boxes(), {"boxes": [[2, 0, 5, 2]], "labels": [1]}, "inside the image and with an area"),
+        (Boxes(), {"boxes": [[4, 0, 4.5, 2]], "labels": [1]}, "inside the image and with an area"),
+        (Boxes(), {"boxes": [[0, 0, 2, 2], [0, math.nan, 2, 2]], "labels": [1, 1]}, r"a box is \[0.0, nan, 2.0, 2.0\]"),
         (Numbers(), "seven", "its target is str; expected a number or a row of numbers"),
         (Numbers(), [1.0, math.nan], "expected finite numbers"),
     ],
@@ -207,6 +209,13 @@ def test_masks_of_a_single_class_are_refused(values, told):
         Masks().join(masks)
     more = [*masks, np.array([[0, 1], [0, 0]], np.uint8)]
     assert Masks().join(more).tolist() == np.stack(more).tolist()
+
+
+def test_boxes_that_reach_less_than_a_pixel_out_of_the_image_are_cut():
+    given = {"boxes": [[-0.9, 2, 40.01, 20.5], [1, 2, 3, 4]], "labels": [1, 2]}
+    np.testing.assert_allclose(
+        Boxes().read(given, (20, 40)), [[0, 0.1, 1, 1, 1], [1 / 40, 0.1, 3 / 40, 0.2, 2]], rtol=1e-6
+    )
 
 
 def test_numbers_must_be_as_many_for_each_image():

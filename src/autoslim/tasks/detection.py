@@ -26,6 +26,7 @@ _WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the offsets of centre and size
 _FARTHEST = math.log(1000 / 16)  # a size grows by no larger factor
 _SCORE, _OVERLAP, _BEST = 0.001, 0.55, 300  # of a detection: least score, IoU of doubles, per class before doubles go
 _KEPT = 100  # detections of an image that count, as COCO counts them
+_OVERHANG = 1.0  # pixels: a box that reaches less far out of the image was rounded, and is cut there
 _LEAST = 0.25  # of a box that must be left when the image is cut
 
 
@@ -40,7 +41,7 @@ class Boxes:
     at_once = 32
 
     def read(self, target: Any, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Float32 [M, 5]: corners as shares of the image, and the label."""
+        """Float32 [M, 5]: corners as shares of the image, and the label; less than a pixel outside it is cut off."""
         if not isinstance(target, dict) or not {"boxes", "labels"} <= set(target):
             keys = f" with {', '.join(map(str, target))}" if isinstance(target, dict) else ""
             raise ValueError(
@@ -54,14 +55,15 @@ class Boxes:
                 "each box (0 is the background)"
             )
         kept = ~np.asarray(target.get("iscrowd", np.zeros(len(labels)))).astype(bool).reshape(-1)
-        shares = boxes[kept] / np.array([size[1], size[0]] * 2, dtype=np.float64)
-        wrong = (shares[:, 2:] <= shares[:, :2]).any(1) | (shares < -1e-6).any(1) | (shares > 1 + 1e-6).any(1)
-        if wrong.any():
+        boxes, most = boxes[kept], np.array([size[1], size[0]] * 2, dtype=np.float64)
+        inside = boxes.clip(0, most)
+        right = (inside[:, 2:] > inside[:, :2]).all(1) & (abs(boxes - inside) < _OVERHANG).all(1)
+        if not right.all():
             raise ValueError(
-                f"a box is {boxes[kept][wrong][0].tolist()} in an image of {size[0]}x{size[1]}; expected left, top, "
+                f"a box is {boxes[~right][0].tolist()} in an image of {size[0]}x{size[1]}; expected left, top, "
                 "right, bottom in pixels, inside the image and with an area"
             )
-        return np.concatenate([shares.clip(0, 1), labels[kept, None]], 1).astype(np.float32)
+        return np.concatenate([inside / most, labels[kept, None]], 1).astype(np.float32)
 
     def stratum(self, target: NDArray[Any]) -> int:
         """The class of the largest box; 0 without one."""
