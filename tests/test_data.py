@@ -979,13 +979,50 @@ def test_plain_labels_are_taken_where_no_class_type_is(
     data = load_data(f"hf:{make_parquet(tmp_path, {'train': columns, 'test': columns}, types)}")
     assert data.classes == classes
     assert data.train.labels.tolist() == labels
-    assert data.notes == ()
+    assert data.notes == (
+        "Column what gives the labels: none is called label, labels, class, target, and no other one has few distinct "
+        "integers or strings.",
+    )
 
 
 def test_between_several_plain_columns_the_name_decides(tmp_path: Path):
-    columns = {"image": image_rows(4), "width": [6, 6, 8, 8], "label": ["a", "b", "a", "b"]}
+    columns = {"image": image_rows(6), "width": [6, 6, 6, 8, 8, 8], "label": ["a", "b", "a", "b", "a", "b"]}
     types = {"image": datasets.Image(), "width": datasets.Value("int32"), "label": datasets.Value("string")}
-    assert load_data(f"hf:{make_parquet(tmp_path, {'train': columns}, types)}").classes == ("a", "b")
+    data = load_data(f"hf:{make_parquet(tmp_path, {'train': columns}, types)}")
+    assert (data.classes, len(data.notes)) == (("a", "b"), 1)
+
+
+@pytest.mark.parametrize("source", ["hf", "hf-stream"])
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        ([True, False] * 6, datasets.Value("bool"), ("False", "True")),
+        ([f"kind {number:02}" for number in range(12)], datasets.Value("string"), None),
+        ([1, 0] * 6, datasets.ClassLabel(names=["n", "y"]), ("n", "y")),
+    ],
+)
+def test_a_column_called_label_is_the_labels(
+    tmp_path: Path, source: str, values: list[Any], kind: Any, classes: tuple[str, ...] | None
+):
+    columns = {"image": image_rows(12), "fold": [0, 0, 0, 1, 1, 1] * 2, "Label": values, "site": [0, 1] * 6}
+    types = {"image": datasets.Image(), "fold": datasets.Value("int64"), "Label": kind}
+    types["site"] = datasets.ClassLabel(names=["p", "q"])
+    data = load_data(f"{source}:{make_parquet(tmp_path, {'train': columns, 'test': columns}, types)}")
+    assert data.classes == (classes or tuple(values))
+    assert [data.classes[label] for label in data.train.labels] == [
+        data.classes[value] if classes == ("n", "y") else str(value) for value in values
+    ]
+    assert data.notes == ("Column Label gives the labels; not used: site.",)
+
+
+def test_a_column_called_label_that_has_none_is_refused_and_no_other_taken(tmp_path: Path):
+    columns = {"image": image_rows(6), "label": [0.5, 1.5] * 3, "sex": ["f", "m"] * 3}
+    types = {"image": datasets.Image(), "label": datasets.Value("float32"), "sex": datasets.Value("string")}
+    root = make_parquet(tmp_path, {"train": columns}, types)
+    assert refused(f"hf:{root}") == (
+        f"hf:{root}: column label is float32, which can't be a label; expected ClassLabel, integers, strings or "
+        "booleans. Cast it with the cast_column of datasets, or rename it if it holds no labels."
+    )
 
 
 def test_a_choice_between_columns_is_told(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Which column of a table has the images and which the labels, which split is train and which test.
 
-What the Hugging Face library `datasets` knows of columns decides; where it knows of no labels, the values do.
+A column called label is the labels. Without one, what the Hugging Face library `datasets` knows of columns decides;
+where it knows of no labels, the values do.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -15,12 +16,12 @@ from autoslim.errors import DataError
 
 TESTS = ("test", "validation", "valid", "val")  # in the order of preference
 _FEW = 1000  # distinct values that a column without a class type may have to count as labels
-_LABEL_NAMES = ("label", "labels", "class", "target")  # decide only between several columns that all could be it
+_LABEL_NAMES = ("label", "labels", "class", "target")  # no other column is taken beside one of these
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `kind` is "image", "class", "plain" (integers or strings) or "other"; `type` is for messages."""
+    """A column: `kind` is "image", "class", "plain" (integers, strings), "bool" or "other"; `type` is for messages."""
 
     name: str
     kind: str
@@ -61,7 +62,7 @@ def describe_columns(features: Mapping[str, Any]) -> tuple[Column, ...]:
         else:
             dtype = str(getattr(feature, "dtype", type(feature).__name__))
             plain = isinstance(feature, datasets.Value) and dtype.lstrip("u").startswith(("int", "string", "large_s"))
-            columns.append(Column(name, "plain" if plain else "other", dtype))
+            columns.append(Column(name, "plain" if plain else "bool" if dtype == "bool" else "other", dtype))
     return tuple(columns)
 
 
@@ -116,12 +117,12 @@ def _find_columns(
 ) -> tuple[Column, Column, tuple[str, ...]]:
     """The image and the label column, and a note where there was a choice."""
     images = [column for column in columns if column.kind == "image"]
-    labels = [column for column in columns if column.kind == "class"]
-    if not labels:
+    labels = _find_labels(where, columns)
+    guessed = not labels
+    if guessed:
         most = min(_FEW, tables.count(train) // 2)  # an identifier differs from row to row
         labels = [c for c in columns if c.kind == "plain" and 2 <= len(_distinct(tables, train, c)) <= most]
-        named = [column for column in labels if column.name.lower() in _LABEL_NAMES]
-        labels = labels if len(labels) == 1 else named
+        labels = labels if len(labels) == 1 else []
     if not images or not labels:
         missing = "images (type Image)" if not images else "labels (type ClassLabel, or few integers or strings)"
         listed = ", ".join(f"{column.name} ({column.type})" for column in columns)
@@ -134,7 +135,26 @@ def _find_columns(
         for what, found in (("images", images), ("labels", labels))
         if len(found) > 1
     )
+    if guessed:
+        notes = (
+            *notes,
+            f"Column {labels[0].name} gives the labels: none is called {', '.join(_LABEL_NAMES)}, and no other one has "
+            "few distinct integers or strings.",
+        )
     return images[0], labels[0], notes
+
+
+def _find_labels(where: str, columns: Sequence[Column]) -> list[Column]:
+    """The columns that by name or else by type are labels, the one to take first; DataError if it can't be taken."""
+    named = [c for c in columns if c.name.lower() in _LABEL_NAMES and c.kind != "image"]
+    usable = sorted((c for c in named if c.kind != "other"), key=lambda c: c.kind != "class")
+    if named and not usable:
+        raise DataError(
+            f"{where}: column {named[0].name} is {named[0].type}, which can't be a label; expected ClassLabel, "
+            "integers, strings or booleans. Cast it with the cast_column of datasets, or rename it if it holds no "
+            "labels."
+        )
+    return usable + [c for c in columns if c.kind == "class" and c not in usable]
 
 
 def _distinct(tables: Tables, split: str, column: Column) -> set[Any]:
