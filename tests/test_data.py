@@ -536,9 +536,21 @@ def test_one_class_is_too_few(tmp_path: Path):
 def test_a_class_of_one_image_has_none_to_test(tmp_path: Path):
     make_folder(tmp_path, {"a": 4, "b": 1})
     assert refused(f"folder:{tmp_path}") == (
-        f"folder:{tmp_path}: only one image of b; expected two or more of each class, as each is divided. Add images, "
-        "or leave such a class out."
+        f"folder:{tmp_path}: only one image of b; expected three or more of each class, as each is divided into train, "
+        "search and test. Add images, or leave such a class out."
     )
+
+
+def test_two_images_of_a_class_are_too_few_for_train_search_and_test(tmp_path: Path):
+    make_folder(tmp_path, {"a": 10, "b": 2, "c": 1})
+    assert refused(f"folder:{tmp_path}").startswith(
+        f"folder:{tmp_path}: only one or two images of b, c; expected three"
+    )
+    for name in "bc":
+        for number in range(3):
+            Image.fromarray(pixels(8, 8, 3)).save(tmp_path / name / f"{number:03}.png")
+    train, search = hold_out(load_data(f"folder:{tmp_path}").train, seed=0)
+    assert train.labels.unique().tolist() == search.labels.unique().tolist() == [0, 1, 2]
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path: Path):
@@ -890,8 +902,8 @@ def test_orientation_is_applied_in_hf_too(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = Image.fromarray(pixels(6, 4, 3))
-    rows = [{"bytes": encode(stored, exif=exif), "path": None}] * 4
-    root = make_parquet(tmp_path, {"train": {"picture": rows, "kind": [0, 0, 1, 1]}}, TYPES)
+    rows = [{"bytes": encode(stored, exif=exif), "path": None}] * 6
+    root = make_parquet(tmp_path, {"train": {"picture": rows, "kind": [0, 0, 0, 1, 1, 1]}}, TYPES)
     data = load_data(f"hf:{root}")
     turned = np.asarray(stored.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(data.train.images[0].permute(1, 2, 0).numpy(), turned)
@@ -1172,7 +1184,7 @@ def test_what_comes_from_the_hub_is_read_likewise(monkeypatch: pytest.MonkeyPatc
 
 
 def test_progress_bars_that_were_off_stay_off(tmp_path: Path):
-    root = make_parquet(tmp_path, {"train": {"picture": image_rows(4), "kind": [0, 1, 0, 1]}}, TYPES)
+    root = make_parquet(tmp_path, {"train": {"picture": image_rows(6), "kind": [0, 1] * 3}}, TYPES)
     datasets.disable_progress_bars()
     try:
         load_data(f"hf:{root}")

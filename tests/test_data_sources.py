@@ -73,9 +73,9 @@ def test_shards_are_read_at_any_place(tmp_path: Path):
 
 
 def name_shards(folder: Path, *names: str) -> dict[str, int]:
-    """Shards of four images each, all pixels of which tell the shard: the first is 10, the second is 20."""
+    """Shards of six images each, all pixels of which tell the shard: the first is 10, the second is 20."""
     for number, name in enumerate(names, 1):
-        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(4)})
+        write_shard(folder / f"{name}.tar", {f"{name}{n}": (png(10 * number), b"%d" % (n % 2)) for n in range(6)})
     return {name: 10 * number for number, name in enumerate(names, 1)}
 
 
@@ -96,7 +96,7 @@ def test_shards_of_other_names_are_not_trained_on_beside_train_shards(tmp_path: 
     data = load_data(f"webdataset:{tmp_path}")
     assert data.train.images.unique().tolist() == data.test.images.unique().tolist() == [values["train-0"]]
     assert data.notes[0] == "Not used: 2 shards, neither train nor test: retrain-0.tar, trainval-0.tar."
-    assert len(data.train) + len(data.test) == 4
+    assert len(data.train) + len(data.test) == 6
 
 
 def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path: Path):
@@ -110,7 +110,7 @@ def test_shards_for_test_are_not_trained_on_where_none_is_called_train(tmp_path:
 def test_shards_that_all_have_a_word_for_validation_are_divided(tmp_path: Path):
     name_shards(tmp_path, "val-0", "val-1")
     data = load_data(f"webdataset:{tmp_path}")
-    assert len(data.train) + len(data.test) == 8
+    assert len(data.train) + len(data.test) == 12
     assert data.notes[0].startswith("No test split came along")
 
 

@@ -432,8 +432,8 @@ def test_a_path_is_not_asked_of_the_hub(place: str):
 
 def test_an_image_given_as_a_path_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "secret.bmp").write_bytes(encode(np.zeros((SIDE, SIDE, 3), np.uint8)))
-    rows = [{"bytes": None, "path": str(tmp_path / "secret.bmp")}] * 4
-    table = pa.table({"picture": rows, "kind": [0, 0, 1, 1]}, schema=TYPES.arrow_schema)
+    rows = [{"bytes": None, "path": str(tmp_path / "secret.bmp")}] * 6
+    table = pa.table({"picture": rows, "kind": [0, 0, 0, 1, 1, 1]}, schema=TYPES.arrow_schema)
     text = refused(f"hf-stream:{write(str(tmp_path / 'set'), {'train-0.parquet': table})}")
     assert "can't be read" in text
     assert "no image here" in text

@@ -277,7 +277,7 @@ def test_finalists_are_chosen_by_the_loss_where_the_metric_is_no_mean(tmp_path):
         (
             {"data": "shapes-masks:1"},
             DataError,
-            "shapes-masks:1: expected a number of images from 2 and a side from 16",
+            "shapes-masks:1: expected a number of images from 3 and a side from 16",
         ),
         ({"task": "detection", "data": "shapes-boxes:40,24"}, ModelError, "can't train Sequential; expected an SSD"),
         ({"task": "classification"}, DataError, "it has targets for each image, not the labels of this task"),

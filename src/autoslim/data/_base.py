@@ -25,7 +25,7 @@ from autoslim.data._listing import (
     Listing,
     Shape,
     check_labels,
-    check_pairs,
+    check_parts,
     check_readable,
     describe_excess,
     fits_memory,
@@ -163,10 +163,10 @@ def load_datasets(
     """Likewise from datasets, or loaders over them, that are at hand in Python.
 
     >>> from torch.utils.data import TensorDataset
-    >>> pixels = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
-    >>> data = load_datasets(TensorDataset(pixels, torch.tensor([0, 1, 0, 1])))
+    >>> pixels = torch.arange(96, dtype=torch.uint8).reshape(6, 1, 4, 4)
+    >>> data = load_datasets(TensorDataset(pixels, torch.tensor([0, 1, 0, 1, 0, 1])))
     >>> data.input_shape, len(data.train), len(data.test)
-    ((1, 8, 8), 2, 2)
+    ((1, 4, 4), 4, 2)
 
     Args:
         train: A `torch.utils.data.Dataset` with a length, whose items are (image, label): an image of Pillow's, or a
@@ -310,7 +310,7 @@ def hold_out(train: _S, *, share: float = 0.1, most: int = 10_000, seed: int) ->
             "Use for instance share=0.1."
         )
     labels = train.labels.numpy() if train.told is None else merge_strata(train.labels.numpy())
-    check_pairs("hold_out", labels, None)
+    check_parts("hold_out", labels, None, 2)
     count = max(min(round(share * len(train)), most), 1)
     chosen = draw_stratified(labels, count, purpose="hold out", seed=seed, spare=1, pieces=train.pieces)
     rest = np.setdiff1d(np.arange(len(train)), chosen)
@@ -331,7 +331,7 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
         return found.train, found.test, found.notes
     total, told = len(found.train), found.train.told is not None
     labels = merge_strata(found.train.labels) if told else found.train.labels
-    check_pairs(spec, labels, None if told else found.classes)
+    check_parts(spec, labels, None if told else found.classes, 3)
     count, pieces = round(_TEST_SHARE * total), found.train.pieces
     chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
     note = (

@@ -104,14 +104,16 @@ def check_labels(spec: str, found: Found) -> None:
         )
 
 
-def check_pairs(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None) -> None:
-    """Refuses a class with a single image, which can't be divided; without `classes` it is named by its number."""
+def check_parts(where: str, labels: NDArray[np.int64], classes: Sequence[str] | None, parts: int) -> None:
+    """Refuses a class with fewer images than parts, 2 or 3; without `classes` it is named by its number."""
     values, sizes = np.unique(labels, return_counts=True)
-    alone = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < 2]]
-    if alone:
+    few = [classes[int(value)] if classes else f"class {value}" for value in values[sizes < parts]]
+    if few:
+        count = "one image" if sizes[sizes < parts].max() == 1 else "one or two images"
+        least, into = ("two", "") if parts == 2 else ("three", " into train, search and test")
         raise DataError(
-            f"{where}: only one image of {name_some(alone)}; expected two or more of each class, as each is divided. "
-            "Add images, or leave such a class out."
+            f"{where}: only {count} of {name_some(few)}; expected {least} or more of each class, as each is divided"
+            f"{into}. Add images, or leave such a class out."
         )
 
 

@@ -20,7 +20,7 @@ from autoslim.errors import DataError
 from autoslim.tasks import Targets
 
 CLASSES = ("background", "disc", "square", "triangle")
-_COUNT, _SIDE, _LEAST = 600, 64, 16
+_COUNT, _FEWEST, _SIDE, _LEAST = 600, 3, 64, 16
 _MOST = 3  # shapes in an image
 _TRIES = 10  # places that are tried for one that touches no other
 
@@ -93,10 +93,10 @@ def _apart(box: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> 
 def _list_shapes(name: str, place: str, targets: Targets) -> Found:
     numbers = re.fullmatch(r"(\d+)?(?:,(\d+))?", place)
     count, side = (int(numbers[1] or _COUNT), int(numbers[2] or _SIDE)) if numbers else (0, 0)
-    if count < 2 or side < _LEAST:
+    if count < _FEWEST or side < _LEAST:
         raise DataError(
-            f"{name}:{place}: expected a number of images from 2 and a side from {_LEAST}. Write for instance "
-            f"{name}:200,64."
+            f"{name}:{place}: expected a number of images from {_FEWEST} and a side from {_LEAST}. Write for "
+            f"instance {name}:200,64."
         )
     return list_datasets(name, DrawnShapes(count, side, boxes=name == "shapes-boxes"), None, targets)
 
