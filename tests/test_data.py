@@ -553,6 +553,42 @@ def test_two_images_of_a_class_are_too_few_for_train_search_and_test(tmp_path: P
     assert train.labels.unique().tolist() == search.labels.unique().tolist() == [0, 1, 2]
 
 
+def test_folders_of_splits_are_no_classes(tmp_path: Path):
+    make_folder(tmp_path, {"train": 5, "Val": 5})
+    assert refused(f"folder:{tmp_path}") == (
+        f"folder:{tmp_path}: {tmp_path} has the folders Val, train alone, splits and no classes; expected train and "
+        "test with a folder per class in each. Move the images of each class into a folder of its name: train/CLASS, "
+        "test/CLASS."
+    )
+    make_class(tmp_path / "car", 5)
+    assert load_data(f"folder:{tmp_path}").classes == ("Val", "car", "train")
+
+
+def test_the_first_split_with_class_folders_serves_as_test_and_others_are_told(tmp_path: Path):
+    make_folder(tmp_path / "train", {"a": 4, "b": 4, "__MACOSX": 1})
+    make_class(tmp_path / "test", 3)
+    (tmp_path / "__MACOSX").mkdir()
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.test)) == (6, 2)
+    assert data.notes[0] == "Not used: 1 folder beside train: test."
+    make_folder(tmp_path / "val", {"a": 1, "b": 1})
+    data = load_data(f"folder:{tmp_path}")
+    assert (data.classes, len(data.train), len(data.test)) == (("a", "b"), 8, 2)
+    assert data.notes == (
+        "The test folder has no class folders: val serves as test.",
+        "Not used: 1 folder beside train and val: test.",
+    )
+    make_folder(tmp_path / "test", {"a": 2, "b": 2})
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.test), data.notes) == (4, ("Not used: 1 folder beside train and test: val.",))
+
+
+def test_of_many_classes_that_differ_a_few_are_named(tmp_path: Path):
+    make_folder(tmp_path / "train", {f"n{number:02}": 1 for number in range(30)})
+    make_folder(tmp_path / "test", {"n00": 1})
+    assert "only in train: n01, n02, n03, n04, n05 and 24 more. Expected" in refused(f"folder:{tmp_path}")
+
+
 def test_train_and_test_must_have_the_same_classes(tmp_path: Path):
     make_folder(tmp_path / "train", {"a": 1, "b": 1, "c": 1})
     make_folder(tmp_path / "test", {"a": 1, "d": 1})

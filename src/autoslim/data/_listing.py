@@ -160,6 +160,15 @@ def check_readable(
     return (f"{where}: {told}. They are left out.",)
 
 
+def describe_only(train: Sequence[str], test: Sequence[str], name: str) -> str:
+    """Which classes train or test (called `name`) has alone; "" if none."""
+    return "; ".join(
+        f"only in {where}: {name_some(sorted(names))}"
+        for where, names in (("train", set(train) - set(test)), (name, set(test) - set(train)))
+        if names
+    )
+
+
 def name_some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

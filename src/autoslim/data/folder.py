@@ -1,7 +1,7 @@
 """Images in folders: one folder per class, below train/ and test/ if these are there."""
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoslim.data._base import SOURCES
-from autoslim.data._listing import File, Found, Listing, locate, name_some
+from autoslim.data._listing import File, Found, Listing, describe_only, locate, name_some
 from autoslim.errors import DataError
 from autoslim.progress import say_many
 
 _TESTS = ("test", "val", "valid", "validation")  # in the order of preference
+_ARCHIVER = "__MACOSX"  # what an archive of macOS leaves beside the class folders
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
 
@@ -23,7 +24,7 @@ def list_folder(place: str) -> Generator[Found, None, None]:
     """Lists the images directly inside the class folders, by name.
 
     Raises:
-        DataError: No such folder, a class folder without images, or train and test with different classes.
+        DataError: No such folder, a class folder without images, train and test without class folders, or with others.
     """
     root = locate(place)
     if not place or not root.is_dir():
@@ -32,14 +33,20 @@ def list_folder(place: str) -> Generator[Found, None, None]:
             f"{Path.cwd()}."
         )
     # a class may be called "train", but then it holds images, not folders
-    divided = (root / "train").is_dir() and bool(_folders(root / "train"))
+    divided = _has_folders(root / "train")
     train_root = root / "train" if divided else root
-    test_root = next((root / name for name in _TESTS if divided and (root / name).is_dir()), None)
+    test_root = next((root / name for name in _TESTS if divided and _has_folders(root / name)), None)
     classes = tuple(folder.name for folder in _folders(train_root))
     if not classes:
         raise DataError(
             f"folder:{place}: no images at all: {train_root} has no class folders; expected one folder per class with "
             "its images. Move the images of each class into a folder of its name."
+        )
+    if {name.lower() for name in classes} <= {"train", *_TESTS}:
+        raise DataError(
+            f"folder:{place}: {train_root} has the folders {', '.join(classes)} alone, splits and no classes; "
+            "expected train and test with a folder per class in each. Move the images of each class into a folder of "
+            "its name: train/CLASS, test/CLASS."
         )
     train, others, inner = _list_classes(place, train_root, classes)
     test = None
@@ -56,9 +63,18 @@ def list_folder(place: str) -> Generator[Found, None, None]:
             f"Not used: {say_many(sum(count for _, count in inner), 'image')} in folders inside the class folders: "
             f"{name_some([name for name, _ in inner])}. Only what lies directly in a class folder is read.",
         )
+    yield Found(train, test, classes, (*notes, *(_describe_splits(root, test_root) if divided else ())))
+
+
+def _describe_splits(root: Path, test_root: Path | None) -> Iterator[str]:
+    """Notes on the folder that serves as test, and on those beside it and train."""
+    used = "train" if test_root is None else f"train and {test_root.name}"
     if test_root is not None and test_root.name != "test":
-        notes = (*notes, f"There is no test folder: {test_root.name} serves as test.")
-    yield Found(train, test, classes, notes)
+        reason = "The test folder has no class folders" if (root / "test").is_dir() else "There is no test folder"
+        yield f"{reason}: {test_root.name} serves as test."
+    left = [folder.name for folder in _folders(root) if folder.name != "train" and folder != test_root]
+    if left:
+        yield f"Not used: {say_many(len(left), 'folder')} beside {used}: {name_some(left)}."
 
 
 def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listing, int, list[tuple[str, int]]]:
@@ -83,7 +99,7 @@ def _list_classes(place: str, root: Path, classes: Sequence[str]) -> tuple[Listi
             empty.append(name)
     if empty:
         raise DataError(
-            f"folder:{place}: no images in the class folders {', '.join(empty)} of {root}; expected files with names "
+            f"folder:{place}: no images in the class folders {name_some(empty)} of {root}; expected files with names "
             "like 1.png or 1.jpg directly in each. Add images, or remove these folders."
         )
 
@@ -123,20 +139,22 @@ class _Files:
 
 
 def _check_classes(place: str, name: str, train: Sequence[str], test: Sequence[str]) -> None:
-    only = [
-        f"only in {where}: {', '.join(sorted(names))}"
-        for where, names in (("train", set(train) - set(test)), (name, set(test) - set(train)))
-        if names
-    ]
+    only = describe_only(train, test, name)
     if only:
         raise DataError(
-            f"folder:{place}: train and {name} have different class folders, {'; '.join(only)}. Expected the same "
+            f"folder:{place}: train and {name} have different class folders, {only}. Expected the same "
             "names in both. Rename, add or remove folders."
         )
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    hidden = (".", _ARCHIVER)
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(hidden))
+
+
+def _has_folders(root: Path) -> bool:
+    """Whether it is a folder with class folders."""
+    return root.is_dir() and bool(_folders(root))
 
 
 SOURCES.register("folder", list_folder)
