@@ -114,6 +114,51 @@ def test_shards_that_all_have_a_word_for_validation_are_divided(tmp_path: Path):
     assert data.notes[0].startswith("No test split came along")
 
 
+def test_samples_with_a_further_dot_in_their_names_are_told(tmp_path: Path):
+    good = {f"s{n}": (png(20 * n), b"%d" % (n % 2)) for n in range(6)}
+    dotted = {"t.v1": (png(1), b"0"), "t.v2": (png(2), b"1"), "s0.v2": (png(3), b"1")}
+    write_shard(tmp_path / "a.tar", {**good, **dotted, "s1.mask": (png(4), None), "u.v1": (png(5), None)})
+    data = load_data(f"webdataset:{tmp_path}")
+    assert len(data.train) + len(data.test) == 6
+    assert data.notes[:2] == (
+        "2 samples have no image or no .cls, and are left out.",
+        "Not used: 3 files with a further dot before .cls: t.v1.cls, t.v2.cls, s0.v2.cls. A sample's key ends at the "
+        "first dot.",
+    )
+    write_shard(tmp_path / "a.tar", dotted)
+    assert refused(f"webdataset:{tmp_path}") == (
+        f"webdataset:{tmp_path}: no sample of train has an image and a .cls; expected KEY.jpg, or another image, and "
+        "KEY.cls for each. 2 samples have no image or no .cls, and are left out. Not used: 3 files with a further dot "
+        "before .cls: t.v1.cls, t.v2.cls, s0.v2.cls. A sample's key ends at the first dot. Write shards like that."
+    )
+
+
+def test_other_samples_without_an_image_or_a_class_are_counted_and_hidden_files_are_not(tmp_path: Path):
+    write_shard(tmp_path / "a-train.tar", {f"s{n}": (png(20 * n), b"%d" % (n % 2)) for n in range(6)})
+    write_shard(tmp_path / "a-test.tar", {"s0": (png(1), b"0"), "t": (None, None), "d/._s0": (png(1), b"0")})
+    with tarfile.open(tmp_path / "a-train.tar", "a") as tar:
+        for kind, name in ((tarfile.SYMTYPE, "link.png"), (tarfile.DIRTYPE, "folder.png"), (tarfile.REGTYPE, "x.gif")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "s0.png"
+            tar.addfile(info)
+    assert load_data(f"webdataset:{tmp_path}").notes == ("3 samples have no image or no .cls, and are left out.",)
+    write_shard(tmp_path / "a-test.tar", {"t": (png(1), None)})
+    assert "no sample of test has an image and a .cls; expected" in refused(f"webdataset:{tmp_path}")
+
+
+@pytest.mark.parametrize("second", ["s0.png", "s0.jpg", "s0.cls"])
+def test_a_second_image_or_class_of_a_key_is_refused(tmp_path: Path, second: str):
+    path = write_shard(tmp_path / "a.tar", {f"s{n}": (png(n), b"%d" % (n % 2)) for n in range(6)})
+    with tarfile.open(path, "a") as tar:
+        info = tarfile.TarInfo(second)
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"0"))
+    assert refused(f"webdataset:{tmp_path}") == (
+        f"webdataset:{tmp_path}: {path}, {second} is the second image or class of its key; expected one of each in a "
+        "shard. Give each sample a key of its own, and further images another suffix (KEY.mask.png)."
+    )
+
+
 def test_shards_stay_encoded_for_crops_of_whole_pictures(tmp_path: Path):
     write_shard(tmp_path / "a.tar", {f"s{n}": (png(n, side=20), b"%d" % (n % 2)) for n in range(20)})
     data = load_data(f"webdataset:{tmp_path}", input_shape=(3, 8, 8), whole=True)

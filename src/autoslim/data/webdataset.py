@@ -56,23 +56,31 @@ class _Shards:
 def list_webdataset(place: str) -> Generator[Found, None, None]:
     """Lists the samples that have an image and a .cls with a whole number; others are told as notes.
 
+    A sample's files are called alike up to the first dot.
+
     `place` is a folder with shards that have train and test, val, valid or validation in their names (without any train
     those that have no such word are train, and if all have one, all are), or a pattern of train shards:
     shards-{000..146}.tar, shards-*.tar.
 
     Raises:
-        DataError: No shards, compressed or broken ones, or labels that are no whole numbers.
+        DataError: No shards, compressed or broken ones, some without such a sample or with two images of one, or labels
+            that are no whole numbers.
     """
     train, test, notes = _find(place)
     parts: list[Listing] = []
-    left = 0
+    left, dotted = 0, list[str]()
     for paths in (train, test):
         if paths:
-            listing, others = _index(place, paths)
-            left += others
+            listing, others, more = _index(place, paths)
+            left, dotted = left + others, dotted + more
             parts.append(listing)
-    if left:
-        notes = (*notes, f"{left} samples have no image or no .{_LABEL}, and are left out.")
+    told = _describe_left(left, dotted)
+    if not all(map(len, parts)):
+        raise DataError(
+            f"webdataset:{place}: no sample of {'test' if len(parts[0]) else 'train'} has an image and a .{_LABEL}; "
+            f"expected KEY.jpg, or another image, and KEY.{_LABEL} for each. {' '.join(told)} Write shards like that."
+        )
+    notes = (*notes, *told)
     classes = number_classes(f"webdataset:{place}", *(listing.labels for listing in parts))
     yield Found(parts[0], parts[1] if test else None, classes, notes)
 
@@ -139,11 +147,16 @@ def _named(shards: Sequence[str], words: Sequence[str]) -> list[str]:
     return [path for path in shards if pattern.search(Path(path).name.lower())]
 
 
-def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
-    """All samples of some shards, and the number of those left out. Only headers and labels are read."""
+def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int, list[str]]:
+    """All samples of some shards, the number of those left out, and classes that are no sample's, by name.
+
+    Only headers and labels are read.
+    """
     found: list[tuple[int, int, int, str, int]] = []
+    dotted: list[str] = []
     left = 0
     for shard, path in enumerate(paths):
+        keys: set[str] = set()
         images: dict[str, tuple[int, int]] = {}
         labels: dict[str, int] = {}
         try:
@@ -153,10 +166,16 @@ def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
                     if member.size < 0:  # the next one would lie before it, for ever
                         raise tarfile.ReadError(f"{member.name} has a size below 0")
                     key, suffix = _split_name(member.name)
+                    if member.isdir() or not os.path.basename(key):  # a hidden file
+                        continue
+                    keys.add(key)
+                    dotted += [member.name] if suffix.endswith(f".{_LABEL}") else []
                     if not member.isfile() or member.sparse is not None or suffix not in (*_IMAGES, _LABEL):
                         continue
                     if member.offset_data + member.size > end:
                         raise tarfile.ReadError(f"{member.name} is cut off")
+                    if key in (labels if suffix == _LABEL else images):
+                        raise _second(place, path, member.name)
                     if suffix == _LABEL:
                         labels[key] = _read_label(place, path, tar, member)
                     elif member.size <= _LARGEST:
@@ -168,12 +187,28 @@ def _index(place: str, paths: Sequence[str]) -> tuple[Listing, int]:
                 "Replace it, or unpack it (gunzip)."
             ) from error
         both = images.keys() & labels.keys()
-        left += len(images.keys() | labels.keys()) - len(both)
+        left += len(keys - both)
         found += [(shard, *images[key], key, labels[key]) for key in sorted(both)]
     numbers = [np.array([sample[at] for sample in found], dtype=np.int64) for at in (0, 1, 2, 4)]
-    keys = np.array([os.fsencode(sample[3]) for sample in found], dtype=np.bytes_)
-    read = _Shards(tuple(paths), numbers[0], numbers[1], numbers[2], keys)
-    return Listing(np.arange(len(found)), numbers[3], read), left
+    samples = np.array([os.fsencode(sample[3]) for sample in found], dtype=np.bytes_)
+    read = _Shards(tuple(paths), numbers[0], numbers[1], numbers[2], samples)
+    return Listing(np.arange(len(found)), numbers[3], read), left, dotted
+
+
+def _describe_left(left: int, dotted: Sequence[str]) -> tuple[str, ...]:
+    """Notes on samples that are not complete, and on classes that are no sample's."""
+    notes = (f"{left} samples have no image or no .{_LABEL}, and are left out.",) if left else ()
+    if dotted:
+        told = f"Not used: {say_many(len(dotted), 'file')} with a further dot before .{_LABEL}: {name_some(dotted)}."
+        notes = (*notes, f"{told} A sample's key ends at the first dot.")
+    return notes
+
+
+def _second(place: str, path: str, name: str) -> DataError:
+    return DataError(
+        f"webdataset:{place}: {path}, {name} is the second image or class of its key; expected one of each in a shard. "
+        "Give each sample a key of its own, and further images another suffix (KEY.mask.png)."
+    )
 
 
 def _check_end(path: str, offset: int) -> None:
