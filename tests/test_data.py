@@ -767,6 +767,36 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path, values: Any, reason
         load_two(tmp_path, [("tif", content), ("tif", content)])
 
 
+def test_wide_images_that_would_be_black_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wide = {"I": np.int32, "I;16": np.uint16}
+    for mode, kind in wide.items():
+        dark = ("tif", encode(Image.fromarray(np.full((6, 5), 255, dtype=kind)), "TIFF"))
+        black = ("tif", encode(Image.fromarray(np.zeros((6, 5), dtype=kind)), "TIFF"))
+        text = (
+            "train: 1 images have 16 or 32 bits a pixel and no value above 255, which would be next to black; expected"
+        )
+        with pytest.raises(DataError, match=text):
+            load_two(tmp_path / mode, [dark, black])
+        bright = ("tif", encode(Image.fromarray(np.full((6, 5), 256, dtype=kind)), "TIFF"))
+        assert load_two(tmp_path / f"{mode} bright", [dark, bright]).train.images.unique().tolist() == [1]
+        assert load_two(tmp_path / f"{mode} black", [black, black]).train.images.unique().tolist() == [0]
+    monkeypatch.setattr(listing_module, "_MEMORY", 0)
+    with pytest.raises(DataError, match="train: 1 images have 16 or 32 bits"):
+        load_data(f"folder:{tmp_path}/I")
+
+
+def test_images_that_look_alike_are_told(tmp_path: Path):
+    drawn = np.zeros((2, 6, 5, 4), dtype=np.uint8)
+    drawn[:, 1:4, 1:4, 3] = pixels(2, 3, 3)
+    alpha = [("png", encode(Image.fromarray(each))) for each in drawn]
+    same = "the deviation is below one step of a pixel. (Transparency is dropped: what is drawn in it alone is lost.)"
+    assert load_two(tmp_path / "all", alpha).notes == (f"All train images look nearly the same: {same}",)
+    drawn[:, :, :, 1] = pixels(2, 6, 5)
+    green = [("png", encode(Image.fromarray(each))) for each in drawn]
+    notes = load_two(tmp_path / "some", green).notes
+    assert notes == (f"All train images look nearly the same in channel 1, 3 of 3: {same}",)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(tmp_path: Path, orientation: int):
     stored = Image.fromarray(pixels(6, 4, 3))

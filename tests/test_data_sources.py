@@ -72,6 +72,12 @@ def test_shards_are_read_at_any_place(tmp_path: Path):
         assert len(other.train) + len(other.test) == 12
 
 
+ALIKE = (
+    "All train images look nearly the same: the deviation is below one step of a pixel. (Transparency is dropped: what "
+    "is drawn in it alone is lost.)"
+)
+
+
 def name_shards(folder: Path, *names: str) -> dict[str, int]:
     """Shards of six images each, all pixels of which tell the shard: the first is 10, the second is 20."""
     for number, name in enumerate(names, 1):
@@ -88,6 +94,7 @@ def test_shards_of_any_word_for_validation_serve_as_test(tmp_path: Path, word: s
     assert data.notes == (
         f"There are no test shards: those with {word.lower()} in their names serve as test.",
         f"Not used: 1 shard, neither train nor {word.lower()}: a-extra-0.tar.",
+        ALIKE,
     )
 
 

@@ -19,7 +19,7 @@ from autoslim._console import printable
 from autoslim._registry import Registry, unknown_name
 from autoslim.data._datasets import list_datasets
 from autoslim.data._encoded import Encoded
-from autoslim.data._images import decode_listing, describe_resize, find_shape, sizes_differ
+from autoslim.data._images import Decoded, decode_listing, describe_resize, find_shape, sizes_differ
 from autoslim.data._listing import (
     Found,
     Listing,
@@ -222,7 +222,8 @@ def _load(
             atexit.register(opened.pop_all().close)  # the images are read for as long as the process lives
     mean, std = _statistics(parts[0].sample)
     resize = describe_resize(input_shape) if any(part.resized for part in parts) else "none"
-    notes = tuple(dict.fromkeys(map(printable, (*notes, *(note for part in parts for note in part.notes)))))
+    notes = (*notes, *(note for part in parts for note in part.notes), *_describe_flat(std))
+    notes = tuple(dict.fromkeys(map(printable, notes)))
     name = found.spec or spec
     return Data(name, parts[0].split, parts[1].split, found.classes, mean, std, resize, notes, found.files)
 
@@ -239,9 +240,7 @@ class _Part:
     @staticmethod
     def decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str], targets: Targets | None) -> "_Part":
         """In memory; what can't be read is left out."""
-        decoded = decode_listing(listing, shape)
-        classes = classes if targets is None else ()
-        notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
+        decoded, notes = _decode(where, listing, shape, classes if targets is None else ())
         kept = listing.take(decoded.kept)
         told = None if targets is None else fit_targets(where, kept, shape, targets)
         split = Split(decoded.images, torch.from_numpy(kept.labels), kept.rows, told)
@@ -258,11 +257,22 @@ class _Part:
         count = min(_SAMPLE, len(listing), max(_SAMPLE_BYTES // math.prod(shape), 1))
         pieces = listing.pieces
         drawn = np.sort(draw_order(len(listing), purpose="statistics", seed=seed, pieces=pieces)[:count])
-        sample = decode_listing(listing.take(drawn), shape)
-        check_readable(where, sample.failed, listing.labels[drawn], sample.kept, ())
+        sample, _ = _decode(where, listing.take(drawn), shape, ())
         drew = f"Mean and standard deviation are those of {count} train images, drawn with seed {seed}."
         notes = (reason, drew) if pieces is None else (reason, pieces.note, drew)
         return _Part(Encoded(listing, shape, told), sample.images, sample.resized, notes)
+
+
+def _decode(where: str, listing: Listing, shape: Shape, classes: Sequence[str]) -> tuple[Decoded, tuple[str, ...]]:
+    """The images that can be read, and notes on the others; without `classes` not all of a class were looked at."""
+    decoded = decode_listing(listing, shape)
+    notes = check_readable(where, decoded.failed, listing.labels, decoded.kept, classes)
+    if decoded.dark:
+        raise DataError(
+            f"{where}: {decoded.dark} images have 16 or 32 bits a pixel and no value above 255, which would be next to "
+            "black; expected values up to 65535. Save them with 8 bits a pixel (Pillow's mode L)."
+        )
+    return decoded, notes
 
 
 def decode_split(split: Split | Encoded) -> Split | Encoded:
@@ -364,3 +374,15 @@ def _statistics(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(1)
     return tuple(mean.tolist()), tuple(variance.sqrt().clamp_min(_LEAST_STD).tolist())
+
+
+def _describe_flat(std: Sequence[float]) -> tuple[str, ...]:
+    """A note where channels tell nothing of an image."""
+    flat = [str(number) for number, each in enumerate(std, 1) if each == _LEAST_STD]
+    if not flat:
+        return ()
+    which = "" if len(flat) == len(std) else f" in channel {', '.join(flat)} of {len(std)}"
+    return (
+        f"All train images look nearly the same{which}: the deviation is below one step of a pixel. (Transparency "
+        "is dropped: what is drawn in it alone is lost.)",
+    )

@@ -48,12 +48,21 @@ _TURNS = {  # by EXIF orientation
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """The images that could be read, uint8 [M, C, H, W]; `kept` are their indices, `failed` the others and why."""
+    """The images that could be read, uint8 [M, C, H, W].
+
+    Attributes:
+        images: They.
+        kept: Their indices.
+        failed: The others, and why.
+        resized: Whether one had another size.
+        dark: How many have more than 8 bits a pixel, where none of these has a value above 255; else 0.
+    """
 
     images: torch.Tensor
     kept: NDArray[np.int64]
     failed: tuple[str, ...]
     resized: bool
+    dark: int
 
 
 def find_shape(listings: Sequence[Listing]) -> tuple[Shape, str]:
@@ -96,10 +105,13 @@ def decode_listing(listing: Listing, shape: Shape) -> Decoded:
     images = torch.empty((len(listing), *shape), dtype=torch.uint8)
     pixels = images.numpy()
     resized = np.zeros(len(listing), dtype=bool)
+    deep = np.zeros(len(listing), dtype=np.int64)  # the highest value, of images with more than 8 bits a pixel
     mode, size = ("L" if shape[0] == 1 else "RGB"), (shape[2], shape[1])
 
-    def decode(position: int, image: Image.Image) -> None:
-        image = _upright(image, mode)
+    def decode(position: int, opened: Image.Image) -> None:
+        image = _upright(opened, mode)
+        if opened.mode.startswith("I"):
+            deep[position] = np.asarray(opened).max()
         if image.size != size:
             image, resized[position] = cover(image, size), True
         pixels[position] = np.asarray(image).reshape(*shape[1:], shape[0]).transpose(2, 0, 1)
@@ -109,7 +121,8 @@ def decode_listing(listing: Listing, shape: Shape) -> Decoded:
     if failed:
         for target, position in enumerate(kept):  # in place: a copy of all could be gigabytes
             pixels[target] = pixels[position]
-    return Decoded(images[: len(kept)], kept, tuple(text for _, text in failed), bool(resized[kept].any()))
+    dark = int((deep[kept] > 0).sum()) if deep[kept].max(initial=0) <= 255 else 0
+    return Decoded(images[: len(kept)], kept, tuple(text for _, text in failed), bool(resized[kept].any()), dark)
 
 
 def decode_image(
