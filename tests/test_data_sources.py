@@ -319,6 +319,25 @@ def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
         load_datasets(dataset)
 
 
+class Named(Pictures):
+    def __init__(self, *classes: str) -> None:
+        self.classes = list(classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "text"),
+    [
+        ("ac", "only in train: b. Expected the same in both, as labels are numbers of them. Number the labels of both"),
+        ("abcd", "only in test: d. Expected"),
+        ("acb", "they are the same ones in another order. Expected"),
+    ],
+)
+def test_train_and_test_with_different_classes_are_refused(classes: str, text: str):
+    with pytest.raises(DataError, match=f"^python: train and test have different `classes`, {text}"):
+        load_datasets(Named(*"abc"), Named(*classes))
+    assert load_datasets(Named(*"abc"), Named(*"abc")).classes == load_datasets(Named(*"abc"), Pictures()).classes
+
+
 class Batches(BatchSampler):
     """Batches in a way of their own."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from autoslim.data._images import read_orientation
-from autoslim.data._listing import File, Found, Listing, RawTarget, number_classes
+from autoslim.data._listing import File, Found, Listing, RawTarget, describe_only, number_classes
 from autoslim.errors import DataError
 from autoslim.tasks import Targets
 
@@ -45,11 +45,29 @@ def list_datasets(name: str, train: Any, test: Any, targets: Targets | None = No
         other, more, told = _list_dataset(f"{name}, test", test, targets)
         notes = (*notes, *told)
     numbers = number_classes(name, most, more)
-    names: Any = getattr(_unwrap(train), "classes", None)
-    named = isinstance(names, (list, tuple)) and len(names) >= len(numbers)
+    names = _find_names(train)
+    if test is not None:
+        _check_names(name, names, _find_names(test))
+    named = len(names) >= len(numbers)
     if notes and named:  # there may be names for what no item says
         named = len(names) == len(numbers)
-    return Found(listed, other, tuple(map(str, names)) if named else numbers, notes)
+    return Found(listed, other, names if named else numbers, notes)
+
+
+def _find_names(given: Any) -> tuple[str, ...]:
+    """The dataset's own names of its classes; none where it has none."""
+    names = getattr(_unwrap(given), "classes", ())
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
+
+def _check_names(name: str, train: Sequence[str], test: Sequence[str]) -> None:
+    """Refuses datasets that each number classes of their own: label 1 of test would be another class."""
+    if train and test and train != test:
+        only = describe_only(train, test, "test") or "they are the same ones in another order"
+        raise DataError(
+            f"{name}: train and test have different `classes`, {only}. Expected the same in both, as labels are "
+            "numbers of them. Number the labels of both alike."
+        )
 
 
 def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing, NDArray[np.int64], tuple[str, ...]]:
