@@ -319,6 +319,17 @@ def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
         load_datasets(dataset)
 
 
+def test_classes_that_no_train_image_is_of_are_told():
+    pixels = torch.randint(256, (12, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = load_datasets(
+        TensorDataset(pixels, torch.arange(12) % 2 * 2 + 1), TensorDataset(pixels, torch.full((12,), 4))
+    )
+    assert data.num_classes == 5
+    assert data.notes == (
+        "No train image is of class 0, class 2, class 4: outputs for that are of no use. Labels are numbered from 0.",
+    )
+
+
 class Named(Pictures):
     def __init__(self, *classes: str) -> None:
         self.classes = list(classes)

@@ -27,6 +27,7 @@ from autoslim.data._listing import (
     check_labels,
     check_parts,
     check_readable,
+    describe_absent,
     describe_excess,
     fits_memory,
 )
@@ -201,6 +202,7 @@ def _load(
         found = opened.enter_context(source)
         check_labels(spec, found)
         train, test, notes = _divide(spec, found, seed)
+        notes = (*notes, *describe_absent(found))
         if limit is not None:
             train, test = (_limit(spec, part, found.classes, limit, seed) for part in (train, test))
             notes = (*notes, f"Limited to {len(train)} train and {len(test)} test images, drawn with seed {seed}.")
@@ -343,7 +345,7 @@ def _divide(spec: str, found: Found, seed: int) -> tuple[Listing, Listing, tuple
     labels = merge_strata(found.train.labels) if told else found.train.labels
     check_parts(spec, labels, None if told else found.classes, 3)
     count, pieces = round(_TEST_SHARE * total), found.train.pieces
-    chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=1, pieces=pieces)
+    chosen = draw_stratified(labels, count, purpose="test split", seed=seed, spare=2, pieces=pieces)
     note = (
         f"No test split came along: {len(chosen)} of the {total} images are set aside as test, the classes in "
         f"proportion, drawn with seed {seed}."

@@ -117,6 +117,15 @@ def check_parts(where: str, labels: NDArray[np.int64], classes: Sequence[str] | 
         )
 
 
+def describe_absent(found: Found) -> tuple[str, ...]:
+    """A note on classes that no train image is of: labels that do not start at 0, or have gaps."""
+    absent = np.setdiff1d(np.arange(len(found.classes)), found.train.labels)
+    if found.train.told is not None or not len(absent):
+        return ()
+    named = name_some([f"class {found.classes[label]}" for label in absent])
+    return (f"No train image is of {named}: outputs for that are of no use. Labels are numbered from 0.",)
+
+
 def fits_memory(count: int, shape: Shape) -> bool:
     """Whether `count` images of `shape` may be kept in memory, decoded."""
     return count * math.prod(shape) <= _MEMORY
