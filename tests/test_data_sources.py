@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import (
 from autoslim.data import Encoded, Split, hold_out, load_data, load_datasets, make_loader
 from autoslim.data._datasets import list_datasets
 from autoslim.errors import DataError
+from autoslim.tasks import Numbers
 
 
 def png(value: int, side: int = 8) -> bytes:
@@ -286,7 +288,7 @@ def test_few_items_are_looked_at_where_targets_are_right():
     given.targets = [index % 3 for index in range(1000)]
     found = list_datasets("many", given, None)
     assert found.train.labels.tolist() == given.targets
-    assert (given.read, found.notes) == (16, ())
+    assert (given.read, found.notes) == (32, ())  # 16 items, twice
 
 
 def test_datasets_and_loaders_of_torchs():
@@ -311,12 +313,22 @@ def test_datasets_and_loaders_of_torchs():
         (TensorDataset(torch.zeros(4, 1, 8, 8)), r"expected \(image, label\)"),
         (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0.5, 1, 0, 1])), "expected a whole number"),
         (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 0, 10**7])), "a label is 10000000"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([torch.nan] * 4)), "expected a whole number"),
+        (TensorDataset(torch.zeros(4, 1, 8, 8), torch.tensor([torch.inf] * 4)), "expected a whole number"),
+        (TensorDataset(torch.zeros(4, 3, 0, 0), torch.tensor([0, 1, 0, 1])), r"its image is Tensor .* \[3, 0, 0\]"),
         (iter([]), "has no length or no items by number"),
     ],
 )
 def test_datasets_of_another_kind_are_refused(dataset: Any, text: str):
     with pytest.raises(DataError, match=text):
         load_datasets(dataset)
+
+
+def test_images_of_a_graph_and_of_bfloat16_are_taken():
+    pixels, labels = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 8, 8) / 255, torch.arange(6) % 2
+    plain = load_datasets(TensorDataset(pixels, labels)).train.images
+    for given in (pixels.clone().requires_grad_(), pixels.bfloat16()):
+        assert torch.equal(load_datasets(TensorDataset(given, labels)).train.images, plain)
 
 
 def test_classes_that_no_train_image_is_of_are_told():
@@ -347,6 +359,63 @@ def test_train_and_test_with_different_classes_are_refused(classes: str, text: s
     with pytest.raises(DataError, match=f"^python: train and test have different `classes`, {text}"):
         load_datasets(Named(*"abc"), Named(*classes))
     assert load_datasets(Named(*"abc"), Named(*"abc")).classes == load_datasets(Named(*"abc"), Pictures()).classes
+
+
+class Flipped(Pictures):
+    """A dataset that augments by itself: every other read mirrors the image."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = Image.linear_gradient("L").resize((8, 8))
+        self.reads += 1
+        return image if self.reads % 2 else image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), index % 3
+
+
+def test_a_dataset_that_augments_is_refused():
+    for given in ((Flipped(),), (Pictures(), Flipped())):
+        part = "train" if len(given) == 1 else "test"
+        with pytest.raises(
+            DataError, match=f"{part}, item 0: its image was another one when it was read again; expect"
+        ):
+            load_datasets(*given)
+    with pytest.raises(DataError, match="Give the dataset without augmentation: --augment does that"):
+        load_datasets(Flipped(), targets=Numbers())
+
+
+class Opened(Dataset[Any]):
+    """Images that are opened when their item is read, as many datasets give them; those that are there are counted."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.targets, self.open, self.most = path, [n % 2 for n in range(count)], 0, 0
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image = Image.open(io.BytesIO(self.path.read_bytes()))
+        self.open += 1
+        self.most = max(self.most, self.open)
+        weakref.finalize(image, self.close)
+        return image, self.targets[index]
+
+    def close(self) -> None:
+        self.open -= 1
+
+
+def test_few_images_of_a_dataset_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    (tmp_path / "a.png").write_bytes(png(7, side=20))
+    given = Opened(tmp_path / "a.png", 600)
+    data = load_datasets(given, input_shape=(1, 8, 8))
+    assert len(data.train) == 480
+    assert given.most < 20
+    given.most = 0
+    data = load_datasets(given, input_shape=(1, 8, 8), whole=True)
+    assert isinstance(data.train, Encoded)
+    assert sum(len(x) for x, _ in make_loader(data.train, 240, data.mean, data.std).epoch(0)) == 480
+    assert given.most < 20
+    assert given.open < 4
 
 
 class Batches(BatchSampler):

@@ -1,7 +1,7 @@
 """What torch calls datasets, given in Python: listed like any other source, read when asked for."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from autoslim.data._listing import File, Found, Listing, RawTarget, describe_onl
 from autoslim.errors import DataError
 from autoslim.tasks import Targets
 
-_COMPARED = 16  # items whose own labels are held against `targets`
+_COMPARED = 16  # items that are read twice, and whose own labels are held against `targets`
 _KEPT_BYTES = 2**30  # of targets that are kept after they were looked at
 _LOCK = threading.Lock()  # a dataset of someone's own need not be safe for threads
 
@@ -81,30 +81,32 @@ def _list_dataset(where: str, given: Any, kind: Targets | None) -> tuple[Listing
     if isinstance(given, DataLoader):
         _check_sampler(where, given, len(dataset))
     items = _Items(where, dataset)
+    looked_at = items.look()
     if kind is not None:
         told = _Targets(items, kind)
         strata, most = np.array([told.look(row) for row in range(len(dataset))], dtype=np.int64).reshape(-1, 2).T
         return Listing(np.arange(len(strata)), np.ascontiguousarray(strata), items, told=told), most, ()
-    labels, notes = _find_labels(items)
+    labels, notes = _find_labels(items, looked_at)
     return Listing(np.arange(len(labels)), labels, items), labels, notes
 
 
-def _find_labels(items: "_Items") -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """The labels in `targets`, unless some items say others: then those of all items, and a note."""
+def _find_labels(items: "_Items", looked_at: Mapping[int, Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The labels in `targets`, unless items that were looked at say others: then those of all items, and a note."""
     dataset, notes = items.dataset, ()
     targets = getattr(dataset, "targets", None)
     changed = getattr(dataset, "target_transform", None) is not None
     if targets is not None and not changed and len(targets) == len(dataset):
         labels = _check_numbers(items.where, targets)
-        rows = np.linspace(0, len(labels) - 1, min(len(labels), _COMPARED)).astype(int).tolist()
-        odd = next((row for row in rows if items.label(row) != labels[row]), None)
+        said = {row: items.label(row, label) for row, label in looked_at.items()}
+        odd = next((row for row in said if said[row] != labels[row]), None)
         if odd is None:
             return labels, ()
         notes = (
-            f"{items.where}: item {odd} has the label {items.label(odd)}, and `targets` says {labels[odd]}: all labels "
+            f"{items.where}: item {odd} has the label {said[odd]}, and `targets` says {labels[odd]}: all labels "
             "are those of the items.",
         )
-    return _check_numbers(items.where, [items.label(row) for row in range(len(dataset))]), notes
+    labels = [items.label(row, items.item(row)[1]) for row in range(len(dataset))]
+    return _check_numbers(items.where, labels), notes
 
 
 def _check_numbers(where: str, targets: Any) -> NDArray[np.int64]:
@@ -142,14 +144,28 @@ class _Items:
     where: str
     dataset: Any
 
-    def __call__(self, rows: Sequence[int]) -> Sequence[tuple[str, File]]:
-        return [(f"{self.where}, item {row}", self._image(row, self.item(row)[0])) for row in rows]
+    def __call__(self, rows: Sequence[int]) -> Iterator[tuple[str, File]]:
+        for row in rows:  # one by one: whole pictures, or open files, may be more than there is room for
+            yield f"{self.where}, item {row}", self._image(row, self.item(row)[0])
 
-    def label(self, row: int) -> int:
-        label = self.item(row)[1]
+    def look(self) -> dict[int, Any]:
+        """The labels or targets of some items, by row; DataError where an image is another when it is read again."""
+        looked_at: dict[int, Any] = {}
+        count = len(self.dataset)
+        for row in np.linspace(0, count - 1, min(count, _COMPARED)).astype(int).tolist():
+            (image, looked_at[row]), (again, _) = self.item(row), self.item(row)
+            if self._content(row, image) != self._content(row, again):
+                raise DataError(
+                    f"{self.where}, item {row}: its image was another one when it was read again; expected the same, "
+                    "as batches follow from the seed. Give the dataset without augmentation: --augment does that."
+                )
+        return looked_at
+
+    def label(self, row: int, label: Any) -> int:
+        """An item's label as a number."""
         if isinstance(label, torch.Tensor) and label.numel() != 1:
             raise self.odd(row, f"its label is a tensor {list(label.shape)}; expected a whole number from 0")
-        if not isinstance(label, (int, np.integer, torch.Tensor)) or int(label) != label:
+        if not isinstance(label, (int, np.integer, torch.Tensor)) or float(label) % 1 != 0:
             raise self.odd(row, f"its label is {label!r}; expected a whole number from 0")
         return int(label)
 
@@ -172,13 +188,24 @@ class _Items:
             raise self.odd(row, f"it is {type(item).__name__}; expected (image, label)")
         return item
 
+    def _content(self, row: int, image: Any) -> bytes:
+        """An image's pixels; nothing if it can't be read, which is told where it is decoded."""
+        image = self._image(row, image)
+        try:
+            return np.asarray(image).tobytes()
+        except Exception:  # noqa: BLE001 - of broken data Pillow raises whatever it runs into
+            return b""
+
     def _image(self, row: int, image: Any) -> "Image.Image | NDArray[np.uint8]":
         if isinstance(image, Image.Image):
             return image
+        if isinstance(image, torch.Tensor):
+            image = image.detach().cpu()
+            image = image.float() if image.dtype == torch.bfloat16 else image  # numpy has none
         pixels = np.asarray(image)
         if pixels.ndim == 2:
             pixels = pixels[None]
-        if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.size:
             pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
             if pixels.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1:
                 pixels = np.rint(pixels * 255).astype(np.uint8)

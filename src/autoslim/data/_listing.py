@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,8 +30,8 @@ class Listing:
     Attributes:
         rows: Where each image stands in its source, shape [N]: what `read` is asked for.
         labels: The class of each, shape [N].
-        read: From rows to (name, file) each; a file is encoded bytes, a path, pixels [H, W] or [H, W, 3], an image of
-            Pillow's, or None if missing. It can be pickled, for workers that are not forked.
+        read: From rows to (name, file) each, to be gone through once; a file is encoded bytes, a path, pixels [H, W] or
+            [H, W, 3], an image of Pillow's, or None if missing. It can be pickled, for workers that are not forked.
         pieces: How they lie together, where one can't be read alone.
         told: From rows to (target, height and width of its image) each, where images have more than a label: `labels`
             are then strata.
@@ -39,7 +39,7 @@ class Listing:
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
-    read: Callable[[Sequence[int]], Sequence[tuple[str, File]]]
+    read: Callable[[Sequence[int]], Iterable[tuple[str, File]]]
     pieces: Pieces | None = None
     told: "Callable[[Sequence[int]], Sequence[RawTarget]] | None" = None
 
