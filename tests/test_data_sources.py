@@ -467,10 +467,12 @@ def test_a_file_of_the_users_own(tmp_path: Path):
         "def one():\n"
         "    return TensorDataset(torch.zeros(COUNT, 1, 8, 8, dtype=torch.uint8), torch.arange(COUNT) % 2)\n"
         "def both():\n    return one(), one()\n"
+        "def pair():\n    return [one(), one()]\n"
         "def fails():\n    raise KeyError('x')\n"
     )
-    data = load_data(f"{tmp_path}/mine.py:both")
-    assert (len(data.train), len(data.test), data.num_classes) == (6, 6, 2)
+    for name in ("both", "pair"):
+        data = load_data(f"{tmp_path}/mine.py:{name}")
+        assert (len(data.train), len(data.test), data.num_classes) == (6, 6, 2)
     assert "KeyError: 'x'; expected a file with a function fails" in refused(f"{tmp_path}/mine.py:fails")
     assert "there is no such file" in refused(f"{tmp_path}/none.py:both")
 

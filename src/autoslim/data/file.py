@@ -33,7 +33,7 @@ def list_file(place: str, targets: Targets | None = None) -> Generator[Found, No
             f"{place}: {type(error).__name__}: {error}; expected a file with a function {name}() that returns a "
             "dataset, or two: train and test. Correct it."
         ) from error
-    train, test = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    train, test = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, None)
     yield list_datasets(place, train, test, targets)
 
 
