@@ -103,10 +103,8 @@ class Ledger:
 
     def find_tensor(self, labels: Vector) -> str | None:
         """The parameter or buffer along one of whose dimensions all these labels are; None if there is none."""
-        for name, _, first, size in self.blocks:
-            if first <= labels[0] < first + size:
-                return name if bool(((labels >= first) & (labels < first + size)).all()) else None
-        return None
+        low, high = int(labels.min()), int(labels.max())
+        return next((name for name, _, first, size in self.blocks if first <= low and high < first + size), None)
 
     def labels(self, tensor: object) -> Labels:
         """The labels a tensor carries; none for a tensor that no parameter's channels flow into."""
@@ -171,7 +169,7 @@ class Call:
         if not constants or not bool(torch.isin(vector, torch.cat(constants)).all()):
             return False
         bound = [*(side for tie in self.ledger.ties for side in tie), *(noted for noted, _ in self.ledger.notes)]
-        return not any(bool(torch.isin(vector, other).any()) for other in bound)
+        return not bound or not bool(torch.isin(vector, torch.cat(bound)).any())
 
     def names(self, **vectors: Vector | None) -> None:
         """If the calling module has these integer attributes, they are the lengths of these vectors."""
