@@ -1,6 +1,7 @@
 """Passes that share their beginning: the numbers are those of whole passes, for any model's code."""
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -83,6 +84,31 @@ def test_a_norm_that_is_called_on_both_sides_of_the_difference_has_the_statistic
     trials = [base.replace({"between": width}) for width in (1, 4, 8)]
     for trial, one in zip(trials, scorer.samples(trials, base=base), strict=True):
         assert (one.loss == scorer.samples([trial])[0].loss).all(), trial
+
+
+@dataclass
+class Told:
+    early: torch.Tensor
+    late: torch.Tensor
+
+
+def test_outputs_in_objects_that_are_made_before_the_difference_are_kept():
+    torch.manual_seed(0)
+    first, last, other, x = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 2), torch.randn(2, 4)
+
+    def run(layer: nn.Linear, x: torch.Tensor) -> Told:
+        y = first(x)
+        return Told(y.exp(), layer(y.relu()))
+
+    tape = Tape(lambda: run(last, x))
+    shared = Shared(tape, [tape.first_difference(lambda: run(other, x))] * 2)
+    with torch.no_grad():
+        leader, follower = (
+            shared.run(at, lambda y, layer=layer: run(layer, y), x) for at, layer in ((0, last), (1, other))
+        )
+        assert torch.equal(leader.early, follower.early)
+        assert torch.equal(follower.late, run(other, x).late)
+    assert shared.computed < shared.total
 
 
 def test_operators_before_the_difference_are_not_computed():

@@ -175,38 +175,8 @@ def test_what_can_not_be_widened_is_told():
             widen_network(fixed, graph, ratio)
 
 
-class Takes(nn.Module):
-    """A network that is given more than images: the trace takes any arguments."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how = how
-        self.words, self.first, self.second = nn.Embedding(9, 3), nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
-
-    def forward(self, x: Any, other: Any = None) -> torch.Tensor:
-        if self.how == "ids":
-            x = self.words(x).permute(0, 3, 1, 2)
-        y = self.first({"dict": lambda: x["image"], "list": lambda: torch.stack(x)}.get(self.how, lambda: x)())
-        if self.how == "scalar":
-            y = y * (1 / other)
-        elif self.how == "mask":
-            y = y.masked_fill(other, 0)
-        return self.second(torch.relu(y))
-
-
-IMAGE = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-ARGUMENTS = {
-    "ids": (torch.arange(8).view(1, 2, 4),),
-    "scalar": (IMAGE, 2.0),
-    "dict": ({"image": IMAGE},),
-    "list": ([IMAGE[0]],),
-    "mask": (IMAGE, IMAGE[:, :1] > 0.5),
-}
-
-
-@pytest.mark.parametrize("how", ARGUMENTS)
-def test_any_arguments_that_were_traced_will_do(how: str):
-    model, arguments = Takes(how), ARGUMENTS[how]
+def test_any_arguments_that_were_traced_will_do(takes: tuple[nn.Module, tuple[Any, ...]]):
+    model, arguments = takes
     graph = trace_channels(model, arguments)
     with pytest.raises(ModelError, match=r"widen_network: .*fails on inputs.*pass them as `example_inputs`"):
         widen_network(model, graph)

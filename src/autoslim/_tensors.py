@@ -1,8 +1,10 @@
-"""Where tensors lie: in which memory, and how they go into a file."""
+"""Where tensors lie: in what a network puts out, in which memory, and how they go into a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
+from types import ModuleType
 
 import torch
+from torch import nn
 
 
 def for_disk(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -28,3 +30,31 @@ def storage_of(tensor: torch.Tensor) -> int:
     True
     """
     return tensor.untyped_storage()._cdata
+
+
+def output_tensors(out: object) -> list[torch.Tensor]:
+    """The tensors that a network puts out, also those in its own objects: mappings, sequences, what has attributes."""
+    found: list[torch.Tensor] = []
+    seen: dict[int, object] = {}  # holds what it has seen: the id of an object that is gone may come again
+    todo: list[object] = [out]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, (str, bytes, type, ModuleType, nn.Module)):
+            continue
+        seen[id(value)] = value
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        else:
+            todo.extend(reversed(_parts(value)))
+    return found
+
+
+def _parts(value: object) -> list[object]:
+    parts: list[object] = []
+    if isinstance(value, Mapping):
+        parts += value.values()
+    elif isinstance(value, (Sequence, Set)) and not isinstance(value, range):
+        parts += value
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for own in slots for name in ([own] if isinstance(own, str) else own)]
+    return [*parts, *getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in names)]

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from autoslim._tensors import storage_of
+from autoslim._tensors import output_tensors, storage_of
 
 _Ref = tuple[int, int]  # an operator's place in the pass, and which of its outputs
 
@@ -61,7 +61,7 @@ class Tape:
             output = run()
         self.calls = recorder.calls
         self._results, self._made, self._storages = recorder.results, recorder.made, recorder.storages
-        self._output = [self._made.get(_key(leaf)) for leaf in _tensors(output)]
+        self._output = [self._made.get(_key(leaf)) for leaf in output_tensors(output)]
         self._starts: dict[int, _Start] = {}
 
     def first_difference(self, run: Callable[[], Any]) -> int:

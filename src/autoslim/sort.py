@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from autoslim._tensors import output_tensors
 from autoslim.errors import ModelError, WidthsError
 from autoslim.extract import copy_model
 from autoslim.graph import Axis, ChannelGraph
@@ -213,7 +214,7 @@ def _map_floats(change: Callable[[torch.Tensor], torch.Tensor], inputs: Any) -> 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, torch.Tensor)]
+        return output_tensors(model(*inputs))
 
 
 def _agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:

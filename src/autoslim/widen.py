@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from autoslim._tensors import output_tensors
 from autoslim.candidates import channel_unit
 from autoslim.errors import ModelError, WidthsError
 from autoslim.extract import copy_model, replace_tensors_, set_attributes_
@@ -194,7 +195,7 @@ def _output_shapes(
                 f"widen_network: {f'`{name}` ({layer})' if name else layer} fails on inputs {graph.inputs}, "
                 f"{type(error).__name__}: {error}. {advice}"
             ) from error
-        shapes += [tuple(leaf.shape) for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        shapes += [tuple(tensor.shape) for tensor in output_tensors(out)]
     return shapes
 
 

@@ -60,8 +60,7 @@ class BnScale:
         """Per group the mean absolute scale of each atom, float64 [atoms]."""
         scales, found = _scales(model), dict[str, list[torch.Tensor]]()
         for axis in (axis for axis in lab.graph.axes if axis.tensor in scales):
-            ones = torch.ones(len(axis.owner))
-            slots = sum_atoms(lab.graph, axis, ones)
+            slots = sum_atoms(lab.graph, axis, torch.ones(len(axis.owner)))
             for group, values in sum_atoms(lab.graph, axis, scales[axis.tensor].detach().abs()).items():
                 found.setdefault(group, []).append(values / slots[group])
         return {group: torch.stack(values).mean(0) for group, values in found.items()}

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError, ConfigError
+from autoslim.errors import ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
-from autoslim.search import hold_uniform
+from autoslim.search import Uniform
+from autoslim.search._surrogate import Surrogate
 from autoslim.sort import filter_norms
 
 _PLACES = 10  # sampled of each image's map, as in the paper
@@ -50,13 +51,9 @@ class Lasso:
         return [self._choose(lab, budget) for budget in budgets]
 
     def _choose(self, lab: Lab, budget: Budget) -> Chosen:
-        _, widths = hold_uniform(lab.space, lab.costs, budget, base=lab.base, tolerance=0)
-        if (excess := lab.excess(budget)(widths)) > 0:
-            raise BudgetError(
-                f"Lasso: the narrowest uniform network is {excess:.1%} above the budget {budget.text!r}; expected "
-                "one that holds it. Loosen the budget, or leave this method out."
-            )
-        widths = fill_atoms(lab.space, widths, lab.excess(budget))
+        scorer = Surrogate(lab.space.widest)  # uniform looks at no score
+        (found,) = Uniform(tolerance=0).search(lab.space, lab.costs, [budget], scorer, base=lab.base)
+        widths = fill_atoms(lab.space, found.widths, lab.excess(budget))
         model = copy_model(lab.trained).eval()
         rank_channels_(model, lab.graph, filter_norms(model, lab.graph))
         before, readers = copy_model(model), find_readers(model, lab.graph)

@@ -117,12 +117,12 @@ class NetAdapt:
         self, lab: Lab, network: nn.Module, widths: Widths, trials: Sequence[Widths], number: int
     ) -> list[Proposal]:
         """Each of the narrower networks, the filters of the largest norm kept, trained briefly and judged."""
-        here, graph = copy_model(network).cpu(), narrow_graph(lab.graph, widths)
-        norms = filter_norms(here, graph)
+        graph = narrow_graph(lab.graph, widths)
+        norms = filter_norms(network, graph)
         proposals: list[Proposal] = []
         for trial in trials:
             changed = [group for group in trial if trial[group] != widths[group]]
-            small = copy_model(here)
+            small = copy_model(network)
             rank_channels_(small, graph, {group: norms[group] for group in changed if group in norms})
             small = extract_network(small, graph, trial).to(lab.runtime.device)
             lab.train(small, self.steps, lr=self.lr, epoch=number)

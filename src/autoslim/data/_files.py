@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from autoslim.data._parquet import Place, describe_error
-from autoslim.errors import DataError
+from autoslim.data._parquet import Place
+from autoslim.errors import DataError, describe_error
 
 _CARD, _SUFFIX = "README.md", ".parquet"
 

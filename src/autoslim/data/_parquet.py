@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from autoslim.data._cache import FolderCache
 from autoslim.data._columns import cell_name
 from autoslim.data._listing import File
-from autoslim.errors import DataError
+from autoslim.errors import DataError, describe_error
 
 _TRIES, _PAUSE = 5, 1.0  # reads of the same bytes, and seconds before the second; twice as long before each further one
 _AT_ONCE = 4  # row groups of one batch that are fetched
@@ -274,12 +274,6 @@ class _Bytes(io.RawIOBase):
         content = self._place.read(self._path, self._at, length) if length else b""
         self._at += length
         return content
-
-
-def describe_error(error: Exception) -> str:
-    """Its kind and the first line of what it says; the hub's errors say more than one."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0] if said else 'no reason was given'}"
 
 
 def _odd(place: Place, path: str, error: Exception) -> DataError:

@@ -25,9 +25,9 @@ from autoslim.data._cache import FolderCache
 from autoslim.data._columns import TESTS, choose_columns, describe_columns, find_train
 from autoslim.data._files import find_splits
 from autoslim.data._listing import Found, Listing, locate
-from autoslim.data._parquet import Place, RowGroups, Table, describe_error
+from autoslim.data._parquet import Place, RowGroups, Table
 from autoslim.data._pieces import Pieces
-from autoslim.errors import DataError
+from autoslim.errors import DataError, describe_error
 from autoslim.ranks import Ranks
 
 _NAME = "hf-stream"

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from autoslim._tensors import output_tensors
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.supernet import Supernet
@@ -61,7 +61,7 @@ def any_widths(graph: ChannelGraph, seed: int) -> Widths:
 def outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     """Every tensor the model gives for these inputs."""
     with torch.no_grad():
-        return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, torch.Tensor)]
+        return output_tensors(model(*inputs))
 
 
 def counted_macs(model: nn.Module, inputs: tuple[Any, ...]) -> int:

@@ -3,10 +3,9 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autoslim._tensors import storage_of
+from autoslim._tensors import output_tensors, storage_of
 from autoslim.errors import ModelError, describe_error
 from autoslim.extract import copy_model, plain_tensors
 from autoslim.ops import Alive, Call, Labels, Ledger, count_elements, find_rule
@@ -149,34 +148,6 @@ def run_labelled(model: nn.Module, inputs: tuple[Any, ...], ledger: Ledger, obse
     return [tuple(tensor.shape) for tensor in tensors]
 
 
-def output_tensors(out: object) -> list[torch.Tensor]:
-    """The tensors that a network puts out, also those in its own objects: mappings, sequences, what has attributes."""
-    found: list[torch.Tensor] = []
-    seen: dict[int, object] = {}  # holds what it has seen: the id of an object that is gone may come again
-    todo: list[object] = [out]
-    while todo:
-        value = todo.pop()
-        if id(value) in seen or isinstance(value, (str, bytes, type, ModuleType, nn.Module)):
-            continue
-        seen[id(value)] = value
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        else:
-            todo.extend(reversed(_parts(value)))
-    return found
-
-
-def _parts(value: object) -> list[object]:
-    parts: list[object] = []
-    if isinstance(value, Mapping):
-        parts += value.values()
-    elif isinstance(value, (Sequence, Set)) and not isinstance(value, range):
-        parts += value
-    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
-    names = [name for own in slots for name in ([own] if isinstance(own, str) else own)]
-    return [*parts, *getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in names)]
-
-
 class _Tracer(TorchDispatchMode):
     """Interprets every ATen operator of a forward pass on the labels of its arguments."""
 
@@ -190,32 +161,18 @@ class _Tracer(TorchDispatchMode):
         self.living: list[tuple[StorageWeakRef, Alive]] = []
         self.known = {storage_of(t) for t in (*model.parameters(), *model.buffers(), *tensors)}
         self.step = 0
-        self.hooks: list[Any] = []
         self.forwards: list[tuple[nn.Module, Any]] = []
         for name, module in model.named_modules():
             if name:
-                self.hooks.append(module.register_forward_pre_hook(self._enter(name)))
-                self.hooks.append(module.register_forward_hook(self._leave, always_call=True))
                 self.forwards.append((module, vars(module).get("forward")))
                 vars(module)["forward"] = self._wrap(name, module)
 
     def close(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
         for module, own in self.forwards:
             if own is None:
                 del vars(module)["forward"]
             else:
                 vars(module)["forward"] = own
-
-    def _enter(self, name: str) -> Any:
-        def enter(module: nn.Module, args: Any) -> None:
-            self.stack.append((name, module))
-
-        return enter
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.stack.pop()
 
     def _wrap(self, name: str, module: nn.Module) -> Any:
         """The module's forward(), which its parent may call past all hooks; an error tells where it was raised."""
@@ -223,9 +180,7 @@ class _Tracer(TorchDispatchMode):
 
         @wraps(inner)
         def forward(*args: Any, **kwargs: Any) -> Any:
-            is_direct = self.stack[-1][1] is not module
-            if is_direct:
-                self.stack.append((name, module))
+            self.stack.append((name, module))
             try:
                 return inner(*args, **kwargs)
             except Exception as error:
@@ -233,8 +188,7 @@ class _Tracer(TorchDispatchMode):
                     error.raised_in = name  # pyright: ignore[reportAttributeAccessIssue]
                 raise
             finally:
-                if is_direct:
-                    self.stack.pop()
+                self.stack.pop()
 
         return forward
 
