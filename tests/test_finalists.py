@@ -180,7 +180,9 @@ def test_lines_tell_the_cost_and_no_clock(done, summary):
         assert choice["lead"] == pytest.approx(best["accuracy"] - uniform["accuracy"])
 
 
-@pytest.mark.parametrize("kept", [0, pytest.param(0.3, marks=pytest.mark.slow), 0.7])
+@pytest.mark.parametrize(
+    "kept", [pytest.param(0, marks=pytest.mark.slow), pytest.param(0.3, marks=pytest.mark.slow), 0.7]
+)
 def test_a_stage_that_was_stopped_ends_in_the_same_file(done, summary, tmp_path, monkeypatch, kept):
     again = tmp_path / "again"
     shutil.copytree(done, again)

@@ -146,6 +146,7 @@ def test_a_budget_that_measuring_put_out_of_reach_does_not_lock_the_run(moody, t
     assert pick_network(folder, "macs<=90%", shown=Shown(quiet=True)).step
 
 
+@pytest.mark.slow
 def test_finalists_hold_a_latency_as_measured_and_nothing_is_measured_twice(moody, tmp_path):
     folder = run(replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), finalists=4), shown=Shown(quiet=True))
     summary, job = json.loads((folder / "summary.json").read_text()), reopen_job(folder)

@@ -82,7 +82,7 @@ def test_rewritten_network_is_the_network(how):
     assert torch.equal(rewritten(*larger), model(*larger))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(3, 9)), min_size=1, max_size=4),
     flatten=st.booleans(),

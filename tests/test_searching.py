@@ -217,7 +217,7 @@ def test_steps_of_another_path_do_not_serve(folder, passes, method, budgets, set
     assert len(passes) > len(budgets) + 1
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_search_that_was_stopped_ends_in_the_same_files(folder, monkeypatch, at):
     config = asked(folder, "exhaustive", "macs<=50%", "params<=40%")
     search_again(folder, config, name="whole", shown=QUIET)

@@ -61,7 +61,7 @@ def check_random_network(blocks, flatten, seed):
 random_networks = given(blocks=networks, flatten=st.booleans(), seed=st.integers(0, 10_000))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @random_networks
 @example(blocks=[(name, 7) for name in BLOCKS], flatten=True, seed=1)
 @example(blocks=[(name, 7) for name in BLOCKS if name != "normed"], flatten=False, seed=2)

@@ -48,7 +48,7 @@ def check_wider(model, x, ratio):
     return graph, wide
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(blocks=networks, flatten=st.booleans(), ratio=st.sampled_from([1.25, 1.5, 2.0, 3.0]), seed=st.integers(0, 9999))
 @example(blocks=[(name, 7) for name in BLOCKS], flatten=True, ratio=1.5, seed=1)
 def test_random_networks_widen(blocks, flatten, ratio, seed):
@@ -71,8 +71,8 @@ def test_random_networks_widen(blocks, flatten, ratio, seed):
     [
         ("torchvision:mobilenet_v2", 1.5),
         ("torchvision:shufflenet_v2_x1_0", 1.5),
-        ("timm:efficientnet_b0", 1.5),
-        ("timm:regnety_002", 2.0),
+        pytest.param("timm:efficientnet_b0", 1.5, marks=pytest.mark.slow),
+        pytest.param("timm:regnety_002", 2.0, marks=pytest.mark.slow),
     ],
 )
 def test_known_networks_widen(spec, ratio):
