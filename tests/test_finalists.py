@@ -10,7 +10,7 @@ import pytest
 
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError, RunFolderError
-from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run
+from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run, train_alone
 from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rivals_of, rungs_of
 from autoslim.pipeline._search import search_budgets
 from autoslim.pipeline._uniform import find_uniform
@@ -217,6 +217,23 @@ def job(done, tmp_path):
 def narrowest(job):
     widths = job.space.narrowest
     return Found(job.config.budgets[0], widths, job.price(widths), Score(0.0, 1.0))
+
+
+def test_a_training_alone_is_forgotten_only_once_its_result_is_kept(job):
+    class Killed(Exception):
+        pass
+
+    def kill(alone):
+        raise Killed
+
+    widths, kept = job.space.narrowest, []
+    left = job.folder.path / "checkpoints" / f"alone-1-{widths.digest}"
+    with pytest.raises(Killed):
+        train_alone(job, widths, 1, name="x", keep=kill)
+    assert list(left.iterdir())
+    told = train_alone(job, widths, 1, name="x", keep=kept.append)
+    assert kept == [told]
+    assert not left.exists()
 
 
 def test_uniform_wins_against_a_crippled_find(job):

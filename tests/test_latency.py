@@ -1,6 +1,7 @@
 """The latency cost: what it predicts, what it remembers, how it is corrected, and what it refuses."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -168,6 +169,14 @@ def test_what_was_measured_is_not_measured_again(network, fake, tmp_path: Path):
     assert measured.median == pytest.approx(again.anchor, rel=1e-2)
 
 
+def test_what_was_kept_and_is_broken_is_told_by_its_file(network, fake, tmp_path: Path):
+    make_fake(network, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text("{")
+    with pytest.raises(RunFolderError, match=rf"are lost\. Delete {re.escape(str(kept))}"):
+        make_fake(network, cache=tmp_path)
+
+
 def test_measuring_goes_on_where_it_was_cut_off(network, fake, tmp_path: Path):
     fake.stop_after[0] = 20
     with pytest.raises(KeyboardInterrupt):
@@ -192,6 +201,11 @@ def test_a_runs_own_copy_is_what_it_goes_on_with(network, fake, tmp_path: Path, 
     first.corrected({widths[0]: 0.5}).save(table)
     corrected = make_fake(network, table=table)
     assert corrected(widths[0]) == pytest.approx(0.5)
+    with pytest.raises(
+        RuntimeFailedError, match=r"were measured elsewhere \(machine '.+', here 'another'\).*delete the run's"
+    ):
+        again.measure(widths[:1])
+    assert len(fake.prepared) == count
     with pytest.raises(RunFolderError, match="was measured with another threads"):
         make_fake(network, table=table, threads=2)
     monkeypatch.setattr(fake, "version", lambda _: pytest.fail("the runtime is not installed"))

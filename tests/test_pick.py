@@ -167,7 +167,7 @@ def test_what_was_not_searched_is_told_with_what_was_and_the_command(folder: Pat
     search(folder, "uniform", "macs<=50%", "params<=60%")
     name = "uniform-macs-50-params-60"
     again = r'autoslim search \S+ --method {} --budget "macs<=30%"$'
-    told = rf"Budget 'macs<=30%': the search {name} went down no path, and was asked for macs<=50%, params<=60%; .*"
+    told = rf"Budget 'macs<=30%': the search {name} left no path, and was asked for macs<=50%, params<=60%; .*"
     with pytest.raises(BudgetError, match=told + again.format("uniform")):
         pick_network(folder, "macs<=30%", search=name)
     told = rf"No search 'evolution-macs-30' in \S+; expected .*: {name} \(macs<=50%, params<=60%\)\. .*"

@@ -9,7 +9,9 @@ import pytest
 
 from autoslim.budget import Budget
 from autoslim.search import METHODS, Exhaustive, Greedy, Method, Referee, Sample, Score, Step
+from autoslim.search._path import Option
 from autoslim.search._race import Race
+from autoslim.search.greedy import _Chooser, _Memory
 from autoslim.testing.search import Problem, make_problem
 from autoslim.widths import Widths
 
@@ -124,7 +126,7 @@ def make_race(means: Sequence[float], savings: Sequence[float], margin: float) -
     random = np.random.default_rng(1)
     base = random.normal(size=500)
     samples = [Sample(base + mean + random.normal(size=500) * 0.1, np.zeros(500)) for mean in means]
-    return Race(base, np.array(savings), metric="loss", risk=0.05, margin=margin, clip=True), samples
+    return Race(base, np.array(savings), metric="loss", risk=0.05, margin=margin, weighed=True), samples
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,31 @@ def make_race(means: Sequence[float], savings: Sequence[float], margin: float) -
 def test_who_drops_out(means: list[float], savings: list[float], left: list[int]):
     race, samples = make_race(means, savings, margin=0.0)
     assert race(list(range(len(means))), samples) == left
+
+
+def test_where_harms_are_not_weighed_a_gain_may_have_become_more():
+    chooser = _Chooser(Greedy(normalize="none"), Noisy(make_problem(0)), {"a": _Memory(after=8, rise=-0.01, since=1)})
+    same, next_one = (Option("a", after, Widths({"a": after}), {}, 1.0) for after in (8, 4))
+    assert chooser._expected(same, 1, least=True) == -0.01
+    assert chooser._expected(same, 11, least=True) == pytest.approx(-0.01 / 0.97**10)
+    assert chooser._expected(next_one, 1, least=True) == pytest.approx(-0.02)
+
+
+def test_errors_that_none_of_the_images_shows_are_not_sure():
+    """Neither has put an image in error so far: the larger saving may still be the worse one."""
+    base = np.zeros(500)
+    samples = [Sample(base, np.ones(500)) for _ in range(2)]
+    race = Race(base, np.array([1.0, 2.0]), metric="accuracy", risk=0.05, margin=0.05, weighed=True)
+    assert race([0, 1], samples) == [0, 1]
+    worse = [samples[0], Sample(base, np.repeat([0.0, 1.0], [100, 400]))]
+    race = Race(base, np.array([1.0, 2.0]), metric="accuracy", risk=0.05, margin=0.05, weighed=True)
+    assert race([0, 1], worse) == [0]
+
+
+def test_where_harms_are_not_weighed_close_ones_are_settled_by_the_saving_too():
+    race, samples = make_race([0.1, 0.1002], [1, 2], margin=0.5)
+    race.weighed = False
+    assert race([0, 1], samples) == [1]
 
 
 def test_close_ones_are_settled_by_the_saving():

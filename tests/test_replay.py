@@ -111,6 +111,33 @@ def test_outputs_in_objects_that_are_made_before_the_difference_are_kept():
     assert shared.computed < shared.total
 
 
+class ReadsMemory(nn.Module):
+    """Numbers that Python reads from memory itself, before the layers that differ, scale what comes after them."""
+
+    def __init__(self, read: str) -> None:
+        super().__init__()
+        self.read, self.first, self.wide, self.head = read, nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        means = x.detach().mean((1, 2, 3))
+        told = {"tolist": torch.Tensor.tolist, "numpy": torch.Tensor.numpy, "asarray": np.asarray}[self.read](means)
+        return self.head(self.wide(x).mean((2, 3))) * float(1 + abs(told[0]))
+
+
+@pytest.mark.parametrize("read", ["tolist", "numpy", "asarray"])
+def test_what_python_reads_from_memory_is_computed(read: str):
+    torch.manual_seed(0)
+    model = ReadsMemory(read).eval()
+    tape = Tape(lambda: model(BATCHES[0][0]))
+    reader = next(at for at, call in enumerate(tape.calls) if call.func is torch.ops.aten.mean.dim)
+    assert [tape.start(cut).cut for cut in (0, reader, len(tape.calls) - 1)] == [0, reader, reader]
+    shared = Shared(tape, [len(tape.calls) - 1, len(tape.calls) - 2])
+    with torch.no_grad():
+        found = [shared.run(at, model, BATCHES[1][0]) for at in shared.order]
+        assert all(torch.equal(one, model(BATCHES[1][0])) for one in found)
+
+
 def test_operators_before_the_difference_are_not_computed():
     torch.manual_seed(0)
     layers = [nn.Linear(4, 4) for _ in range(6)]

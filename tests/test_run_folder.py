@@ -1,6 +1,10 @@
 """Files are written whole, a folder never holds two runs, a torn line is cut off."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -26,7 +30,10 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path):
     run = RunFolder.create(tmp_path / "run", {})
     with run.held():
         other, _ = RunFolder.open(tmp_path / "run")
-        with pytest.raises(RunFolderError, match="Another process is at work on the run in"), other.held():
+        with pytest.raises(RunFolderError, match="Another process is at work in"), other.held():
+            pass
+        write_json(run.path / "run.json", read_json(run.path / "run.json", kind="Run"))  # replaced meanwhile
+        with pytest.raises(RunFolderError, match="Another process is at work in"), other.held():
             pass
     with other.held():  # it is free again
         pass
@@ -76,7 +83,36 @@ def test_a_folder_is_claimed_once(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_lines_come_back_and_a_torn_last_one_is_cut_off(tmp_path):
+KILLED = """
+import os, pathlib, signal, sys, time
+from autoslim.run_folder import RunFolder
+
+with RunFolder(pathlib.Path(sys.argv[1])).held():
+    child = os.fork()
+    if not child:
+        os.close(1)
+        time.sleep(30)
+        os._exit(0)
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_data_worker_that_outlives_its_run_does_not_keep_the_folder(tmp_path):
+    run = RunFolder.create(tmp_path / "run", {})
+    done = subprocess.run([sys.executable, "-c", KILLED, run.path], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    worker = int(done.stdout)
+    try:
+        os.kill(worker, 0)  # it is still there
+        with run.held():
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_lines_come_back_and_a_torn_last_one_is_passed_over(tmp_path):
     folder = RunFolder.create(tmp_path / "run", {"config": {}, "command": ""})
     assert folder.lines("search.jsonl") == []
     folder.append("search.jsonl", {"step": 1})
@@ -86,7 +122,7 @@ def test_lines_come_back_and_a_torn_last_one_is_cut_off(tmp_path):
     for cut in range(1, len('{"step": 2}') + 1):
         path.write_text(whole[:-cut])
         assert folder.lines("search.jsonl") == [{"step": 1}]
-        assert path.read_text() == '{"step": 1}\n'
+        assert path.read_text() == whole[:-cut]  # another process may be writing it just now
     path.write_text('{"step": 1}\n{"ste')
     folder.append("search.jsonl", {"step": 2})  # not glued onto what was torn
     assert folder.lines("search.jsonl") == [{"step": 1}, {"step": 2}]

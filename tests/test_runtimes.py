@@ -68,6 +68,21 @@ def test_every_runtime_times_a_network_and_leaves_it_alone(name: str, tmp_path: 
         measure_networks(runtime, [model], IMAGE, precision="int3")
 
 
+class OneImage(nn.Module):
+    """Fits a batch of one alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(1, -1)[:, : x[0].numel()]
+
+
+def test_a_network_that_a_runtime_can_not_run_is_told():
+    told = r"Runtime 'torch' can't run Sequential on \[2, 3, 16, 16\], fp32: .*(?:shape|size).* --runtime-batch"
+    with pytest.raises(RuntimeFailedError, match=told):
+        measure_networks(
+            find_runtime("torch"), [nn.Sequential(OneImage(), nn.Linear(3, 2))], IMAGE.expand(2, 3, 16, 16)
+        )
+
+
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_a_wider_network_takes_longer(name: str):
     torch.manual_seed(0)

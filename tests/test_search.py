@@ -360,6 +360,15 @@ def test_budgets_that_are_not_nested_are_all_met_the_loosest_first():
     assert [find.widths for find in found] == [Widths({"a": 1, "b": 3}), Widths({"a": 4, "b": 3})]
 
 
+def test_of_steps_that_save_too_little_the_one_that_saves_most_is_taken():
+    """The lowest candidate of `a` costs more again: the one between helps, and is the group's step."""
+    space = make_space(a=(8, 16, 24), b=(1, 2))
+    prices = {8: 100.1, 16: 99.85, 24: 100.0}
+    cost = table({(a, b): prices[a] - 10.0 * (b == 1) for a in prices for b in (1, 2)})
+    loss = table({(a, b): 1.0 * (b == 1) for a in prices for b in (1, 2)})
+    assert search(Greedy(), space, cost, loss, "cost<=99.9") == [Widths({"a": 16, "b": 2})]
+
+
 def test_latency_in_stairs_is_walked_down():
     """No single step saves anything until both groups are at 2: the best network is taken, as in the paper."""
     space = make_space(a=(1, 2, 3), b=(1, 2, 3))

@@ -277,6 +277,15 @@ def test_a_method_of_whole_scores_goes_on_where_it_was_stopped(folder, monkeypat
     assert scores == [opened(folder).fresh_scorer.score(Widths(row["widths"])).loss for row in found["found"]]
 
 
+def test_one_process_at_a_time_is_at_work_on_a_search(folder):
+    config = asked(folder, "exhaustive", "macs<=50%")
+    place = RunFolder(folder / SEARCHES / "one")
+    place.path.mkdir(parents=True)
+    with place.held(), pytest.raises(RunFolderError, match="Another process is at work in"):
+        search_again(folder, config, name="one", shown=QUIET)
+    assert not list(place.path.iterdir())
+
+
 def test_a_finished_search_is_shown_and_another_of_its_name_refused(folder, monkeypatch):
     config = asked(folder, "uniform")
     found = search_again(folder, config, name="mine", shown=QUIET)

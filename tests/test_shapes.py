@@ -127,6 +127,15 @@ def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]
     assert str(error.value) == message
 
 
+def test_under_a_latency_they_take_candidates(graph: ChannelGraph):
+    """A runtime may be slow at the widths between."""
+    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    problem = Problem(space, {"latency": make_cost("macs", graph)}, {group: 1.0 for group in space.free})
+    ((found,), _) = problem.search(METHODS["ramp-up"](), "latency<=50%")
+    assert found.widths != space.widest
+    assert all(found.widths[name] in space.candidates[name] for name in space.free)
+
+
 def test_a_cost_that_falls_with_a_width_is_told():
     row = make_row("a", "b")
     cost = LinearCost({"a": -1.0, "b": 0.1}, 100.0)

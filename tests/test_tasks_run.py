@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 
 
 def detector(num_classes):
-    kept = {"score_thresh": 0.001, "nms_thresh": 0.55, "topk_candidates": 300, "detections_per_img": 300}  # as in ssdlite
+    kept = {"score_thresh": 0.001, "nms_thresh": 0.55, "topk_candidates": 300, "detections_per_img": 300}  # ssdlite's
     return SSD(Backbone(), DefaultBoxGenerator([[2], [2]]), (64, 64), num_classes, **kept)
 
 

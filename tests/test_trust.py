@@ -15,6 +15,7 @@ from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.progress import Shown
 from autoslim.report.trust import explain_ranking, read_ranking
+from autoslim.run_folder import RunFolder
 from autoslim.search import Space
 from autoslim.tasks import Metric
 from autoslim.trust import STRATA, Sample, bootstrap_gain, draw_samples, measure_order, measure_trust, summarise
@@ -127,6 +128,12 @@ def measured(finished, tmp_path_factory):
     assert 'class="trust"' not in (folder / "report.html").read_text()
     assert main(["trust", str(folder), "--samples", "5"]) == 0
     return folder
+
+
+def test_one_process_at_a_time_measures(measured):
+    folder, _ = RunFolder.open(measured)
+    with folder.held(), pytest.raises(RunFolderError, match="Another process is at work in"):
+        trust_module.measure_trust(measured, samples=5)
 
 
 def test_the_result_follows_from_its_lines(measured):

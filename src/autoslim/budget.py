@@ -93,4 +93,4 @@ def _short(limit: Limit) -> str:
     for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if limit.value >= scale and limit.metric not in MEASURED:
             return f"{limit.value / scale:.12g}{unit}"
-    return f"{limit.value:.12g}"
+    return f"{limit.value:.12g}" + "ms" * (limit.metric in MEASURED)

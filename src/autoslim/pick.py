@@ -190,7 +190,7 @@ def _read_network(search: _Search, budget: Budget) -> list[_Point]:
         if set(each.budget.limits) == set(budget.limits):
             return [_Point(None, each.widths, each.costs, each.score)]
     raise BudgetError(
-        f"Budget {budget.text!r}: the search {place.name} went down no path, and was asked for "
+        f"Budget {budget.text!r}: the search {place.name} left no path, and was asked for "
         f"{', '.join(each.budget.text for each in found)}; expected one of these. Search for it: {again}"
     )
 
@@ -229,7 +229,7 @@ def _pick_measured(search: _Search, budget: Budget, points: Sequence[_Point], da
     while True:
         latencies = cost.many([point.widths for point in points]).tolist()
         priced = [
-            replace(point, costs={**point.costs, LATENCY: cost.measured.get(point.widths, latency)})
+            replace(point, costs={**point.costs, LATENCY: latency})
             for point, latency in zip(points, latencies, strict=True)
         ]
         picked = _first(budget, config.method, priced, job.base, measured=True)

@@ -9,18 +9,20 @@ are not computed, they answer with what was kept, or with empty memory of the ri
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from autoslim._operators import is_view, leaves_of, returned, shaped, written_by
 from autoslim._tensors import output_tensors, storage_of
 
 _Ref = tuple[int, int]  # an operator's place in the pass, and which of its outputs
+_READERS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__)  # of memory, without an operator
 
 
 class _Diverged(Exception):
@@ -57,9 +59,10 @@ class Tape:
 
     def __init__(self, run: Callable[[], Any], own: Iterable[torch.Tensor] = ()) -> None:
         recorder = _Recorder({storage_of(tensor) for tensor in own})
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), recorder, _Reader(recorder) as reader:
             output = run()
         self.calls = recorder.calls
+        self._read = min(reader.made, default=len(self.calls))
         self._results, self._made, self._storages = recorder.results, recorder.made, recorder.storages
         self._output = [self._made.get(_key(leaf)) for leaf in output_tensors(output)]
         self._starts: dict[int, _Start] = {}
@@ -79,7 +82,11 @@ class Tape:
         return follower.at
 
     def start(self, cut: int) -> _Start:
-        """What must be known to begin at operator `cut`, or earlier where what comes before it can't be told apart."""
+        """What must be known to begin at operator `cut`, or earlier where what comes before it can't be told apart.
+
+        What Python reads from memory itself is computed in every pass, and all after it.
+        """
+        cut = min(cut, self._read)
         if cut not in self._starts:
             later = self.calls[cut:]
             stores = {storage for call in later for storage in call.writes}
@@ -183,7 +190,7 @@ class _Recorder(_Watcher):
         reads = _reads(self.made, args, kwargs)
         given = _tensors((args, kwargs))
         self._keep += given  # or their memory is used again, and two tensors have one key
-        writes = tuple(storage_of(tensor) for tensor in _written(func, args, kwargs or {}))
+        writes = tuple(storage_of(tensor) for tensor in written_by(func, args, kwargs or {}))
         out = func(*args, **(kwargs or {}))
         at, refs = len(self.calls), []
         for index, leaf in enumerate(tree_leaves(out)):
@@ -201,6 +208,20 @@ class _Recorder(_Watcher):
         return out
 
 
+class _Reader(TorchFunctionMode):
+    """Notes which operators made what Python reads from memory itself."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self.made: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READERS and (ref := self._recorder.made.get(_key(args[0]))) is not None:
+            self.made.append(ref[0])
+        return func(*args, **(kwargs or {}))
+
+
 class _Comparer(_Watcher):
     """Answers as recorded, for as long as the operators read the same."""
 
@@ -216,7 +237,7 @@ class _Comparer(_Watcher):
         if func is not call.func or _reads(self._made, args, kwargs) != call.reads:
             raise _Diverged
         self.at += 1
-        return _returned(func, args, kwargs or {}, tree_map_only(torch.Tensor, _fresh, self._results[self.at - 1]))
+        return returned(func, args, kwargs or {}, tree_map_only(torch.Tensor, _fresh, self._results[self.at - 1]))
 
 
 class _Leader(_Watcher):
@@ -248,7 +269,7 @@ class _Leader(_Watcher):
                 self.copies[follower, ref] = self.kept[ref].clone()
         self.shapes.append(_shapes(args, kwargs))
         out = func(*args, **(kwargs or {}))
-        leaves = _leaves(out)
+        leaves = leaves_of(out)
         for leaf, ref in zip(leaves, self._tape.calls[at].outputs, strict=True):
             if ref in self._wanted and ref[0] == at:
                 self.kept[ref] = leaf
@@ -272,12 +293,12 @@ class _Follower(_Watcher):
             return func(*args, **(kwargs or {}))
         if _shapes(args, kwargs) != self._leader.shapes[at]:
             raise _Diverged(f"operator {at}, {func}, reads other shapes")
-        if _is_view(func) and not any(ref in self._start.needed for ref in self._calls[at].outputs):
+        if is_view(func) and not any(ref in self._start.needed for ref in self._calls[at].outputs):
             return func(*args, **(kwargs or {}))
         made = [
             self._answer(ref, form) for ref, form in zip(self._calls[at].outputs, self._leader.forms[at], strict=True)
         ]
-        return _returned(func, args, kwargs or {}, _shaped(func, made))
+        return returned(func, args, kwargs or {}, shaped(func, made))
 
     def _answer(self, ref: _Ref | None, form: Any) -> Any:
         if not isinstance(form, _Form):
@@ -324,19 +345,6 @@ def _shape(leaf: Any) -> Any:
     return [_shape(one) for one in leaf] if isinstance(leaf, (list, tuple)) else leaf
 
 
-def _leaves(out: Any) -> list[Any]:
-    """What an operator returns, one after the other: tensors, numbers, or lists of tensors."""
-    return [out] if isinstance(out, torch.Tensor) else tree_leaves(out)
-
-
-def _shaped(func: Any, leaves: list[Any]) -> Any:
-    """The inverse of `_leaves`."""
-    returns = func._schema.returns
-    if len(returns) == len(leaves):
-        return leaves[0] if len(leaves) == 1 else tuple(leaves)
-    return leaves  # a single list of tensors
-
-
 def _reads(made: dict[Any, _Ref], args: Any, kwargs: Any) -> tuple[Any, ...]:
     """Per argument the output that it is, or the shape of what came from outside, or the plain value."""
     return tuple(
@@ -354,45 +362,3 @@ def _fresh(tensor: torch.Tensor) -> torch.Tensor:
 
 def _key(tensor: torch.Tensor) -> Any:
     return storage_of(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-@cache
-def _is_view(func: Any) -> bool:
-    returns = func._schema.returns
-    return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
-
-
-@cache
-def _gives_back(func: Any) -> bool:
-    return any(one.alias_info is not None and one.alias_info.is_write for one in func._schema.returns)
-
-
-def _given(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
-    """Each argument's declaration and value."""
-    for at, argument in enumerate(func._schema.arguments):
-        if at < len(args):
-            yield argument, args[at]
-        elif argument.name in kwargs:
-            yield argument, kwargs[argument.name]
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
-    declared = [value for one, value in _given(func, args, kwargs) if one.alias_info and one.alias_info.is_write]
-    return _tensors(declared)
-
-
-def _returned(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
-    """The outputs, where an operator that writes to an argument gives that very argument back."""
-    if not _gives_back(func):
-        return out
-    returns = func._schema.returns
-    names = {
-        next(iter(one.alias_info.before_set)): value
-        for one, value in _given(func, args, kwargs)
-        if one.alias_info is not None and one.alias_info.is_write
-    }
-    outs = [
-        value if one.alias_info is None else names[next(iter(one.alias_info.before_set))]
-        for one, value in zip(returns, (out,) if len(returns) == 1 else out, strict=True)
-    ]
-    return outs[0] if len(outs) == 1 else tuple(outs)

@@ -82,6 +82,24 @@ def _cut_torn(path: Path) -> None:
             os.truncate(path, file.read().rfind(b"\n") + 1)
 
 
+_HELD = set[int]()  # descriptors of the folders that this process keeps
+
+
+def _let_go(folder: int) -> None:
+    _HELD.discard(folder)
+    os.close(folder)
+
+
+def _forget_held() -> None:
+    """A child that lives on for a while, as a data worker does, must not keep what its parent kept."""
+    for folder in tuple(_HELD):
+        _let_go(folder)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_held)
+
+
 class RunFolder:
     """One run's folder. `run.json` says whose it is; the other files are written by the stages."""
 
@@ -121,7 +139,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Generator[None, None, None]:
-        """Keeps the folder to this process: no other goes on with the run meanwhile.
+        """Keeps the folder to this process: no other goes on with what is made in it meanwhile.
 
         Where files can't be locked, on Windows and on some network drives, nothing is kept.
 
@@ -130,12 +148,14 @@ class RunFolder:
         """
         with contextlib.ExitStack() as stack:
             if fcntl is not None and Ranks.here().first:
-                file = stack.enter_context((self.path / "run.json").open("rb"))
+                folder = os.open(self.path, os.O_RDONLY)  # the folder itself: a file may be replaced meanwhile
+                _HELD.add(folder)
+                stack.callback(_let_go, folder)
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
                     raise RunFolderError(
-                        f"Another process is at work on the run in {self.path}; expected one at a time. Wait for it, "
+                        f"Another process is at work in {self.path}; expected one at a time. Wait for it, "
                         "or end it (it leaves a checkpoint) and come again."
                     ) from error
                 except OSError:  # a file system without locks
@@ -147,10 +167,12 @@ class RunFolder:
         if not Ranks.here().first:
             return
         path = self.path / name
-        if path.exists():
+        with path.open("ab") as file:
+            if fcntl is not None:  # searches of one run share a file
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
             _cut_torn(path)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(f"{json.dumps(line)}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -160,13 +182,13 @@ class RunFolder:
         write_whole(self.path / name, lambda aside: aside.write_text(text, encoding="utf-8"))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of a file that `append` made; a last line that was torn by a kill is cut off, there too."""
+        """The lines of a file that `append` made, but a last one without an end: torn by a kill, or being written."""
         path = self.path / name
         if not path.exists():
             return []
-        _cut_torn(path)
+        data = path.read_bytes()
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
         except ValueError as error:
             raise RunFolderError(
                 f"`{name}` in {self.path} has a line that is not JSON: {error}. Expected one object a line. "

@@ -216,11 +216,12 @@ def measure_trust(
     low = max(cost(job.space.narrowest), (1 - _MARGIN) * min(row["macs"] for row in rows))
     high = min(cost(job.space.widest), (1 + _MARGIN) * max(row["macs"] for row in rows))
     drawn = draw_samples(job.space, cost, low, high, samples, seed=job.config.seed)
-    lines = job.folder.lines(_LINES)
-    taken = [
-        _take(job, number, stratum, widths, epochs, lines[number] if number < len(lines) else None)
-        for number, (stratum, widths) in enumerate(drawn)
-    ]
+    with job.folder.held():
+        lines = job.folder.lines(_LINES)
+        taken = [
+            _take(job, number, stratum, widths, epochs, lines[number] if number < len(lines) else None)
+            for number, (stratum, widths) in enumerate(drawn)
+        ]
     trust = summarise(taken, macs=(low, high), images=len(job.search_split))
     trust |= {} if job.task.metric.key == "accuracy" else {"metric": job.task.metric.name}
     write_json(path / _RESULT, trust)
@@ -241,11 +242,17 @@ def _take(job: Job, number: int, stratum: int, widths: Widths, epochs: int, line
         return sample
     started = time.monotonic()
     score = job.scorer.score(widths)
-    alone: Alone = train_alone(job, widths, epochs, name=f"sample {number + 1}")
     macs = job.costs["macs"](widths)
-    scores = (alone.loss, alone.accuracy, score.loss, score.accuracy)
-    sample = Sample(number, stratum, epochs, macs, *scores, alone.image_macs, dict(widths))
-    job.folder.append(_LINES, {"_type": "TrustSample", "_version": 1, **asdict(sample)})
+
+    def sample_of(alone: Alone) -> Sample:
+        scores = (alone.loss, alone.accuracy, score.loss, score.accuracy)
+        return Sample(number, stratum, epochs, macs, *scores, alone.image_macs, dict(widths))
+
+    def keep(alone: Alone) -> None:
+        job.folder.append(_LINES, {"_type": "TrustSample", "_version": 1, **asdict(sample_of(alone))})
+
+    alone = train_alone(job, widths, epochs, name=f"sample {number + 1}", keep=keep)
+    sample = sample_of(alone)
     job.folder.append("times.jsonl", {"trust_sample": number, "trust_seconds": round(time.monotonic() - started, 3)})
     tell = job.task.metric.tell
     job.shown.line(f"sample    {number + 1}: {say_count(macs)} MACs, {tell(score.accuracy, 1)} in the supernet, "

@@ -56,10 +56,11 @@ def search_again(
         shown: Where progress goes.
 
     Returns:
-        What `found.json` holds, and "seconds" and "evaluations" spent on it, over all sessions.
+        What `found.json` holds, and "seconds" and "evaluations" spent on it, over all sessions but killed ones.
 
     Raises:
-        RunFolderError: The supernet is not trained yet, or the name is taken by a search of other settings.
+        RunFolderError: The supernet is not trained yet, the name is taken by a search of other settings, or another
+            process is at work on that search.
         BudgetError: A budget that no network holds.
         ConfigError: A name that is no plain folder name.
     """
@@ -74,17 +75,18 @@ def search_again(
         job.check_budgets()
         place.path.mkdir(parents=True, exist_ok=True)
         job.ranks.wait()  # all have looked at what was there
-        write_json(place.path / _ASKED, asked)
-        keep_latency(job, place)
-        _take_steps(job, place)
-        job.ranks.wait()  # for what all go on from
-        try:
-            found = search_budgets(job, place)
-            rows = [_row(job, each) for each in found]
-        finally:
-            place.append(_TIMES, {"evaluations": job.scorer.evaluations})
-        write_json(place.path / _FOUND, {**asked, "_type": "Found", "images": len(job.judges), "found": rows})
-        job.ranks.wait()
+        with place.held():
+            write_json(place.path / _ASKED, asked)
+            keep_latency(job, place)
+            _take_steps(job, place)
+            job.ranks.wait()  # for what all go on from
+            try:
+                found = search_budgets(job, place)
+                rows = [_row(job, each) for each in found]
+            finally:
+                place.append(_TIMES, {"evaluations": job.scorer.evaluations})
+            write_json(place.path / _FOUND, {**asked, "_type": "Found", "images": len(job.judges), "found": rows})
+            job.ranks.wait()
     spent = sum(line.get("evaluations", 0) for line in place.lines(_TIMES))
     told = {"folder": str(place.path), "seconds": place.seconds().get("search", 0.0), "evaluations": spent}
     return {**read_json(place.path / _FOUND, kind="Found"), **told}

@@ -1,6 +1,6 @@
 """One sub-network trained alone for a short while, and judged on the search images: what finalists and trust share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ class Alone:
         return cls(int(data["epochs"]), data["loss"], metrics, data["image_macs"], data.get("whole"))
 
 
-def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
+def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str, keep: Callable[[Alone], None]) -> Alone:
     """Trains one sub-network as its retraining would, but shorter and on train without the search images.
 
     Start weights, order of images and learning rates (a whole schedule that ends at 0) follow from the run's seed, so
@@ -61,6 +61,7 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
         widths: The sub-network.
         epochs: Of its schedule.
         name: What the progress bar calls it.
+        keep: Puts the result on the disk, before what the training has left there is removed.
 
     Raises:
         TrainingError: The loss is no longer finite.
@@ -71,10 +72,13 @@ def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str) -> Alone:
     kept = checkpoints_of(job, f"alone/{epochs}/{widths.digest}")
     train_found(job, small, loader, config, name=name, checkpoints=kept)
     judged = evaluate(small, job.batches(job.search_split), job.task)
-    kept.remove()
     trained = len(loader) * loader.batch_size * epochs
     spent = job.costs["macs"](widths) * (_TRAINING * trained + len(judged))
     score = judged.score
     if judged.facts is not None:
-        return Alone(epochs, score.loss, tuple((-judged.loss).tolist()), spent, score.accuracy)
-    return Alone(epochs, score.loss, tuple(judged.accuracy.tolist()), spent)
+        alone = Alone(epochs, score.loss, tuple((-judged.loss).tolist()), spent, score.accuracy)
+    else:
+        alone = Alone(epochs, score.loss, tuple(judged.accuracy.tolist()), spent)
+    keep(alone)
+    kept.remove()
+    return alone

@@ -206,7 +206,7 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
     job.costs = dict(before)
     try:
         if (place.path / TABLE).exists():
-            job.costs[LATENCY], _ = obtain_latency(job, place.path / TABLE)
+            job.costs[LATENCY], _ = obtain_latency(job, place.path / TABLE, known=True)
         keep_latency(job, place)
         return search_budgets(job, place, method)
     finally:  # one that is broken off has cost that much, too
@@ -279,9 +279,12 @@ def _train(job: "Job", budget: str, name: str, widths: Widths, epochs: int, line
             )
         return Alone.from_json(line)
     started = time.monotonic()
-    alone = train_alone(job, widths, epochs, name=f"finalist {name}")
-    kind = {"_type": "Finalist", "_version": 1, "budget": budget, "name": name}
-    job.folder.append(_LINES, {**kind, "widths": dict(widths), **alone.to_json()})
+
+    def keep(alone: Alone) -> None:
+        kind = {"_type": "Finalist", "_version": 1, "budget": budget, "name": name}
+        job.folder.append(_LINES, {**kind, "widths": dict(widths), **alone.to_json()})
+
+    alone = train_alone(job, widths, epochs, name=f"finalist {name}", keep=keep)
     seconds = round(time.monotonic() - started, 3)
     job.folder.append(
         "times.jsonl", {"finalist": name, "budget": budget, "epochs": epochs, "finalist_seconds": seconds}

@@ -43,7 +43,7 @@ from autoslim.train import OnStep, TrainConfig, Trained
 from autoslim.widths import Widths
 
 _STAGES = ("trace", "train", "search", "finalists", "retrain")
-_CALIBRATION = 1024  # train images for BatchNorm statistics
+_CALIBRATION = 1000  # train images for BatchNorm statistics: whole batches
 
 
 class Job:

@@ -50,7 +50,10 @@ def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | 
     if not isinstance(cost, LatencyCost):
         return found
     for _ in range(_ROUNDS):
-        new = {each.widths: each for each in _limited(found) if each.widths not in cost.measured}
+        new: dict[Widths, list[Found]] = {}
+        for each in _limited(found):
+            if each.widths not in cost.measured:
+                new.setdefault(each.widths, []).append(each)
         if not new:
             break
         cost = _measure(job, place, cost, new)
@@ -181,12 +184,14 @@ def _limited(found: Sequence[Found]) -> list[Found]:
     return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
 
 
-def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Found]) -> LatencyCost:
+def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Sequence[Found]]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
         measured = job.ranks.tell(cost.measure(list(new), on_progress=bar.reach) if job.ranks.first else [])
-    for (widths, each), latency in zip(new.items(), measured, strict=True):
-        holds = each.budget.holds({**each.costs, LATENCY: latency.median}, job.base)
-        verdict = f"holds {each.budget.text}" if holds else f"too slow for {each.budget.text}, the search goes on"
+    for (widths, answers), latency in zip(new.items(), measured, strict=True):
+        held = [each.budget.holds({**each.costs, LATENCY: latency.median}, job.base) for each in answers]
+        texts = [each.budget.text for each in answers]
+        verdicts = [f"holds {text}" if one else f"too slow for {text}" for one, text in zip(held, texts, strict=True)]
+        verdict = ", ".join(verdicts) + ", the search goes on" * (not all(held))
         noisy = "; the machine is too busy to be sure" if latency.noisy else ""
         job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}: {verdict}{noisy}")
     cost = cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})

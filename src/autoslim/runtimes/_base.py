@@ -19,7 +19,7 @@ from torch import nn
 
 from autoslim._extras import install_extra
 from autoslim._registry import Registry
-from autoslim.errors import ConfigError, RuntimeFailedError
+from autoslim.errors import AutoSlimError, ConfigError, RuntimeFailedError, describe_error
 
 Pass = Callable[[], float]  # runs a network once and gives the milliseconds that it took
 
@@ -215,9 +215,18 @@ def time_networks(
         RuntimeFailedError: It could not run one of them, or told no time.
     """
     check_setting(runtime, threads=threads, precision=precision)
-    with quick_torch(threads), runtime.together(len(models)):
-        passes = [runtime.prepare(model.eval(), x, threads=threads, precision=precision) for model in models]
-        times = np.array([[each() for each in passes]]) if runtime.once else take_turns(passes, repeats=repeats)
+    try:
+        with quick_torch(threads), runtime.together(len(models)):
+            passes = [runtime.prepare(model.eval(), x, threads=threads, precision=precision) for model in models]
+            times = np.array([[each() for each in passes]]) if runtime.once else take_turns(passes, repeats=repeats)
+    except AutoSlimError:
+        raise
+    except Exception as error:
+        raise RuntimeFailedError(
+            f"Runtime {runtime.spec!r} can't run {type(models[0]).__name__} on {list(x.shape)}, {precision}: "
+            f"{describe_error(error)}. Expected a network that it takes, at this batch and size. Choose another "
+            "--runtime, --runtime-batch or --runtime-precision, or mend the network."
+        ) from error
     if not (np.isfinite(times) & (times > 0)).all():
         raise RuntimeFailedError(
             f"Runtime {runtime.spec!r} told {times[~(np.isfinite(times) & (times > 0))][0]:g} ms; expected a finite "

@@ -184,7 +184,8 @@ def options(
     """The steps that may be taken: one per group that can still lose channels and helps.
 
     A group goes down to its next candidate that saves at least `least` of a violated metric's base cost (latency falls
-    in stairs); to its lowest, where none saves so much. Should no group save anything, all go down by one candidate.
+    in stairs); to the one that saves most, where none saves so much. Should no group save anything, all go down by one
+    candidate.
     """
     lower = [
         (group, width)
@@ -204,13 +205,15 @@ def options(
     for (group, width), widths, price in zip(lower, trials, costs_of(costs, trials), strict=True):
         if group in settled:
             continue
-        made[group] = Option(group, width, widths, price, _saving(limits, here.costs, price))
-        next_lower.setdefault(group, made[group])
+        option = Option(group, width, widths, price, _saving(limits, here.costs, price))
+        next_lower.setdefault(group, option)
         enough = any(
             here.costs[metric] - price[metric] >= least * base.get(metric, here.costs[metric]) for metric in limits
         )
-        if enough and made[group].saving > 0:
+        if enough and option.saving > 0:
             settled.add(group)
+        if group in settled or group not in made or option.saving >= made[group].saving:
+            made[group] = option
     helping = [option for option in made.values() if option.saving > 0]
     return helping or list(next_lower.values())
 

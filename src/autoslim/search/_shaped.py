@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError
@@ -23,7 +23,8 @@ _HALVINGS = 60  # of the scale: finer than one atom of any group
 class ShapedSearch(FixedSearch):
     """Gives all groups the proportions of one shape: for each budget the widest network of it that holds every limit.
 
-    Widths are any allowed ones between a group's narrowest and widest candidate; the candidates between do not bind.
+    Widths are any allowed ones between a group's narrowest and widest candidate; the candidates between do not bind,
+    but under a latency.
     """
 
     @abstractmethod
@@ -31,7 +32,10 @@ class ShapedSearch(FixedSearch):
         """How wide each free group should be beside the others, above 0; only the ratios count."""
 
     def match(self, space: Space, costs: Mapping[str, Cost], budget: Budget, base: Mapping[str, float]) -> Widths:
-        return fit_shape(space, self.weights(space), excess_in(costs, budget, base), tolerance=self.tolerance)
+        weights, excess = self.weights(space), excess_in(costs, budget, base)
+        if budget.measured:  # a runtime may be slow beside candidates
+            space = replace(space, allowed=space.candidates)
+        return fit_shape(space, weights, excess, tolerance=self.tolerance)
 
 
 def fit_shape(

@@ -46,7 +46,8 @@ class Greedy(PathSearch):
     """Chance, per race, that the best candidate drops out."""
 
     margin: float = 0.05
-    """Candidates whose harm is surely this close to the best's, as a share of it, are as good: more saving wins."""
+    """Candidates that are looked at together, whose harm is surely this close to the best's, as a share of it, are as
+    good: more saving wins."""
 
     fading: float = 0.97
     """What a remembered harm may have become, as a share of it per step since then: 0.97 makes it 74% after ten."""
@@ -126,14 +127,12 @@ class _Chooser:
         if config.race and len(batch) + (best is not None) > 1:
             race = Race(
                 base=values_of(_known(here), config.metric),
-                savings=np.array([option.saving if weighed else 1.0 for option in batch]),
+                savings=np.array([option.saving for option in batch]),
                 metric=config.metric,
                 risk=config.risk,
                 margin=config.margin,
-                clip=weighed,
-                leader=None
-                if best is None
-                else (values_of(best[1], config.metric), best[0].saving if weighed else 1.0),
+                weighed=weighed,
+                leader=None if best is None else (values_of(best[1], config.metric), best[0].saving),
             )
         base = here.widths if config.reuse else None
         return self.scorer.samples([option.widths for option in batch], base=base, referee=race)
@@ -146,7 +145,7 @@ class _Chooser:
         share = config.narrowed if option.after < memory.after else 1.0
         if least:
             share *= config.fading ** (number - memory.since)
-        return memory.rise * share if memory.rise > 0 else memory.rise
+        return memory.rise * share if memory.rise > 0 else memory.rise / max(share, 1e-9)
 
 
 def _known(here: Point) -> Sample:

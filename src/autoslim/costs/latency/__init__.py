@@ -21,7 +21,7 @@ from autoslim.costs._base import atoms_of
 from autoslim.costs.latency._draw import draw_widths as draw_widths
 from autoslim.costs.latency._fit import Fit, fit_latency
 from autoslim.costs.latency._meter import Meter, Row, day_of, rows_from
-from autoslim.errors import ConfigError, RunFolderError
+from autoslim.errors import ConfigError, RunFolderError, RuntimeFailedError
 from autoslim.graph import ChannelGraph
 from autoslim.run_folder import read_json, write_json
 from autoslim.runtimes import Latency, find_runtime
@@ -87,7 +87,18 @@ class LatencyCost:
         """Measures sub-networks for real, in milliseconds of a machine as fast as it was when the table was measured.
 
         A program that is asked once for each network is not asked twice.
+
+        Raises:
+            RuntimeFailedError: The table is of another machine, or of another version of the runtime.
         """
+        here = self.meter.setting
+        known = self.setting or here
+        if other := [name for name in ("machine", "version") if known[name] != here[name]]:
+            told = ", ".join(f"{name} {known[name]!r}, here {here[name]!r}" for name in other)
+            raise RuntimeFailedError(
+                f"The latencies known so far were measured elsewhere ({told}); expected the same, or times would be of "
+                "neither. Go on there, or delete the run's `latency.json` to measure all of them here."
+            )
         return [row.latency(self.anchor) for row in self.meter.measure(widths, on_progress=on_progress)]
 
     def corrected(self, measured: Mapping[Widths, float]) -> "LatencyCost":
@@ -105,7 +116,9 @@ class LatencyCost:
                     f"LatencyCost.corrected: {value} ms measured for {each!r}; expected a finite number above 0. "
                     "Measure it again."
                 )
-        return replace(self, measured={**self.measured, **measured})
+        new = replace(self, measured={**self.measured, **measured})
+        vars(new)["fit"] = self.fit  # of the same rows
+        return new
 
     def save(self, path: Path) -> None:
         """Writes the measurements, whole or not at all; `make_latency(table=path)` gives the same cost from them."""
@@ -135,8 +148,6 @@ class LatencyCost:
     @cached_property
     def _corrections(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Predicted latencies, ascending, and the logarithm of measured over predicted at each; shapes [M]."""
-        if not self.measured:
-            return np.zeros(0), np.zeros(0)
         predicted = self.fit.predict(atoms_of(self.meter.graph, list(self.measured)))
         places, index = np.unique(predicted, return_inverse=True)
         factors = np.log(np.array(list(self.measured.values())) / predicted)

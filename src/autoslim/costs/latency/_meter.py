@@ -97,7 +97,10 @@ class Meter:
         """What the cache holds for this setting."""
         if self._file is None or not self._file.exists():
             return {}
-        data = read_json(self._file, kind=_TYPE, version=_VERSION)
+        try:
+            data = read_json(self._file, kind=_TYPE, version=_VERSION)
+        except RunFolderError as error:
+            raise RunFolderError(f"The latencies that were kept are lost. Delete {self._file}. {error}") from error
         return {self._widths(row): row for row in rows_from(data["rows"], self._file)}
 
     def kept(self, widths: Sequence[Widths]) -> date | None:
@@ -158,7 +161,8 @@ class Meter:
 
     @cached_property
     def _file(self) -> Path | None:
-        name = hashlib.sha256(json.dumps(self.setting, sort_keys=True).encode()).hexdigest()[:24]
+        asked = json.dumps([_VERSION, self.setting], sort_keys=True)
+        name = hashlib.sha256(asked.encode()).hexdigest()[:24]
         return None if self.cache is None else self.cache / f"latency-{name}.json"
 
     def _widths(self, row: Row) -> Widths:
