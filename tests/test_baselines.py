@@ -27,16 +27,18 @@ from autoslim.baselines import (
 )
 from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
 from autoslim.baselines.lasso import _silence_, choose_channels, find_readers
+from autoslim.baselines.netadapt import Proposal, find_best
 from autoslim.baselines.torch_pruning import _cut
 from autoslim.budget import Budget
 from autoslim.data import Loader, Split, hold_out, load_data
 from autoslim.errors import BudgetError, ConfigError, ModelError, WidthsError
 from autoslim.extract import copy_model
-from autoslim.search import Space, hold_uniform
+from autoslim.search import Score, Space, hold_uniform
 from autoslim.sort import filter_norms
 from autoslim.tasks import TASKS
 from autoslim.testing.networks import counted_macs
 from autoslim.train import TrainConfig
+from autoslim.widths import Widths
 
 SMALL: dict[str, Baseline] = {
     "l1": L1(),
@@ -240,6 +242,47 @@ def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
 def test_netadapt_is_one_path(choose: Callable[[str], list[Chosen]]):
     wide, slim = choose("netadapt")
     assert all(slim.widths[group] <= width + 1 for group, width in wide.widths.items())  # an atom more by filling up
+
+
+def test_netadapt_asks_every_group_and_goes_on_with_the_least_loss_for_what_is_saved(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    """The last layer alone can't save the share: narrowed at its own small saving, as nothing is lost with it."""
+    small = lab_of(lab, lambda: headed(*conv(1, 32), *conv(32, 32), *conv(32, 32, 1)))
+    free, rounds = small.space.free, list[list[Widths]]()
+
+    def propose(own: NetAdapt, lab: Lab, network: nn.Module, widths: Widths, trials: list[Widths], number: int) -> Any:
+        rounds.append(list(trials))
+        fair = [0.0 if trial[free[-1]] == widths[free[-1]] else 1.0 for trial in trials]
+        return [Proposal(widths=t, network=network, score=Score(1.0, a)) for t, a in zip(trials, fair, strict=True)]
+
+    monkeypatch.setattr(NetAdapt, "_propose", propose)
+    (chosen,) = NetAdapt(saving=0.3).choose(small, [Budget.parse("macs<=50%")])
+    assert [[g for g in free if trial[g] < small.space.widest[g]] for trial in rounds[0]] == [[group] for group in free]
+    assert rounds[1][0][free[-1]] == small.space.candidates[free[-1]][0]  # it went on
+    assert small.excess(chosen.budget)(chosen.widths) <= 0
+
+
+def test_netadapt_weighs_what_is_lost_by_what_is_saved():
+    def proposal(accuracy: float, loss: float = 1.0) -> Proposal:
+        return Proposal(widths=Widths({"a": 1}), network=nn.Identity(), score=Score(loss, accuracy))
+
+    large, small = (proposal(0.80), 0.1), (proposal(0.899), 0.01)
+    assert find_best(0.9, [large, small]) is small[0]
+    assert find_best(0.9, [(proposal(0.89), 0.1), small]) is not small[0]
+    gain, even = (proposal(0.95), 0.01), (proposal(0.9), 0.1)  # a gain counts as no loss
+    assert find_best(0.9, [gain, even]) is even[0]
+    assert find_best(0.9, [(proposal(0.9), 0.1), (better := proposal(0.9, 0.5), 0.1)]) is better
+
+
+def test_netadapt_narrows_layers_that_must_give_way_together(lab: Lab):
+    """Two layers have the same peak of memory: neither lowers it alone."""
+    even = lab_of(lab, lambda: headed(*conv(1, 32, padding=1), *conv(32, 32, padding=1), *conv(32, 32, padding=1)),
+                  "peak_memory")  # fmt: skip
+    budget = Budget.parse("peak_memory<=50%")
+    (chosen,) = NetAdapt(saving=0.3, steps=1).choose(even, [budget])
+    assert -0.1 < even.excess(budget)(chosen.widths) <= 0
+    assert all(chosen.widths[group] > even.space.candidates[group][0] for group in even.space.free)
 
 
 def test_netadapt_fills_up_from_the_last_network_that_had_the_channels(lab: Lab):
