@@ -26,6 +26,7 @@ from autoslim.baselines import (
     TorchPruning,
 )
 from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
+from autoslim.baselines.amc import _Agent
 from autoslim.baselines.lasso import _silence_, choose_channels, find_readers
 from autoslim.baselines.netadapt import Proposal, find_best
 from autoslim.baselines.torch_pruning import _cut
@@ -81,6 +82,7 @@ def lab() -> Lab:
         build=build,
         loader=loader(train, 128),
         search=list(loader(search, 100).epoch(0)),
+        calibration=[next(iter(loader(train, 256).epoch(0)))[0]],
         task=TASKS["classification"],
         config=config,
         runtime=Fabric(accelerator="cpu", devices=1),
@@ -295,6 +297,26 @@ def test_netadapt_fills_up_from_the_last_network_that_had_the_channels(lab: Lab)
     assert -0.03 < excess(chosen.widths) <= 0
     assert chosen.network is not None
     assert counted_macs(chosen.network, (torch.zeros(1, 1, 8, 8),)) == lab.costs["macs"](chosen.widths)
+
+
+def test_amc_judges_networks_with_statistics_of_their_own(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Those of the network that they are cut from do not matter."""
+    rewards: list[float] = []
+    monkeypatch.setattr(_Agent, "remember", lambda self, steps, reward: rewards.append(reward))  # pyright: ignore
+    trained = copy_model(lab.trained)
+    for name, buffer in trained.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(3)
+    found: list[Widths] = []
+    for each in (lab, replace(lab, trained=trained)):
+        with MacCounter() as counter:
+            found.append(Amc(episodes=2, warmup=2).choose(each, BUDGETS[:1])[0].widths)
+        seen = sum(len(labels) for _, labels in lab.search) + len(lab.calibration[0])
+        assert counter.macs > 1.5 * seen * 0.5 * lab.costs["macs"](
+            lab.space.widest
+        )  # of two judged, about half as large
+    assert rewards[:2] == rewards[2:]
+    assert found[0] == found[1]
 
 
 def test_a_network_without_batchnorm_can_not_be_ranked_by_it(lab: Lab):

@@ -105,6 +105,7 @@ class Lab:
         build: A full-width network with fresh weights.
         loader: Augmented training batches, without the search images.
         search: Batches of search images, which judge.
+        calibration: Batches of train images [N, C, H, W] as they are judged, for BatchNorm statistics.
         task: Loss and metric.
         config: The recipe: learning rate, weight decay, epochs.
         runtime: Where it runs.
@@ -120,6 +121,7 @@ class Lab:
     build: Callable[[], nn.Module]
     loader: Loader
     search: Iterable[Batch]
+    calibration: Sequence[torch.Tensor]
     task: Task
     config: TrainConfig
     runtime: Runtime

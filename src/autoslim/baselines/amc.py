@@ -14,8 +14,10 @@ from torch.nn import functional
 from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
-from autoslim.extract import copy_model, extract_network
+from autoslim.extract import copy_model, extract_network, replace_tensors_
+from autoslim.score import SupernetScorer
 from autoslim.sort import filter_norms
+from autoslim.supernet import Supernet
 from autoslim.widths import Widths
 
 _FEATURES, _HIDDEN, _BATCH = 6, 64, 64
@@ -60,9 +62,17 @@ class Amc:
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         ordered = copy_model(lab.trained)
         rank_channels_(ordered, lab.graph, filter_norms(lab.trained, lab.graph))
-        return [self._search(lab, ordered, budget) for budget in budgets]
+        net = Supernet(ordered, lab.graph)
+        scorer = SupernetScorer(net, lab.task, calibration=lab.calibration, search=lab.search)
+        chosen: list[Chosen] = []
+        for budget in budgets:
+            widths = self._search(lab, scorer, budget)
+            network = extract_network(ordered, lab.graph, widths)
+            replace_tensors_(network, scorer.buffers(widths))
+            chosen.append(Chosen(budget, widths, network))
+        return chosen
 
-    def _search(self, lab: Lab, ordered: nn.Module, budget: Budget) -> Chosen:
+    def _search(self, lab: Lab, scorer: SupernetScorer, budget: Budget) -> Widths:
         rng = np.random.default_rng(lab.seed)
         with torch.random.fork_rng():
             torch.manual_seed(lab.seed)
@@ -72,7 +82,7 @@ class Amc:
         for episode in range(self.episodes):
             noise = None if episode < self.warmup else self.noise * self.decay ** (episode - self.warmup)
             widths, steps = self._walk(lab, budget, agent, noise, rng)
-            reward = lab.judge(extract_network(ordered, lab.graph, widths)).accuracy
+            reward = scorer.score(widths).accuracy
             average = reward if average is None else 0.95 * average + 0.05 * reward
             agent.remember(steps, reward)
             if episode >= self.warmup:
@@ -81,8 +91,7 @@ class Amc:
             if best is None or reward > best[0]:
                 best = reward, widths
         assert best is not None  # one episode or more
-        widths = fill_atoms(lab.space, best[1], lab.excess(budget))
-        return Chosen(budget, widths, extract_network(ordered, lab.graph, widths))
+        return fill_atoms(lab.space, best[1], lab.excess(budget))
 
     def _walk(
         self, lab: Lab, budget: Budget, agent: "_Agent", noise: float | None, rng: np.random.Generator

@@ -153,6 +153,7 @@ class Bench:
             build=job.networks.build,
             loader=job.loader(job.train_split),
             search=job.batches(job.judges, kept=True),
+            calibration=[images for images, _ in job.batches(job.calibration, whole=True)],
             task=job.task,
             config=job.config.train,
             runtime=job.fabric,
