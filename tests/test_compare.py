@@ -31,6 +31,7 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNam
 from autoslim.pipeline import RunConfig
 from autoslim.progress import Shown
 from autoslim.ranks import Ranks
+from autoslim.run_folder import RunFolder
 from autoslim.search import Uniform
 from autoslim.train import TrainConfig
 
@@ -271,6 +272,24 @@ def test_rows_of_other_settings_are_refused(done: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("autoslim.compare._bench.make_settings", lambda name, seed: Uniform(tolerance=0.5))
     with pytest.raises(RunFolderError, match=r"expected Uniform\(tolerance=0.5\), as this version has it"):
         compare_methods(configure(done, ("uniform",), 1), shown=QUIET)
+
+
+def test_rows_of_other_settings_are_refused_whatever_seed_they_are_of(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before anything runs: seeds of two versions make no table."""
+    shutil.copytree(done, tmp_path / "out")
+    file = tmp_path / "out/seed-1/methods/uniform/rows.json"
+    file.write_text(file.read_text().replace("tolerance=0.01", "tolerance=0.5"))
+    monkeypatch.setattr(Bench, "take", lambda *args: pytest.fail("ran"))
+    with pytest.raises(RunFolderError, match=r"seed-1/methods/uniform/rows.json is of Uniform\(tolerance=0.5\)"):
+        compare_methods(configure(tmp_path / "out", ("uniform",), 1), shown=QUIET)
+
+
+def test_a_seed_that_another_process_works_on_is_refused(done: Path):
+    with RunFolder(done / "seed-0").held(), pytest.raises(RunFolderError, match=r"Another process is at work.*seed-0"):
+        compare_methods(configure(done, ("uniform",), 1), shown=QUIET)
+    assert compare_methods(configure(done, ("uniform",), 1), shown=QUIET)["rows"]
 
 
 @pytest.mark.faults

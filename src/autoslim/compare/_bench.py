@@ -78,7 +78,7 @@ class Bench:
             with self.job.timed(f"{STAGE} {name}"):
                 rows = self._rows(name)
             write_json(file, {"_type": "Rows", "_version": 1, "settings": settings, "rows": rows})
-        return _read_of(file, "Rows", settings)["rows"]
+        return read_of(file, "Rows", settings)["rows"]
 
     def _settings(self, name: str) -> str:
         return repr(make_settings(name, seed=self.job.config.seed))
@@ -206,7 +206,7 @@ class Bench:
         write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, **told})
 
     def _read(self, place: Path, settings: str) -> tuple[list[Chosen], Spent]:
-        data = _read_of(place / "chosen.json", "Chosen", settings)
+        data = read_of(place / "chosen.json", "Chosen", settings)
         chosen: list[Chosen] = []
         for budget, each in zip(self.job.config.budgets, data["networks"], strict=True):
             widths, network = Widths(each["widths"]), None
@@ -240,7 +240,7 @@ class Bench:
         return checkpoints
 
 
-def _read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
+def read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
     """A file that tells which settings of a method it is of."""
     told = read_json(file, kind=kind)
     if told.get("settings") != settings:
