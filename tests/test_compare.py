@@ -292,6 +292,27 @@ def test_a_seed_that_another_process_works_on_is_refused(done: Path):
     assert compare_methods(configure(done, ("uniform",), 1), shown=QUIET)["rows"]
 
 
+def test_a_trained_network_of_other_widths_is_refused(done: Path, tmp_path: Path):
+    shutil.copytree(done, tmp_path / "out")
+    (tmp_path / "out/seed-0/methods/uniform/rows.json").unlink()
+    place = tmp_path / "out/seed-0/models/uniform/macs-50/scratch"
+    told = json.loads((place / "trained.json").read_text())
+    told["widths"]["stem"] += 1
+    (place / "trained.json").write_text(json.dumps(told))
+    with pytest.raises(RunFolderError, match=rf"of the widths .* Delete {re.escape(str(place))}, and the network"):
+        compare_methods(configure(tmp_path / "out", ("uniform",), 1), shown=QUIET)
+
+
+def test_a_lost_full_width_network_is_trained_again_and_not_counted_twice(done: Path, tmp_path: Path, rows: Rows):
+    shutil.copytree(done, tmp_path / "out")
+    (tmp_path / "out/seed-0/trained.safetensors").unlink()
+    shutil.rmtree(tmp_path / "out/seed-0/methods/l1")
+    again = rows_of(compare_methods(configure(tmp_path / "out", ("l1",), 1), shown=QUIET))
+    for name in ("l1", "l1 (kept weights)"):
+        assert again[name]["accuracies"] == rows[name]["accuracies"]
+        assert again[name]["search_image_macs"] == rows[name]["search_image_macs"]
+
+
 @pytest.mark.faults
 def test_killed_anywhere_it_ends_in_the_same(tmp_path: Path):
     options = ["--methods", "autoslim,l1", "--seeds", "1", "--model", "zoo:resnet_digits?width=8"]

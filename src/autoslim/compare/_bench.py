@@ -180,6 +180,7 @@ class Bench:
                 checkpoints.remove()
 
         spent = self._metered("trained", train)
+        train()  # weights that were lost since are made again; what they cost is counted
         load_tensors_(weights, model)
         return model, spent
 
@@ -219,7 +220,11 @@ class Bench:
     # train and test
 
     def train(self, place: str, widths: Widths, network: nn.Module | None) -> dict[str, Any]:
-        """A network trained with the run's recipe on all of train, and its test accuracy: {accuracy, macs, ...}."""
+        """A network trained with the run's recipe on all of train, and its test accuracy: {accuracy, macs, ...}.
+
+        Raises:
+            RunFolderError: A network of other widths was trained there.
+        """
         told = self.path / place / "trained.json"
         if not told.exists():
             job = self.job
@@ -231,6 +236,11 @@ class Bench:
             write_json(told, {"_type": "Trained", "_version": 1, "accuracy": accuracy, "widths": dict(widths)})
             checkpoints.remove()
         data = read_json(told, kind="Trained")
+        if Widths(data["widths"]) != widths:
+            raise RunFolderError(
+                f"{told.parent} holds a trained network of the widths {data['widths']}; expected {dict(widths)}, as "
+                f"the method chose. Delete {told.parent}, and the network is trained anew."
+            )
         return {"accuracy": data["accuracy"], "widths": data["widths"], **self.job.price(widths)}
 
     def _fit(self, name: str, model: nn.Module, split: Split | Encoded, config: TrainConfig) -> Checkpoints:
