@@ -173,31 +173,43 @@ def test_l1_keeps_the_largest_filters(lab: Lab, choose: Callable[[str], list[Cho
 
 def test_taylor_leaves_out_layers_that_the_loss_does_not_reach(lab: Lab):
     trained = copy_model(lab.trained)
-    trained.get_parameter("stage2.conv1.weight").requires_grad_(False)
+    for name in ("stage2.conv1.weight", "stage2.norm1.weight", "stage2.norm1.bias"):
+        trained.get_parameter(name).requires_grad_(False)
     importance = Taylor(batches=1).measure(replace(lab, trained=trained))
     assert "stage2.conv1" not in importance
     assert importance
 
 
-def test_taylor_is_the_change_of_the_loss(lab: Lab):
-    """By a finite difference: one filter scaled by 1 - e and 1 + e, in a layer that is alone in its group."""
-    importance = Taylor(batches=1).measure(lab)["stage2.conv1"]
-    ((images, labels),) = lab.batches(1)
-    model = copy_model(lab.trained).double().eval()
+@pytest.mark.parametrize(
+    ("group", "tensors"),
+    [("stage2.conv1", ("stage2.norm1.weight", "stage2.norm1.bias")), ("0", ("0.weight",))],
+)
+def test_taylor_is_the_change_of_the_loss(lab: Lab, group: str, tensors: tuple[str, ...]):
+    """By a finite difference: a channel behind its BatchNorm, or without one its filter, scaled by 1 - e and 1 + e.
+
+    In a layer that is alone in its group.
+    """
+    plain = lab_of(lab, lambda: headed(nn.Conv2d(1, 16, 3, bias=False), nn.ReLU(), nn.Conv2d(16, 32, 3)))
+    own = lab if group != "0" else plain
+    importance = Taylor(batches=1).measure(own)[group]
+    ((images, labels),) = own.batches(1)
+    model = copy_model(own.trained).double().eval()
 
     def loss() -> float:
-        return float(lab.task.loss(model(images.double()), labels).detach().double())
+        return float(own.task.loss(model(images.double()), labels).detach().double())
 
     step = 1e-4
     for channel in (0, 3, 7):
-        weight = model.get_parameter("stage2.conv1.weight")
-        old, losses = weight[channel].detach().clone(), list[float]()
+        parameters = [model.get_parameter(name) for name in tensors]
+        old, losses = [each[channel].detach().clone() for each in parameters], list[float]()
         for scale in (1 - step, 1 + step):  # on both sides: curvature drops out
             with torch.no_grad():
-                weight[channel] = old * scale
+                for each, value in zip(parameters, old, strict=True):
+                    each[channel] = value * scale
             losses.append(loss())
         with torch.no_grad():
-            weight[channel] = old
+            for each, value in zip(parameters, old, strict=True):
+                each[channel] = value
         change = (losses[0] - losses[1]) / (2 * step)
         assert float(importance[channel]) == pytest.approx(change**2, rel=0.05, abs=1e-8)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoslim._registry import Registry
@@ -290,6 +291,11 @@ def rank_channels_(model: nn.Module, graph: ChannelGraph, importance: Importance
             "best, and its row in a comparison says little of it. To compare without them, freeze them (`--keep`).",
             stacklevel=2,
         )
+
+
+def affine_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that have scales and shifts, {name: layer}."""
+    return {name: each for name, each in model.named_modules() if isinstance(each, _BatchNorm) and each.affine}
 
 
 def relative(importance: Importance) -> dict[str, torch.Tensor]:

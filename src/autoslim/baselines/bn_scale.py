@@ -6,9 +6,8 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least
+from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, cut_least
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
 from autoslim.sort import sum_atoms
@@ -67,11 +66,7 @@ class BnScale:
 
 
 def _scales(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.affine
-    }
+    return {f"{name}.weight": module.weight for name, module in affine_norms(model).items()}
 
 
 BASELINES.register("bn-scale", BnScale)
