@@ -1,5 +1,6 @@
 """The baselines: budgets hold, the kept channels are the ranked ones, and every pass is counted."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -29,7 +30,6 @@ from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, re
 from autoslim.baselines.amc import _Agent
 from autoslim.baselines.lasso import _silence_, choose_channels, find_readers
 from autoslim.baselines.netadapt import Proposal, find_best
-from autoslim.baselines.torch_pruning import _cut
 from autoslim.budget import Budget
 from autoslim.data import Loader, Split, hold_out, load_data
 from autoslim.errors import BudgetError, ConfigError, ModelError, WidthsError
@@ -226,14 +226,36 @@ def test_bn_scale_drives_scales_down(lab: Lab):
     assert sum(v.sum() for v in strong.measure(lab, pressed).values()) < 0.9 * sum(plain.values())
 
 
-def test_torch_pruning_gives_back_the_most_important_that_fit(lab: Lab):
-    """Of what the package takes at a ratio, so many come back; the rest is its own choice."""
-    plain = _cut(lab, 0.5)
-    layer = plain.gone[0][1]
-    more = _cut(lab, 0.5, {layer: 2})
-    assert [each for each in plain.gone if each not in more.gone] == [e for e in plain.gone if e[1] == layer][:2]
-    grown = [group for group in plain.widths if more.widths[group] != plain.widths[group]]
-    assert [more.widths[group] - plain.widths[group] for group in grown] == [2]
+def test_torch_pruning_ranks_as_the_package_does(lab: Lab):
+    """At a ratio of its own, over the whole network: of every group the channels of the largest importance stay."""
+    package: Any = importlib.import_module("torch_pruning")
+    importance, model = TorchPruning().measure(lab), copy_model(lab.trained)
+    assert {group.name for group in lab.graph.groups if group.frozen is None} == set(importance)
+    magnitude = package.importance.GroupMagnitudeImportance(p=2)
+    head = [model.get_submodule(group.name) for group in lab.graph.groups if group.frozen is not None]
+    pruner = package.pruner.BasePruner(
+        model,
+        torch.zeros(1, 1, 8, 8),
+        importance=magnitude,
+        global_pruning=True,
+        pruning_ratio=0.4,
+        ignored_layers=head,
+    )
+    pruner.step()
+    left = {group: model.get_submodule(group).weight.shape[0] for group in importance}  # pyright: ignore
+    gone = {group: len(values) - left[group] for group, values in importance.items()}
+    taken = [v for group, count in gone.items() for v in sorted(importance[group].tolist())[:count]]
+    stays = [v for group, count in gone.items() for v in sorted(importance[group].tolist())[count:]]
+    assert sum(gone.values()) > 5
+    assert max(taken) <= min(stays)
+
+
+def test_torch_pruning_cuts_down_to_the_narrowest_network_and_tells_what_is_too_tight(lab: Lab):
+    least = 1 + lab.excess(Budget.parse("macs<=100%"))(lab.space.narrowest)
+    (chosen,) = TorchPruning().choose(lab, [Budget.parse(f"macs<={100 * least + 0.5:.2f}%")])
+    assert lab.excess(chosen.budget)(chosen.widths) <= 0
+    with pytest.raises(BudgetError, match=r"channels may go, and without them the network still costs \+[1-9]\d?\.\d%"):
+        TorchPruning().choose(lab, [Budget.parse(f"macs<={90 * least:.2f}%")])
 
 
 def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
