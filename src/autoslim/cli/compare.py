@@ -21,7 +21,10 @@ from autoslim.report.text import say_count, say_seconds
 from autoslim.train import TrainConfig
 
 _DEFAULT = "autoslim,uniform,l1,netadapt"
-_KEPT = f"{KEPT.strip()}: trained on from the weights that pruning kept, or the supernet's; all others from scratch."
+_KEPT = (
+    f"{KEPT.strip()}: trained on from the weights that pruning kept, or the supernet's; all others from scratch. "
+    "Uniform of their kind is slimmable's: uniform widths, trained on from the supernet's weights."
+)
 _SEARCH = (
     "search: image-MACs (multiply-accumulates of all passes on all images) until the widths were chosen, the training "
     "that it starts from included, as times AutoSlim's."

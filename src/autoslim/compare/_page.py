@@ -136,7 +136,10 @@ def _legend() -> str:
 
 def _table(budget: str, rows: Sequence[Row]) -> str:
     its = sorted((row for row in rows if row["budget"] == budget), key=lambda row: -row["accuracy_mean"])
-    return simple_table(f"Networks at {budget}, the most accurate first.", HEAD, [row_cells(row) for row in its])
+    caption = f"Networks at {budget}, the most accurate first."
+    if any(row["method"].endswith(KEPT) for row in its):
+        caption += f"{KEPT}: trained on from them, and held against their kind; uniform's is slimmable's."
+    return simple_table(caption, HEAD, [row_cells(row) for row in its])
 
 
 def row_cells(row: Row) -> list[str]:

@@ -22,13 +22,15 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
         sample; None for one seed); costs and `search_image_macs`, `search_seconds` as means over the seeds; `gap`, the
         farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
         less theirs (`measure_difference`), None for themselves and where no seed has both. A row of networks trained on
-        from kept weights is held against AutoSlim's of that kind; uniform has none. The search of a method finds all
+        from kept weights is held against those of that kind: AutoSlim's, and slimmable's, whose widths are uniform. The
+        search of a method finds all
         budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the
         rows that are further than 1% from their budget: they can't be compared with the others.
     """
     rows: list[dict[str, Any]] = []
     for method, budget in dict.fromkeys((each["method"], each["budget"]) for each in taken):
         its = [each for each in taken if (each["method"], each["budget"]) == (method, budget)]
+        kept = method.endswith(KEPT)
         rows.append({
             "method": method, "budget": budget, "seeds": [each["seed"] for each in its],
             **{cost: float(np.mean([each[cost] for each in its])) for cost in _COSTS},
@@ -36,8 +38,8 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
             "search_image_macs": float(np.mean([each["image_macs"] for each in its])),
             "search_seconds": float(np.mean([each["seconds"] for each in its])),
             "times_autoslim": _times(taken, method, budget),
-            "to_uniform": _difference(taken, method, budget, "uniform"),
-            "to_autoslim": _difference(taken, method, budget, f"autoslim{KEPT if method.endswith(KEPT) else ''}"),
+            "to_uniform": _difference(taken, method, budget, f"slimmable{KEPT}" if kept else "uniform"),
+            "to_autoslim": _difference(taken, method, budget, f"autoslim{KEPT if kept else ''}"),
             "widths": [each["widths"] for each in its],
         })  # fmt: skip
     uneven = [f"{row['method']}, {row['budget']}: {row['gap']:+.1%}" for row in rows if abs(row["gap"]) > _CLOSE]
