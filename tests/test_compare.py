@@ -363,6 +363,19 @@ def test_pairs_are_of_one_seed_and_uneven_rows_are_named():
     assert told["uneven"] == ["x, b: -5.0%"]
 
 
+def test_rows_of_a_joint_budget_that_differ_in_one_of_its_costs_are_named():
+    """Both are close to the limit that binds them, and far apart in the other."""
+
+    def row(method: str, macs: float, memory: float) -> dict[str, Any]:
+        costs = dict.fromkeys(("params", "latency", "image_macs", "seconds"), 1.0) | {"macs": macs, "memory": memory}
+        kind = {"method": method, "seed": 0, "budget": "macs<=50%,memory<=50%", "accuracy": 0.5, "gap": -0.001}
+        return {**kind, **costs, "widths": {}}
+
+    told = summarise([row("uniform", 50.0, 48.0), row("x", 49.9, 36.0), row("y", 49.8, 48.2)], model="m")
+    (line,) = told["uneven"]
+    assert line == "macs<=50%,memory<=50%: memory of x is 25.3% below that of y"
+
+
 def test_what_can_not_be_compared_is_refused():
     with pytest.raises(UnknownNameError, match="netadapt"):
         CompareConfig(run=RUN, methods=("netadopt",))

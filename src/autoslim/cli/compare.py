@@ -127,7 +127,7 @@ def show_table(console: Console, result: dict[str, Any]) -> None:
     notes = [_SEARCH, caution(result["rows"])]
     if any(row["method"].endswith(KEPT) for row in result["rows"]):
         notes.insert(0, _KEPT)
-    notes += [f"More than 1% from its budget, not to be compared: {line}" for line in result["uneven"]]
+    notes += [f"More than 1% uneven, not to be compared: {line}" for line in result["uneven"]]
     for note in notes:
         console.print(note, soft_wrap=True)
 

@@ -47,9 +47,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         _section("What each search costs", _costs(rows)),
         _section("Settings", _settings(result)),
     ]
-    uneven = "".join(
-        f"<li>More than 1% from its budget, not to be compared: {escape(x)}</li>" for x in result["uneven"]
-    )
+    uneven = "".join(f"<li>More than 1% uneven, not to be compared: {escape(x)}</li>" for x in result["uneven"])
     facts = {"network": result["model"], "data": result["data"], "seeds": _seeds(rows), "machine": result["machine"]}
     pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     header = f"""<header><p class="eyebrow">AutoSlim comparison</p><h1>{escape(result["model"])}</h1>
