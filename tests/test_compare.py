@@ -24,6 +24,7 @@ from autoslim.cli.compare import show_table
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison, summarise
 from autoslim.compare._bench import Bench, make_settings
 from autoslim.compare._page import render_page
+from autoslim.compare._plan import Forecast
 from autoslim.compare._result import measure_difference
 from autoslim.compare._spent import Meter, Spent
 from autoslim.data import load_data
@@ -442,6 +443,21 @@ def test_the_plan_counts_what_the_methods_share(tmp_path: Path):
     assert shared("autoslim", "slimmable") == shared("slimmable") > 0
     assert shared("l1", "netadapt") == shared("l1") > 0
     assert shared("autoslim", "l1") == shared("autoslim") + shared("l1")
+
+
+def test_the_plan_counts_the_trainings_that_methods_choose_by(tmp_path: Path):
+    run = replace(RUN, out=str(tmp_path / "out"))
+
+    def plan(*methods: str, budgets: int = 1) -> Forecast:
+        wide = replace(run, budget=("macs<=50%", "macs<=40%")[:budgets])
+        return plan_comparison(CompareConfig(run=wide, methods=methods, seeds=1), shown=QUIET)
+
+    assert plan("uniform", "l1").own_image_macs == 0
+    assert plan("bn-scale").own_image_macs == plan("l1").shared_image_macs  # both at full width
+    assert plan("rl", budgets=2).own_image_macs == 2 * plan("rl").own_image_macs > 0
+    assert plan("netadapt", budgets=2).own_image_macs > plan("netadapt").own_image_macs > 0
+    both = plan("netadapt").own_image_macs + plan("rl").own_image_macs
+    assert plan("netadapt", "rl").own_image_macs == pytest.approx(both)
 
 
 def test_slimmable_is_the_uniform_network_with_the_supernets_weights(done: Path, tmp_path: Path):

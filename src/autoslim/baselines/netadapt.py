@@ -85,6 +85,18 @@ class NetAdapt:
             path.append((widths, network))
             saving, number = max(saving * self.decay, _CLOSE), number + 1  # no iteration without a saving
 
+    def shares_left(self, share: float) -> list[float]:
+        """Of the whole network's cost, what is left after each iteration until a share of it is, about.
+
+        >>> [round(left, 4) for left in NetAdapt(saving=0.1, decay=0.5).shares_left(0.8)]
+        [0.9, 0.85, 0.825, 0.8125, 0.8025, 0.7925]
+        """
+        left, saving = [1.0], self.saving
+        while left[-1] > share:
+            left.append(left[-1] - saving)
+            saving = max(saving * self.decay, _CLOSE)
+        return left[1:]
+
     def _filled(self, lab: Lab, budget: Budget, path: Sequence[tuple[Widths, nn.Module]]) -> Chosen:
         """The end of a path, with single channels more where a step went far below the budget.
 

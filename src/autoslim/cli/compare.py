@@ -90,8 +90,9 @@ def compare_command(args: list[str]) -> int:
         plan = plan_comparison(config, shown=Shown())
         console.print(
             f"{plan.trainings} final trainings, {plan.final_image_macs:.3g} image-MACs (multiply-accumulates of all "
-            f"passes on all images); shared before them {plan.shared_image_macs:.3g}. About "
-            f"{say_seconds(3600 * plan.hours)} at the speed of a few steps, the searches themselves not included.",
+            f"passes on all images); shared before them {plan.shared_image_macs:.3g}; trainings that methods choose by "
+            f"about {plan.own_image_macs:.3g}. About {say_seconds(3600 * plan.hours)} at the speed of a few steps, "
+            "without what searches take to judge networks.",
             soft_wrap=True,
         )
         return 0
