@@ -1,7 +1,7 @@
 """The baselines: budgets hold, the kept channels are the ranked ones, and every pass is counted."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -363,6 +363,28 @@ def test_a_budget_that_the_ranked_groups_can_not_hold_is_told(lab: Lab):
     norms = {"stem": filter_norms(lab.trained, lab.graph)["stem"]}
     with pytest.raises(BudgetError, match=r"Budget 'macs<=30%': \d channels may go"):
         cut_least(lab, norms, BUDGETS[1])
+
+
+class Priced:
+    """A cost of so much a channel."""
+
+    def __init__(self, prices: dict[str, float]) -> None:
+        self.prices = prices
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        return sum(price * widths[group] for group, price in self.prices.items())
+
+    def many(self, widths: Sequence[Mapping[str, int]]) -> Any:
+        return np.array([self(each) for each in widths])
+
+
+def test_what_was_cut_comes_back_by_its_importance(lab: Lab):
+    """Six cheap atoms go, then a dear one, and three of the six fit again: the most important."""
+    space = Space({"a": (4, 8), "b": (4, 8), "c": (1, 2)}, {"a": 1, "b": 1, "c": 1})
+    small = replace(lab, space=space, costs={"macs": Priced({"a": 1, "b": 1, "c": 10})}, base={"macs": 36})
+    rising = torch.arange(8.0)
+    importance = {"a": rising, "b": rising + 0.5, "c": torch.tensor([2.75, 99.0])}
+    assert dict(cut_least(small, importance, Budget.parse("macs<=23"))) == {"a": 6, "b": 7, "c": 1}
 
 
 def test_atoms_are_filled_up_to_the_budget(lab: Lab):

@@ -228,6 +228,9 @@ BASELINES: Registry[type[Baseline]] = Registry("baseline")
 def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
     """The widths that are left when the least important atoms go, wherever they are, until a budget just holds.
 
+    Where the last one saves more than it has to, of those that went the most important that fit come back, until the
+    network is within `_CLOSE` of its budget.
+
     Args:
         lab: For costs and the space; no group goes below its narrowest candidate.
         importance: Comparable between groups. A group that is not named keeps all its channels.
@@ -257,7 +260,16 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
             "Leave this method out, or loosen the budget."
         )
     fewest = bisect_left(range(len(may_go)), True, key=lambda count: excess(without(count)) <= 0)
-    return fill_atoms(space, without(fewest), excess)
+    widths, full = without(fewest), set[str]()
+    for _, group in reversed(may_go[:fewest]):
+        if group in full or excess(widths) >= -_CLOSE:
+            continue
+        wider = widths.replace({group: widths[group] + space.atoms[group]})
+        if excess(wider) <= 0:
+            widths = wider
+        else:
+            full.add(group)  # what does not fit now does not fit later
+    return widths
 
 
 def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
