@@ -403,6 +403,32 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]):
         BnScale(penalty=0)
 
 
+def test_every_number_that_a_method_is_set_by_is_told():
+    """In the settings that a comparison keeps; as they are by default."""
+    assert repr(NetAdapt()) == "NetAdapt(saving=0.08, decay=0.96, steps=30, lr=0.01, least=0.01)"
+    assert repr(PolicySearch()) == "PolicySearch(samples=40, steps=60, rate=0.15, exponent=-0.07, average=0.9)"
+    assert repr(Lasso()) == "Lasso(batches=4, places=10, penalties=60)"
+    told = "units=64, batch=64, actor_rate=0.001, critic_rate=0.01, follow=0.01, average=0.95"
+    assert repr(Amc()) == f"Amc(episodes=120, warmup=30, noise=0.5, decay=0.96, {told})"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (NetAdapt, {"least": 0.0}),
+        (PolicySearch, {"average": 1.0}),
+        (Lasso, {"places": 0}),
+        (Lasso, {"penalties": 1}),
+        (Amc, {"units": 0}),
+        (Amc, {"follow": 0.0}),
+    ],
+)
+def test_each_of_these_numbers_out_of_range_is_refused(method: Any, settings: dict[str, float]):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"{name}={settings[name]}"):
+        method(**settings)
+
+
 def test_lasso_finds_the_channels_that_count():
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(200, 6, 9)), rng.normal(size=(4, 6, 9))

@@ -14,7 +14,6 @@ from autoslim.search import Score
 from autoslim.sort import filter_norms
 from autoslim.widths import Widths
 
-_CLOSE = 0.01  # how far below its budget a network may end
 _TINY = 1e-6  # a loss of accuracy that is none: with it more saving wins where nothing is lost
 
 
@@ -56,11 +55,16 @@ class NetAdapt:
     lr: float = 0.01
     """Peak learning rate of that training."""
 
+    least: float = 0.01
+    """The least that an iteration saves, as `saving` is; and how far below a budget, as a share of it, is close."""
+
     def __post_init__(self) -> None:
-        if not (0 < self.saving < 1 and 0.5 <= self.decay <= 1 and self.steps >= 1 and self.lr > 0):
+        shares = 0 < self.saving < 1 and 0 < self.least < 1
+        if not (shares and 0.5 <= self.decay <= 1 and self.steps >= 1 and self.lr > 0):
             raise ConfigError(
-                f"NetAdapt: saving={self.saving}, decay={self.decay}, steps={self.steps}, lr={self.lr}; expected a "
-                "share, a factor from 0.5 to 1, 1 step or more and a rate above 0. Leave them out for the defaults."
+                f"NetAdapt: saving={self.saving}, decay={self.decay}, steps={self.steps}, lr={self.lr}, "
+                f"least={self.least}; expected a share, a factor from 0.5 to 1, 1 step or more, a rate above 0 and a "
+                "share. Leave them out for the defaults."
             )
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
@@ -75,7 +79,7 @@ class NetAdapt:
             if not unmet:
                 return [found[at] for at in range(len(budgets))]
             excess = lab.excess(min(unmet, key=lambda budget: lab.excess(budget)(widths)))
-            trials = _trials(lab, widths, excess, saving)
+            trials = _trials(lab, widths, excess, saving, self.least)
             before = excess(widths)
             best = find_best(
                 accuracy,
@@ -83,7 +87,7 @@ class NetAdapt:
             )
             widths, network, accuracy = best.widths, best.network, best.score.accuracy
             path.append((widths, network))
-            saving, number = max(saving * self.decay, _CLOSE), number + 1  # no iteration without a saving
+            saving, number = max(saving * self.decay, self.least), number + 1  # no iteration without a saving
 
     def shares_left(self, share: float) -> list[float]:
         """Of the whole network's cost, what is left after each iteration until a share of it is, about.
@@ -94,7 +98,7 @@ class NetAdapt:
         left, saving = [1.0], self.saving
         while left[-1] > share:
             left.append(left[-1] - saving)
-            saving = max(saving * self.decay, _CLOSE)
+            saving = max(saving * self.decay, self.least)
         return left[1:]
 
     def _filled(self, lab: Lab, budget: Budget, path: Sequence[tuple[Widths, nn.Module]]) -> Chosen:
@@ -140,7 +144,7 @@ def find_best(accuracy: float, proposals: Sequence[tuple[Proposal, float]]) -> P
     return min(proposals, key=rank)[0]
 
 
-def _trials(lab: Lab, widths: Widths, excess: Callable[[Widths], float], saving: float) -> list[Widths]:
+def _trials(lab: Lab, widths: Widths, excess: Callable[[Widths], float], saving: float, least: float) -> list[Widths]:
     """What each group proposes; of those that hold the budget the ones close to it, or the closest.
 
     Args:
@@ -148,6 +152,7 @@ def _trials(lab: Lab, widths: Widths, excess: Callable[[Widths], float], saving:
         widths: Of the network so far.
         excess: How far a network is above the budget.
         saving: What is asked for, as a share of the widest network's cost.
+        least: How far below the budget is close, as a share of it.
 
     Raises:
         BudgetError: No group can be narrowed any further.
@@ -164,7 +169,7 @@ def _trials(lab: Lab, widths: Widths, excess: Callable[[Widths], float], saving:
             "budget that the narrowest network holds. Loosen the budget."
         )
     holding = [trial for trial in trials if excess(trial) <= 0]
-    close = [trial for trial in holding if excess(trial) >= -_CLOSE] or [max(holding, key=excess)] if holding else []
+    close = [trial for trial in holding if excess(trial) >= -least] or [max(holding, key=excess)] if holding else []
     return [trial for trial in trials if trial not in holding or trial in close]
 
 
