@@ -249,6 +249,16 @@ def test_several_processes_are_refused_before_anything_is_written(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("name", "module"), [("torch-pruning", "torch_pruning"), ("lasso", "sklearn.linear_model")])
+def test_a_missing_package_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"{name}: the package .* Install it with pip install .*, or leave"):
+        compare_methods(configure(tmp_path / "out", ("uniform", name)), shown=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_choice_of_other_settings_is_refused(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(done, tmp_path / "out")
     (tmp_path / "out/seed-0/methods/uniform/rows.json").unlink()

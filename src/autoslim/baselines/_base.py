@@ -1,5 +1,6 @@
 """What a baseline takes and gives: a lab in; widths per budget out, often with the weights that are kept."""
 
+import importlib
 import math
 import warnings
 from bisect import bisect_left
@@ -12,9 +13,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoslim._extras import install_extra
 from autoslim._registry import Registry
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError
+from autoslim.errors import BudgetError, ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.score import evaluate
@@ -208,10 +210,12 @@ class Baseline(Protocol):
     Attributes:
         pretrained: Whether it starts from `Lab.trained`; the training of that is then a part of its cost.
         keeps: Whether it chooses channels, and so keeps weights.
+        needs: Packages beside torch: {module: name by which pip knows it}.
     """
 
     pretrained: ClassVar[bool]
     keeps: ClassVar[bool]
+    needs: ClassVar[Mapping[str, str]]
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         """Chooses widths, and perhaps channels, for each budget; one `Chosen` per budget, in their order.
@@ -223,6 +227,25 @@ class Baseline(Protocol):
 
 
 BASELINES: Registry[type[Baseline]] = Registry("baseline")
+
+
+def import_needed(name: str) -> list[Any]:
+    """The modules that a baseline needs, imported.
+
+    Raises:
+        ConfigError: One of them is not installed.
+    """
+    modules: list[Any] = []
+    for module, package in BASELINES[name].needs.items():
+        try:
+            modules.append(importlib.import_module(module))
+        except ImportError as error:
+            bench = install_extra("bench")
+            raise ConfigError(
+                f"{name}: the package {package} can't be imported ({error}); expected it to be installed. Install it "
+                f"with {bench if package in bench else f'pip install {package}'}, or leave this method out."
+            ) from error
+    return modules
 
 
 def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:

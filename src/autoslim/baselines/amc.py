@@ -1,7 +1,7 @@
 """AMC (He et al. 2018): an agent goes through the network and says, layer by layer, what share of it stays."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,6 +38,7 @@ class Amc:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     episodes: int = 120
     """Networks that are judged for each budget (the paper: 400)."""

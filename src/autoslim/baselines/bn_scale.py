@@ -1,6 +1,6 @@
 """Network Slimming (Liu et al. 2017): BatchNorm scales that training drives down, and one threshold for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +26,7 @@ class BnScale:
 
     pretrained: ClassVar[bool] = False
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     penalty: float = 1e-4
     """Weight of the sum of all scales' absolute values in the loss (the paper: 1e-4 or 1e-5)."""

@@ -1,6 +1,5 @@
 """Channel pruning by LASSO and least squares, layer by layer (He et al. 2017)."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, import_needed, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model, extract_network
@@ -37,6 +36,7 @@ class Lasso:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {"sklearn.linear_model": "scikit-learn"}
 
     batches: int = 4
     """Training batches that outputs are sampled from."""
@@ -162,7 +162,7 @@ def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int, *, penal
     Returns:
         Their numbers, ascending; where one penalty more leaves too many, those of the largest coefficients.
     """
-    linear: Any = importlib.import_module("sklearn.linear_model")
+    (linear,) = import_needed("lasso")
     contributions = np.einsum("nct,oct->noc", x, weight).reshape(-1, x.shape[1])
     target = y.reshape(-1)
     most = np.abs(contributions.T @ target).max() / len(target)

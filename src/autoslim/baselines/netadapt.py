@@ -1,6 +1,6 @@
 """NetAdapt (Yang et al. 2018): every layer proposes a cheaper network; who loses least for what is saved survives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +42,7 @@ class NetAdapt:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     saving: float = 0.08
     """What the first iteration saves, as a share of the cost of the network it starts from."""

@@ -1,6 +1,6 @@
 """A policy-gradient controller over widths, as MnasNet searches (Tan et al. 2019): every sample is trained briefly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ class PolicySearch:
 
     pretrained: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
+    needs: ClassVar[Mapping[str, str]] = {}
 
     samples: int = 40
     """Networks that are trained for each budget."""

@@ -29,6 +29,7 @@ class Taylor:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     batches: int = 16
     """Training batches that gradients are averaged over."""

@@ -1,14 +1,12 @@
 """The group-norm importance of Torch-Pruning, through its own package: an outside judge of channels."""
 
-import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from autoslim._extras import install_extra
-from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least
+from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least, import_needed
 from autoslim.budget import Budget
 from autoslim.errors import ModelError
 from autoslim.extract import copy_model
@@ -27,6 +25,7 @@ class TorchPruning:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {"torch_pruning": "torch-pruning"}
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         importance = self.measure(lab)
@@ -40,9 +39,10 @@ class TorchPruning:
         """Per group the package's importance of each atom, float64 [atoms], relative to the mean of its group.
 
         Raises:
-            ModelError: The package is not installed, or couples channels in another way than the graph.
+            ModelError: The package couples channels in another way than the graph.
+            ConfigError: It is not installed.
         """
-        package = _package()
+        (package,) = import_needed("torch-pruning")
         model = copy_model(lab.trained).cpu()
         modules = dict(model.named_modules())
         kept = [modules[group.name] for group in lab.graph.groups if group.frozen is not None and group.name in modules]
@@ -71,16 +71,6 @@ class TorchPruning:
                 )
             found |= {name: summed[name] / slots[name] for name in summed}
         return found
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("torch_pruning")
-    except ImportError as error:
-        raise ModelError(
-            "torch_pruning: the package is not installed; expected torch-pruning. Install it with "
-            f"{install_extra('bench')}, or leave this method out."
-        ) from error
 
 
 BASELINES.register("torch-pruning", TorchPruning)

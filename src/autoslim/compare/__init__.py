@@ -15,6 +15,8 @@ from typing import Any
 
 from autoslim._console import printable
 from autoslim._registry import unknown_name
+from autoslim.baselines import BASELINES
+from autoslim.baselines._base import import_needed
 from autoslim.compare._bench import STAGE, Bench, make_settings, read_of
 from autoslim.compare._bench import list_methods as list_methods
 from autoslim.compare._latency import measure_latencies
@@ -92,7 +94,7 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
         RunFolderError: The folder holds something else, or a comparison of other work or of other settings, or another
             process is at work on a seed.
         BudgetError: A method can't hold a budget.
-        ConfigError: Several processes share the run.
+        ConfigError: Several processes share the run, or a package that a method needs is not installed.
     """
     shown = shown or Shown()
     path = Path(config.run.out)
@@ -102,6 +104,9 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
             f"compare_methods: {size} processes share the run; expected one: each counts its own passes. Start it "
             "without torchrun."
         )
+    for name in config.methods:
+        if name in BASELINES:
+            import_needed(name)
     _claim(path, config)
     _read_rows(path)  # what can't stand in one table is told before anything runs
     job: Job | None = None
