@@ -1,6 +1,7 @@
 """The baselines: budgets hold, the kept channels are the ranked ones, and every pass is counted."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,17 +27,19 @@ from autoslim.baselines import (
     TorchPruning,
 )
 from autoslim.baselines._base import Baseline, _Steps, cut_least, fill_atoms, relative
+from autoslim.baselines.amc import _Agent
 from autoslim.baselines.lasso import _silence_, choose_channels, find_readers
-from autoslim.baselines.torch_pruning import _cut
+from autoslim.baselines.netadapt import Proposal, find_best
 from autoslim.budget import Budget
 from autoslim.data import Loader, Split, hold_out, load_data
 from autoslim.errors import BudgetError, ConfigError, ModelError, WidthsError
 from autoslim.extract import copy_model
-from autoslim.search import Space, hold_uniform
+from autoslim.search import Score, Space, hold_uniform
 from autoslim.sort import filter_norms
 from autoslim.tasks import TASKS
 from autoslim.testing.networks import counted_macs
 from autoslim.train import TrainConfig
+from autoslim.widths import Widths
 
 SMALL: dict[str, Baseline] = {
     "l1": L1(),
@@ -79,6 +82,7 @@ def lab() -> Lab:
         build=build,
         loader=loader(train, 128),
         search=list(loader(search, 100).epoch(0)),
+        calibration=[next(iter(loader(train, 256).epoch(0)))[0]],
         task=TASKS["classification"],
         config=config,
         runtime=Fabric(accelerator="cpu", devices=1),
@@ -169,31 +173,43 @@ def test_l1_keeps_the_largest_filters(lab: Lab, choose: Callable[[str], list[Cho
 
 def test_taylor_leaves_out_layers_that_the_loss_does_not_reach(lab: Lab):
     trained = copy_model(lab.trained)
-    trained.get_parameter("stage2.conv1.weight").requires_grad_(False)
+    for name in ("stage2.conv1.weight", "stage2.norm1.weight", "stage2.norm1.bias"):
+        trained.get_parameter(name).requires_grad_(False)
     importance = Taylor(batches=1).measure(replace(lab, trained=trained))
     assert "stage2.conv1" not in importance
     assert importance
 
 
-def test_taylor_is_the_change_of_the_loss(lab: Lab):
-    """By a finite difference: one filter scaled by 1 - e and 1 + e, in a layer that is alone in its group."""
-    importance = Taylor(batches=1).measure(lab)["stage2.conv1"]
-    ((images, labels),) = lab.batches(1)
-    model = copy_model(lab.trained).double().eval()
+@pytest.mark.parametrize(
+    ("group", "tensors"),
+    [("stage2.conv1", ("stage2.norm1.weight", "stage2.norm1.bias")), ("0", ("0.weight",))],
+)
+def test_taylor_is_the_change_of_the_loss(lab: Lab, group: str, tensors: tuple[str, ...]):
+    """By a finite difference: a channel behind its BatchNorm, or without one its filter, scaled by 1 - e and 1 + e.
+
+    In a layer that is alone in its group.
+    """
+    plain = lab_of(lab, lambda: headed(nn.Conv2d(1, 16, 3, bias=False), nn.ReLU(), nn.Conv2d(16, 32, 3)))
+    own = lab if group != "0" else plain
+    importance = Taylor(batches=1).measure(own)[group]
+    ((images, labels),) = own.batches(1)
+    model = copy_model(own.trained).double().eval()
 
     def loss() -> float:
-        return float(lab.task.loss(model(images.double()), labels).detach().double())
+        return float(own.task.loss(model(images.double()), labels).detach().double())
 
     step = 1e-4
     for channel in (0, 3, 7):
-        weight = model.get_parameter("stage2.conv1.weight")
-        old, losses = weight[channel].detach().clone(), list[float]()
+        parameters = [model.get_parameter(name) for name in tensors]
+        old, losses = [each[channel].detach().clone() for each in parameters], list[float]()
         for scale in (1 - step, 1 + step):  # on both sides: curvature drops out
             with torch.no_grad():
-                weight[channel] = old * scale
+                for each, value in zip(parameters, old, strict=True):
+                    each[channel] = value * scale
             losses.append(loss())
         with torch.no_grad():
-            weight[channel] = old
+            for each, value in zip(parameters, old, strict=True):
+                each[channel] = value
         change = (losses[0] - losses[1]) / (2 * step)
         assert float(importance[channel]) == pytest.approx(change**2, rel=0.05, abs=1e-8)
 
@@ -210,14 +226,36 @@ def test_bn_scale_drives_scales_down(lab: Lab):
     assert sum(v.sum() for v in strong.measure(lab, pressed).values()) < 0.9 * sum(plain.values())
 
 
-def test_torch_pruning_gives_back_the_most_important_that_fit(lab: Lab):
-    """Of what the package takes at a ratio, so many come back; the rest is its own choice."""
-    plain = _cut(lab, 0.5)
-    layer = plain.gone[0][1]
-    more = _cut(lab, 0.5, {layer: 2})
-    assert [each for each in plain.gone if each not in more.gone] == [e for e in plain.gone if e[1] == layer][:2]
-    grown = [group for group in plain.widths if more.widths[group] != plain.widths[group]]
-    assert [more.widths[group] - plain.widths[group] for group in grown] == [2]
+def test_torch_pruning_ranks_as_the_package_does(lab: Lab):
+    """At a ratio of its own, over the whole network: of every group the channels of the largest importance stay."""
+    package: Any = importlib.import_module("torch_pruning")
+    importance, model = TorchPruning().measure(lab), copy_model(lab.trained)
+    assert {group.name for group in lab.graph.groups if group.frozen is None} == set(importance)
+    magnitude = package.importance.GroupMagnitudeImportance(p=2)
+    head = [model.get_submodule(group.name) for group in lab.graph.groups if group.frozen is not None]
+    pruner = package.pruner.BasePruner(
+        model,
+        torch.zeros(1, 1, 8, 8),
+        importance=magnitude,
+        global_pruning=True,
+        pruning_ratio=0.4,
+        ignored_layers=head,
+    )
+    pruner.step()
+    left = {group: model.get_submodule(group).weight.shape[0] for group in importance}  # pyright: ignore
+    gone = {group: len(values) - left[group] for group, values in importance.items()}
+    taken = [v for group, count in gone.items() for v in sorted(importance[group].tolist())[:count]]
+    stays = [v for group, count in gone.items() for v in sorted(importance[group].tolist())[count:]]
+    assert sum(gone.values()) > 5
+    assert max(taken) <= min(stays)
+
+
+def test_torch_pruning_cuts_down_to_the_narrowest_network_and_tells_what_is_too_tight(lab: Lab):
+    least = 1 + lab.excess(Budget.parse("macs<=100%"))(lab.space.narrowest)
+    (chosen,) = TorchPruning().choose(lab, [Budget.parse(f"macs<={100 * least + 0.5:.2f}%")])
+    assert lab.excess(chosen.budget)(chosen.widths) <= 0
+    with pytest.raises(BudgetError, match=r"channels may go, and without them the network still costs \+[1-9]\d?\.\d%"):
+        TorchPruning().choose(lab, [Budget.parse(f"macs<={90 * least:.2f}%")])
 
 
 def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
@@ -242,6 +280,47 @@ def test_netadapt_is_one_path(choose: Callable[[str], list[Chosen]]):
     assert all(slim.widths[group] <= width + 1 for group, width in wide.widths.items())  # an atom more by filling up
 
 
+def test_netadapt_asks_every_group_and_goes_on_with_the_least_loss_for_what_is_saved(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    """The last layer alone can't save the share: narrowed at its own small saving, as nothing is lost with it."""
+    small = lab_of(lab, lambda: headed(*conv(1, 32), *conv(32, 32), *conv(32, 32, 1)))
+    free, rounds = small.space.free, list[list[Widths]]()
+
+    def propose(own: NetAdapt, lab: Lab, network: nn.Module, widths: Widths, trials: list[Widths], number: int) -> Any:
+        rounds.append(list(trials))
+        fair = [0.0 if trial[free[-1]] == widths[free[-1]] else 1.0 for trial in trials]
+        return [Proposal(widths=t, network=network, score=Score(1.0, a)) for t, a in zip(trials, fair, strict=True)]
+
+    monkeypatch.setattr(NetAdapt, "_propose", propose)
+    (chosen,) = NetAdapt(saving=0.3).choose(small, [Budget.parse("macs<=50%")])
+    assert [[g for g in free if trial[g] < small.space.widest[g]] for trial in rounds[0]] == [[group] for group in free]
+    assert rounds[1][0][free[-1]] == small.space.candidates[free[-1]][0]  # it went on
+    assert small.excess(chosen.budget)(chosen.widths) <= 0
+
+
+def test_netadapt_weighs_what_is_lost_by_what_is_saved():
+    def proposal(accuracy: float, loss: float = 1.0) -> Proposal:
+        return Proposal(widths=Widths({"a": 1}), network=nn.Identity(), score=Score(loss, accuracy))
+
+    large, small = (proposal(0.80), 0.1), (proposal(0.899), 0.01)
+    assert find_best(0.9, [large, small]) is small[0]
+    assert find_best(0.9, [(proposal(0.89), 0.1), small]) is not small[0]
+    gain, even = (proposal(0.95), 0.01), (proposal(0.9), 0.1)  # a gain counts as no loss
+    assert find_best(0.9, [gain, even]) is even[0]
+    assert find_best(0.9, [(proposal(0.9), 0.1), (better := proposal(0.9, 0.5), 0.1)]) is better
+
+
+def test_netadapt_narrows_layers_that_must_give_way_together(lab: Lab):
+    """Two layers have the same peak of memory: neither lowers it alone."""
+    even = lab_of(lab, lambda: headed(*conv(1, 32, padding=1), *conv(32, 32, padding=1), *conv(32, 32, padding=1)),
+                  "peak_memory")  # fmt: skip
+    budget = Budget.parse("peak_memory<=50%")
+    (chosen,) = NetAdapt(saving=0.3, steps=1).choose(even, [budget])
+    assert -0.1 < even.excess(budget)(chosen.widths) <= 0
+    assert all(chosen.widths[group] > even.space.candidates[group][0] for group in even.space.free)
+
+
 def test_netadapt_fills_up_from_the_last_network_that_had_the_channels(lab: Lab):
     baseline, excess = NetAdapt(steps=1), lab.excess(BUDGETS[0])
     half, least = lab.graph.uniform_widths(0.75), lab.space.narrowest
@@ -254,6 +333,26 @@ def test_netadapt_fills_up_from_the_last_network_that_had_the_channels(lab: Lab)
     assert counted_macs(chosen.network, (torch.zeros(1, 1, 8, 8),)) == lab.costs["macs"](chosen.widths)
 
 
+def test_amc_judges_networks_with_statistics_of_their_own(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+    """Those of the network that they are cut from do not matter."""
+    rewards: list[float] = []
+    monkeypatch.setattr(_Agent, "remember", lambda self, steps, reward: rewards.append(reward))  # pyright: ignore
+    trained = copy_model(lab.trained)
+    for name, buffer in trained.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(3)
+    found: list[Widths] = []
+    for each in (lab, replace(lab, trained=trained)):
+        with MacCounter() as counter:
+            found.append(Amc(episodes=2, warmup=2).choose(each, BUDGETS[:1])[0].widths)
+        seen = sum(len(labels) for _, labels in lab.search) + len(lab.calibration[0])
+        assert counter.macs > 1.5 * seen * 0.5 * lab.costs["macs"](
+            lab.space.widest
+        )  # of two judged, about half as large
+    assert rewards[:2] == rewards[2:]
+    assert found[0] == found[1]
+
+
 def test_a_network_without_batchnorm_can_not_be_ranked_by_it(lab: Lab):
     plain = replace(lab, build=lambda: nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10)))
     with pytest.raises(BudgetError, match="bn_scale: Sequential has no BatchNorm with scales"):
@@ -264,6 +363,28 @@ def test_a_budget_that_the_ranked_groups_can_not_hold_is_told(lab: Lab):
     norms = {"stem": filter_norms(lab.trained, lab.graph)["stem"]}
     with pytest.raises(BudgetError, match=r"Budget 'macs<=30%': \d channels may go"):
         cut_least(lab, norms, BUDGETS[1])
+
+
+class Priced:
+    """A cost of so much a channel."""
+
+    def __init__(self, prices: dict[str, float]) -> None:
+        self.prices = prices
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        return sum(price * widths[group] for group, price in self.prices.items())
+
+    def many(self, widths: Sequence[Mapping[str, int]]) -> Any:
+        return np.array([self(each) for each in widths])
+
+
+def test_what_was_cut_comes_back_by_its_importance(lab: Lab):
+    """Six cheap atoms go, then a dear one, and three of the six fit again: the most important."""
+    space = Space({"a": (4, 8), "b": (4, 8), "c": (1, 2)}, {"a": 1, "b": 1, "c": 1})
+    small = replace(lab, space=space, costs={"macs": Priced({"a": 1, "b": 1, "c": 10})}, base={"macs": 36})
+    rising = torch.arange(8.0)
+    importance = {"a": rising, "b": rising + 0.5, "c": torch.tensor([2.75, 99.0])}
+    assert dict(cut_least(small, importance, Budget.parse("macs<=23"))) == {"a": 6, "b": 7, "c": 1}
 
 
 def test_atoms_are_filled_up_to_the_budget(lab: Lab):
@@ -280,6 +401,32 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]):
         Taylor(batches=0)
     with pytest.raises(ConfigError, match="BnScale: penalty=0"):
         BnScale(penalty=0)
+
+
+def test_every_number_that_a_method_is_set_by_is_told():
+    """In the settings that a comparison keeps; as they are by default."""
+    assert repr(NetAdapt()) == "NetAdapt(saving=0.08, decay=0.96, steps=30, lr=0.01, least=0.01)"
+    assert repr(PolicySearch()) == "PolicySearch(samples=40, steps=60, rate=0.15, exponent=-0.07, average=0.9)"
+    assert repr(Lasso()) == "Lasso(batches=4, places=10, penalties=60)"
+    told = "units=64, batch=64, actor_rate=0.001, critic_rate=0.01, follow=0.01, average=0.95"
+    assert repr(Amc()) == f"Amc(episodes=120, warmup=30, noise=0.5, decay=0.96, {told})"
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (NetAdapt, {"least": 0.0}),
+        (PolicySearch, {"average": 1.0}),
+        (Lasso, {"places": 0}),
+        (Lasso, {"penalties": 1}),
+        (Amc, {"units": 0}),
+        (Amc, {"follow": 0.0}),
+    ],
+)
+def test_each_of_these_numbers_out_of_range_is_refused(method: Any, settings: dict[str, float]):
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"{name}={settings[name]}"):
+        method(**settings)
 
 
 def test_lasso_finds_the_channels_that_count():

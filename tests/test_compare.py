@@ -24,6 +24,7 @@ from autoslim.cli.compare import show_table
 from autoslim.compare import CompareConfig, compare_methods, list_methods, plan_comparison, summarise
 from autoslim.compare._bench import Bench, make_settings
 from autoslim.compare._page import render_page
+from autoslim.compare._plan import Forecast
 from autoslim.compare._result import measure_difference
 from autoslim.compare._spent import Meter, Spent
 from autoslim.data import load_data
@@ -31,6 +32,7 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNam
 from autoslim.pipeline import RunConfig
 from autoslim.progress import Shown
 from autoslim.ranks import Ranks
+from autoslim.run_folder import RunFolder
 from autoslim.search import Uniform
 from autoslim.train import TrainConfig
 
@@ -89,7 +91,8 @@ def check_table(result: dict[str, Any], methods: tuple[str, ...], seeds: list[in
         assert all(0 <= accuracy <= 1 for accuracy in row["accuracies"])
         assert all(row[cost] > 0 for cost in ("macs", "params", "memory", "latency"))
         assert row["search_seconds"] > 0
-        assert (row["to_uniform"] is None) == (name == "uniform")
+        alone = name.endswith("(kept weights)") and "slimmable (kept weights)" not in rows
+        assert (row["to_uniform"] is None) == (name in ("uniform", "slimmable (kept weights)") or alone)
         assert (row["to_autoslim"] is None) == (name in ("autoslim", "autoslim (kept weights)"))
     assert rows["autoslim"]["times_autoslim"] == 1
 
@@ -116,11 +119,10 @@ def test_search_costs_are_what_was_run(rows: Rows):
     assert rows["l1"]["times_autoslim"] == pytest.approx(share)
 
 
-def test_networks_of_kept_weights_are_held_against_those_of_autoslim(rows: Rows):
+def test_networks_of_kept_weights_are_held_against_their_kind(rows: Rows):
     own, other = rows["l1 (kept weights)"], rows["autoslim (kept weights)"]
     assert own["to_autoslim"]["differences"] == pytest.approx(np.subtract(own["accuracies"], other["accuracies"]))
-    other = rows["uniform"]
-    assert own["to_uniform"]["differences"] == pytest.approx(np.subtract(own["accuracies"], other["accuracies"]))
+    assert own["to_uniform"] is None  # slimmable was not run: uniform has had less training
 
 
 def test_the_page_tells_all_of_it_and_fetches_nothing(done: Path, result: dict[str, Any]):
@@ -247,6 +249,16 @@ def test_several_processes_are_refused_before_anything_is_written(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("name", "module"), [("torch-pruning", "torch_pruning"), ("lasso", "sklearn.linear_model")])
+def test_a_missing_package_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"{name}: the package .* Install it with pip install .*, or leave"):
+        compare_methods(configure(tmp_path / "out", ("uniform", name)), shown=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_choice_of_other_settings_is_refused(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shutil.copytree(done, tmp_path / "out")
     (tmp_path / "out/seed-0/methods/uniform/rows.json").unlink()
@@ -271,6 +283,45 @@ def test_rows_of_other_settings_are_refused(done: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("autoslim.compare._bench.make_settings", lambda name, seed: Uniform(tolerance=0.5))
     with pytest.raises(RunFolderError, match=r"expected Uniform\(tolerance=0.5\), as this version has it"):
         compare_methods(configure(done, ("uniform",), 1), shown=QUIET)
+
+
+def test_rows_of_other_settings_are_refused_whatever_seed_they_are_of(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before anything runs: seeds of two versions make no table."""
+    shutil.copytree(done, tmp_path / "out")
+    file = tmp_path / "out/seed-1/methods/uniform/rows.json"
+    file.write_text(file.read_text().replace("tolerance=0.01", "tolerance=0.5"))
+    monkeypatch.setattr(Bench, "take", lambda *args: pytest.fail("ran"))
+    with pytest.raises(RunFolderError, match=r"seed-1/methods/uniform/rows.json is of Uniform\(tolerance=0.5\)"):
+        compare_methods(configure(tmp_path / "out", ("uniform",), 1), shown=QUIET)
+
+
+def test_a_seed_that_another_process_works_on_is_refused(done: Path):
+    with RunFolder(done / "seed-0").held(), pytest.raises(RunFolderError, match=r"Another process is at work.*seed-0"):
+        compare_methods(configure(done, ("uniform",), 1), shown=QUIET)
+    assert compare_methods(configure(done, ("uniform",), 1), shown=QUIET)["rows"]
+
+
+def test_a_trained_network_of_other_widths_is_refused(done: Path, tmp_path: Path):
+    shutil.copytree(done, tmp_path / "out")
+    (tmp_path / "out/seed-0/methods/uniform/rows.json").unlink()
+    place = tmp_path / "out/seed-0/models/uniform/macs-50/scratch"
+    told = json.loads((place / "trained.json").read_text())
+    told["widths"]["stem"] += 1
+    (place / "trained.json").write_text(json.dumps(told))
+    with pytest.raises(RunFolderError, match=rf"of the widths .* Delete {re.escape(str(place))}, and the network"):
+        compare_methods(configure(tmp_path / "out", ("uniform",), 1), shown=QUIET)
+
+
+def test_a_lost_full_width_network_is_trained_again_and_not_counted_twice(done: Path, tmp_path: Path, rows: Rows):
+    shutil.copytree(done, tmp_path / "out")
+    (tmp_path / "out/seed-0/trained.safetensors").unlink()
+    shutil.rmtree(tmp_path / "out/seed-0/methods/l1")
+    again = rows_of(compare_methods(configure(tmp_path / "out", ("l1",), 1), shown=QUIET))
+    for name in ("l1", "l1 (kept weights)"):
+        assert again[name]["accuracies"] == rows[name]["accuracies"]
+        assert again[name]["search_image_macs"] == rows[name]["search_image_macs"]
 
 
 @pytest.mark.faults
@@ -321,6 +372,19 @@ def test_pairs_are_of_one_seed_and_uneven_rows_are_named():
     assert told["rows"][1]["to_uniform"]["differences"] == pytest.approx([0.1, -0.1])
     assert told["rows"][1]["to_autoslim"] is told["rows"][1]["times_autoslim"] is None  # it was not run
     assert told["uneven"] == ["x, b: -5.0%"]
+
+
+def test_rows_of_a_joint_budget_that_differ_in_one_of_its_costs_are_named():
+    """Both are close to the limit that binds them, and far apart in the other."""
+
+    def row(method: str, macs: float, memory: float) -> dict[str, Any]:
+        costs = dict.fromkeys(("params", "latency", "image_macs", "seconds"), 1.0) | {"macs": macs, "memory": memory}
+        kind = {"method": method, "seed": 0, "budget": "macs<=50%,memory<=50%", "accuracy": 0.5, "gap": -0.001}
+        return {**kind, **costs, "widths": {}}
+
+    told = summarise([row("uniform", 50.0, 48.0), row("x", 49.9, 36.0), row("y", 49.8, 48.2)], model="m")
+    (line,) = told["uneven"]
+    assert line == "macs<=50%,memory<=50%: memory of x is 25.3% below that of y"
 
 
 def test_what_can_not_be_compared_is_refused():
@@ -391,6 +455,21 @@ def test_the_plan_counts_what_the_methods_share(tmp_path: Path):
     assert shared("autoslim", "l1") == shared("autoslim") + shared("l1")
 
 
+def test_the_plan_counts_the_trainings_that_methods_choose_by(tmp_path: Path):
+    run = replace(RUN, out=str(tmp_path / "out"))
+
+    def plan(*methods: str, budgets: int = 1) -> Forecast:
+        wide = replace(run, budget=("macs<=50%", "macs<=40%")[:budgets])
+        return plan_comparison(CompareConfig(run=wide, methods=methods, seeds=1), shown=QUIET)
+
+    assert plan("uniform", "l1").own_image_macs == 0
+    assert plan("bn-scale").own_image_macs == plan("l1").shared_image_macs  # both at full width
+    assert plan("rl", budgets=2).own_image_macs == 2 * plan("rl").own_image_macs > 0
+    assert plan("netadapt", budgets=2).own_image_macs > plan("netadapt").own_image_macs > 0
+    both = plan("netadapt").own_image_macs + plan("rl").own_image_macs
+    assert plan("netadapt", "rl").own_image_macs == pytest.approx(both)
+
+
 def test_slimmable_is_the_uniform_network_with_the_supernets_weights(done: Path, tmp_path: Path):
     shutil.copytree(done, tmp_path / "out")
     rows = rows_of(compare_methods(configure(tmp_path / "out", ("slimmable",)), shown=QUIET))
@@ -400,6 +479,8 @@ def test_slimmable_is_the_uniform_network_with_the_supernets_weights(done: Path,
     assert row["to_autoslim"]["differences"] == [
         own - other for own, other in zip(row["accuracies"], kept["accuracies"], strict=True)
     ]
+    assert row["to_uniform"] is None
+    assert kept["to_uniform"]["differences"] == [-each for each in row["to_autoslim"]["differences"]]
     supernet = json.loads((tmp_path / "out/seed-0/supernet.json").read_text())
     assert supernet["image_macs"] < kept["search_image_macs"]
     found = [json.loads((tmp_path / f"out/seed-{seed}/methods/slimmable/chosen.json").read_text()) for seed in (0, 1)]

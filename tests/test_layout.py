@@ -4,19 +4,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import autoslim
+from autoslim._tensors import is_channels_last
 from autoslim.compare import CompareConfig, compare_methods
+from autoslim.costs.latency._meter import Meter
 from autoslim.export import Options, export_network
 from autoslim.models import build_model
 from autoslim.pick import extract_picked, pick_network
 from autoslim.pipeline import RunConfig
 from autoslim.pipeline._networks import choose_layout
 from autoslim.progress import Shown
-from autoslim.supernet import is_channels_last
+from autoslim.runtimes import find_runtime
 from autoslim.train import TrainConfig
 
 CODE = """
@@ -106,3 +109,33 @@ def test_what_runs_in_no_layout_is_left_to_the_trace():
             raise ValueError("no")
 
     assert choose_layout(Broken(), IMAGES) == (torch.channels_last, "")
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_what_is_extracted_keeps_the_layout(layout: torch.memory_format):
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 1), nn.Conv2d(8, 4, 3))
+    graph = autoslim.trace_channels(net, torch.zeros(1, 1, 8, 8))
+    plain = autoslim.extract_network(net, graph, graph.min_widths()).state_dict()
+    small = autoslim.extract_network(net.to(memory_format=layout), graph, graph.min_widths())  # pyright: ignore[reportCallIssue]
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(tensor, plain[name])
+        if tensor.dim() == 4:
+            assert is_channels_last(tensor) == (layout is torch.channels_last), name
+
+
+def test_latencies_are_measured_as_networks_are_loaded(monkeypatch: pytest.MonkeyPatch):
+    """In contiguous memory, whatever they are trained in."""
+    seen: list[nn.Module] = []
+
+    def time_networks(runtime: object, models: list[nn.Module], *args: object, **options: object) -> np.ndarray:
+        seen.extend(models)
+        return np.ones((2, len(models)))
+
+    monkeypatch.setattr("autoslim.costs.latency._meter.time_networks", time_networks)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 3)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    graph = autoslim.trace_channels(net, torch.zeros(1, 3, 8, 8))
+    meter = Meter(model=net, graph=graph, x=torch.zeros(1, 3, 8, 8), runtime=find_runtime("torch"))
+    meter.measure([graph.min_widths()])
+    weights = [weight for model in seen for weight in model.parameters() if weight.dim() == 4]
+    assert weights
+    assert not any(is_channels_last(weight) for weight in weights)

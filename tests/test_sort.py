@@ -166,6 +166,34 @@ def test_channels_that_are_told_apart_by_their_place_are_left_and_named():
     torch.testing.assert_close(model.first.weight, old.first.weight)
 
 
+def test_orders_that_change_the_outputs_together_alone_are_left_as_they_are():
+    class Either(nn.Module):
+        """Adds the product of two numbers that are 0 while a layer's biases are in the order that they were in."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.register_buffer("whole", torch.stack([self.placed(each.bias.detach()) for each in (self.a, self.b)]))
+
+        def placed(self, bias: torch.Tensor) -> torch.Tensor:
+            return (bias * torch.linspace(1, 2, len(bias), dtype=bias.dtype)).sum()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            moved = torch.stack([self.placed(each.bias) for each in (self.a, self.b)]) - self.whole
+            y = self.head(self.b(self.a(x).relu()).relu())
+            return y + 1e6 * torch.where(moved.abs() > 1e-5, moved, 0).prod()
+
+    torch.manual_seed(0)
+    model, x = Either(), torch.randn(2, 4)
+    graph, falling = trace_channels(model, x), torch.arange(8.0)
+    assert set(sort_channels_(copy_model(model), graph, {"a": falling}).order) == {"a"}
+    before = model(x)
+    told = sort_channels_(model, graph, {"a": falling, "b": falling})
+    assert told.order == {}
+    assert [told.left[group] for group in ("a", "b")] == ["the network tells its channels apart by their place"] * 2
+    torch.testing.assert_close(model(x), before)
+
+
 def test_the_floats_of_an_example_are_drawn_anew():
     model, zeros = Placed(), torch.zeros(1, 3, 4, 4)
     nn.init.zeros_(model.first.bias)  # on zeros any order would do

@@ -32,6 +32,21 @@ def storage_of(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Whether the strides are those of channels-last memory.
+
+    Operators go by these, where a weight of one input channel counts as contiguous in both layouts.
+
+    >>> weight = torch.zeros(8, 1, 3, 3)
+    >>> weight.is_contiguous(memory_format=torch.channels_last), is_channels_last(weight)
+    (True, False)
+    """
+    if tensor.dim() != 4:
+        return False
+    _, channels, height, width = tensor.shape
+    return tensor.stride() == (height * width * channels, 1, width * channels, channels)
+
+
 def output_tensors(out: object) -> list[torch.Tensor]:
     """The tensors that a network puts out, also those in its own objects: mappings, sequences, what has attributes."""
     found: list[torch.Tensor] = []

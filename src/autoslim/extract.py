@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
+from autoslim._tensors import is_channels_last
 from autoslim.graph import ChannelGraph, Run
 
 
@@ -23,7 +24,7 @@ def extract_network(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, 
 
     Returns:
         A module of the same class. Its integer attributes (`Conv2d.groups`, ...) fit the new shapes; parameters that
-        were shared still are.
+        were shared still are; tensors keep their layout, contiguous or channels-last.
 
     Raises:
         WidthsError: The widths don't fit the graph.
@@ -93,9 +94,11 @@ def plain_tensors(model: nn.Module) -> list[torch.Tensor]:
 
 
 def _cut(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """What is kept, dense, in the layout of the tensor that comes in."""
+    last = is_channels_last(tensor)
     for dim, indices in kept.items():
         tensor = tensor.index_select(dim, indices.to(tensor.device))
-    return tensor.contiguous()
+    return tensor.clone(memory_format=torch.channels_last) if last else tensor.contiguous()
 
 
 def replace_tensors_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -156,19 +156,21 @@ def _is_even(graph: ChannelGraph, index: int) -> bool:
 
 
 def _misplaced(model: nn.Module, graph: ChannelGraph, orders: Orders, example: Any) -> list[int]:
-    """The groups whose new order changes the outputs; looked for one by one only if all together do."""
+    """The groups whose new order changes the outputs; looked for one by one only if all together do.
+
+    All of them, if the orders that change nothing alone do so together.
+    """
     trial, inputs, wanted = _exactly(model, graph, example)
-    whole = copy_model(trial)
-    _permute_(whole, graph, orders)
-    if _agree(_outputs(whole, inputs), wanted):
+
+    def changes(some: Orders) -> bool:
+        ordered = copy_model(trial)
+        _permute_(ordered, graph, some)
+        return not _agree(_outputs(ordered, inputs), wanted)
+
+    if not changes(orders):
         return []
-    wrong: list[int] = []
-    for index, order in orders.items():
-        alone = copy_model(trial)
-        _permute_(alone, graph, {index: order})
-        if not _agree(_outputs(alone, inputs), wanted):
-            wrong.append(index)
-    return wrong
+    wrong = [index for index in orders if changes({index: orders[index]})]
+    return list(orders) if changes({index: orders[index] for index in orders if index not in wrong}) else wrong
 
 
 def _exactly(model: nn.Module, graph: ChannelGraph, example: Any) -> tuple[nn.Module, Any, list[torch.Tensor]]:

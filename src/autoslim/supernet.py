@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoslim._tensors import is_channels_last
 from autoslim.graph import ChannelGraph
 from autoslim.widths import Widths
 
@@ -239,18 +240,3 @@ def _add_(parameter: torch.Tensor, cuts: tuple[_Cut, ...], gradient: torch.Tenso
         for cut in gather:
             full[cut.dim] = cut.indices  # pyright: ignore[reportArgumentType, reportCallIssue]
         target.index_put_(tuple(torch.meshgrid(*full, indexing="ij")), gradient, accumulate=True)
-
-
-def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether the strides are those of channels-last memory.
-
-    Operators go by these, where a weight of one input channel counts as contiguous in both layouts.
-
-    >>> weight = torch.zeros(8, 1, 3, 3)
-    >>> weight.is_contiguous(memory_format=torch.channels_last), is_channels_last(weight)
-    (True, False)
-    """
-    if tensor.dim() != 4:
-        return False
-    _, channels, height, width = tensor.shape
-    return tensor.stride() == (height * width * channels, 1, width * channels, channels)

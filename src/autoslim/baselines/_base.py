@@ -1,5 +1,6 @@
 """What a baseline takes and gives: a lab in; widths per budget out, often with the weights that are kept."""
 
+import importlib
 import math
 import warnings
 from bisect import bisect_left
@@ -9,11 +10,13 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoslim._extras import install_extra
 from autoslim._registry import Registry
 from autoslim.budget import Budget
-from autoslim.errors import BudgetError
+from autoslim.errors import BudgetError, ConfigError
 from autoslim.extract import copy_model, extract_network
 from autoslim.graph import ChannelGraph
 from autoslim.score import evaluate
@@ -105,6 +108,7 @@ class Lab:
         build: A full-width network with fresh weights.
         loader: Augmented training batches, without the search images.
         search: Batches of search images, which judge.
+        calibration: Batches of train images [N, C, H, W] as they are judged, for BatchNorm statistics.
         task: Loss and metric.
         config: The recipe: learning rate, weight decay, epochs.
         runtime: Where it runs.
@@ -120,6 +124,7 @@ class Lab:
     build: Callable[[], nn.Module]
     loader: Loader
     search: Iterable[Batch]
+    calibration: Sequence[torch.Tensor]
     task: Task
     config: TrainConfig
     runtime: Runtime
@@ -205,10 +210,12 @@ class Baseline(Protocol):
     Attributes:
         pretrained: Whether it starts from `Lab.trained`; the training of that is then a part of its cost.
         keeps: Whether it chooses channels, and so keeps weights.
+        needs: Packages beside torch: {module: name by which pip knows it}.
     """
 
     pretrained: ClassVar[bool]
     keeps: ClassVar[bool]
+    needs: ClassVar[Mapping[str, str]]
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         """Chooses widths, and perhaps channels, for each budget; one `Chosen` per budget, in their order.
@@ -222,8 +229,30 @@ class Baseline(Protocol):
 BASELINES: Registry[type[Baseline]] = Registry("baseline")
 
 
+def import_needed(name: str) -> list[Any]:
+    """The modules that a baseline needs, imported.
+
+    Raises:
+        ConfigError: One of them is not installed.
+    """
+    modules: list[Any] = []
+    for module, package in BASELINES[name].needs.items():
+        try:
+            modules.append(importlib.import_module(module))
+        except ImportError as error:
+            bench = install_extra("bench")
+            raise ConfigError(
+                f"{name}: the package {package} can't be imported ({error}); expected it to be installed. Install it "
+                f"with {bench if package in bench else f'pip install {package}'}, or leave this method out."
+            ) from error
+    return modules
+
+
 def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
     """The widths that are left when the least important atoms go, wherever they are, until a budget just holds.
+
+    Where the last one saves more than it has to, of those that went the most important that fit come back, until the
+    network is within `_CLOSE` of its budget.
 
     Args:
         lab: For costs and the space; no group goes below its narrowest candidate.
@@ -254,7 +283,16 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
             "Leave this method out, or loosen the budget."
         )
     fewest = bisect_left(range(len(may_go)), True, key=lambda count: excess(without(count)) <= 0)
-    return fill_atoms(space, without(fewest), excess)
+    widths, full = without(fewest), set[str]()
+    for _, group in reversed(may_go[:fewest]):
+        if group in full or excess(widths) >= -_CLOSE:
+            continue
+        wider = widths.replace({group: widths[group] + space.atoms[group]})
+        if excess(wider) <= 0:
+            widths = wider
+        else:
+            full.add(group)  # what does not fit now does not fit later
+    return widths
 
 
 def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
@@ -288,6 +326,11 @@ def rank_channels_(model: nn.Module, graph: ChannelGraph, importance: Importance
             "best, and its row in a comparison says little of it. To compare without them, freeze them (`--keep`).",
             stacklevel=2,
         )
+
+
+def affine_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that have scales and shifts, {name: layer}."""
+    return {name: each for name, each in model.named_modules() if isinstance(each, _BatchNorm) and each.affine}
 
 
 def relative(importance: Importance) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """AMC (He et al. 2018): an agent goes through the network and says, layer by layer, what share of it stays."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,12 +14,13 @@ from torch.nn import functional
 from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
-from autoslim.extract import copy_model, extract_network
+from autoslim.extract import copy_model, extract_network, replace_tensors_
+from autoslim.score import SupernetScorer
 from autoslim.sort import filter_norms
+from autoslim.supernet import Supernet
 from autoslim.widths import Widths
 
-_FEATURES, _HIDDEN, _BATCH = 6, 64, 64
-_SOFT = 0.01  # share by which the target networks follow
+_FEATURES = 6
 _Step = tuple[NDArray[np.float32], float, NDArray[np.float32], bool]  # state, action, next state, the last?
 
 
@@ -37,6 +38,7 @@ class Amc:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     episodes: int = 120
     """Networks that are judged for each budget (the paper: 400)."""
@@ -50,30 +52,63 @@ class Amc:
     decay: float = 0.96
     """Of the noise, with each episode after the warm-up."""
 
+    units: int = 64
+    """Of a layer of the agent's networks (the paper: 300)."""
+
+    batch: int = 64
+    """Remembered steps that the agent learns from at once (the paper: 64)."""
+
+    actor_rate: float = 1e-3
+    """Learning rate of the network that acts (Adam)."""
+
+    critic_rate: float = 1e-2
+    """Learning rate of the network that judges actions (Adam)."""
+
+    follow: float = 0.01
+    """Share by which the slow copies of both follow them."""
+
+    average: float = 0.95
+    """What the moving average of rewards keeps of itself at each episode."""
+
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.warmup < 0 or self.noise <= 0 or not 0 < self.decay <= 1:
             raise ConfigError(
                 f"Amc: episodes={self.episodes}, warmup={self.warmup}, noise={self.noise}, decay={self.decay}; "
                 "expected 1 or more, 0 or more, above 0, and a factor up to 1. Leave them out for the defaults."
             )
+        rates = self.actor_rate > 0 and self.critic_rate > 0 and 0 < self.follow <= 1 and 0 <= self.average < 1
+        if not rates or self.units < 1 or self.batch < 1:
+            raise ConfigError(
+                f"Amc: units={self.units}, batch={self.batch}, actor_rate={self.actor_rate}, "
+                f"critic_rate={self.critic_rate}, follow={self.follow}, average={self.average}; expected 1 or more of "
+                "both, rates above 0, a share and a share below 1. Leave them out for the defaults."
+            )
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         ordered = copy_model(lab.trained)
         rank_channels_(ordered, lab.graph, filter_norms(lab.trained, lab.graph))
-        return [self._search(lab, ordered, budget) for budget in budgets]
+        net = Supernet(ordered, lab.graph)
+        scorer = SupernetScorer(net, lab.task, calibration=lab.calibration, search=lab.search)
+        chosen: list[Chosen] = []
+        for budget in budgets:
+            widths = self._search(lab, scorer, budget)
+            network = extract_network(ordered, lab.graph, widths)
+            replace_tensors_(network, scorer.buffers(widths))
+            chosen.append(Chosen(budget, widths, network))
+        return chosen
 
-    def _search(self, lab: Lab, ordered: nn.Module, budget: Budget) -> Chosen:
+    def _search(self, lab: Lab, scorer: SupernetScorer, budget: Budget) -> Widths:
         rng = np.random.default_rng(lab.seed)
         with torch.random.fork_rng():
             torch.manual_seed(lab.seed)
-            agent = _Agent(rng)
+            agent = _Agent(self, rng)
         best: tuple[float, Widths] | None = None
         average: float | None = None
         for episode in range(self.episodes):
             noise = None if episode < self.warmup else self.noise * self.decay ** (episode - self.warmup)
             widths, steps = self._walk(lab, budget, agent, noise, rng)
-            reward = lab.judge(extract_network(ordered, lab.graph, widths)).accuracy
-            average = reward if average is None else 0.95 * average + 0.05 * reward
+            reward = scorer.score(widths).accuracy
+            average = reward if average is None else self.average * average + (1 - self.average) * reward
             agent.remember(steps, reward)
             if episode >= self.warmup:
                 for _ in steps:
@@ -81,8 +116,7 @@ class Amc:
             if best is None or reward > best[0]:
                 best = reward, widths
         assert best is not None  # one episode or more
-        widths = fill_atoms(lab.space, best[1], lab.excess(budget))
-        return Chosen(budget, widths, extract_network(ordered, lab.graph, widths))
+        return fill_atoms(lab.space, best[1], lab.excess(budget))
 
     def _walk(
         self, lab: Lab, budget: Budget, agent: "_Agent", noise: float | None, rng: np.random.Generator
@@ -124,27 +158,26 @@ def _state(
     return np.array(features, dtype=np.float32)
 
 
-def _mlp(inputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 1)
-    )
+def _mlp(inputs: int, units: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 1))
 
 
 @dataclass
 class _Agent:
     """Deep deterministic policy gradient (Lillicrap et al. 2016), as small as it goes."""
 
+    settings: Amc
     rng: np.random.Generator
     memory: list[tuple[NDArray[np.float32], float, NDArray[np.float32], bool, float]] = field(
         default_factory=list[tuple[NDArray[np.float32], float, NDArray[np.float32], bool, float]]
     )
 
     def __post_init__(self) -> None:
-        self.actor, self.critic = _mlp(_FEATURES), _mlp(_FEATURES + 1)
+        self.actor, self.critic = (_mlp(count, self.settings.units) for count in (_FEATURES, _FEATURES + 1))
         self.slow_actor, self.slow_critic = copy_model(self.actor), copy_model(self.critic)
         self.optimizers = (
-            torch.optim.Adam(self.actor.parameters(), 1e-3),
-            torch.optim.Adam(self.critic.parameters(), 1e-2),
+            torch.optim.Adam(self.actor.parameters(), self.settings.actor_rate),
+            torch.optim.Adam(self.critic.parameters(), self.settings.critic_rate),
         )
 
     def act(self, state: NDArray[np.float32], noise: float) -> float:
@@ -160,7 +193,7 @@ class _Agent:
 
     def learn(self, average: float) -> None:
         """One step of the critic, and one of the actor, on steps drawn from memory."""
-        drawn = [self.memory[at] for at in self.rng.integers(len(self.memory), size=_BATCH)]
+        drawn = [self.memory[at] for at in self.rng.integers(len(self.memory), size=self.settings.batch)]
         state, after = (torch.from_numpy(np.stack([step[at] for step in drawn])) for at in (0, 2))
         action, reward = (torch.tensor([[step[at]] for step in drawn], dtype=torch.float32) for at in (1, 4))
         goes_on = torch.tensor([[not step[3]] for step in drawn], dtype=torch.float32)
@@ -177,7 +210,7 @@ class _Agent:
         with torch.no_grad():
             for slow, fast in ((self.slow_actor, self.actor), (self.slow_critic, self.critic)):
                 for own, other in zip(slow.parameters(), fast.parameters(), strict=True):
-                    own.lerp_(other, _SOFT)
+                    own.lerp_(other, self.settings.follow)
 
 
 BASELINES.register("amc", Amc)

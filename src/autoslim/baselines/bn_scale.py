@@ -1,14 +1,13 @@
 """Network Slimming (Liu et al. 2017): BatchNorm scales that training drives down, and one threshold for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least
+from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, cut_least
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
 from autoslim.sort import sum_atoms
@@ -27,6 +26,7 @@ class BnScale:
 
     pretrained: ClassVar[bool] = False
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     penalty: float = 1e-4
     """Weight of the sum of all scales' absolute values in the loss (the paper: 1e-4 or 1e-5)."""
@@ -67,11 +67,7 @@ class BnScale:
 
 
 def _scales(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.affine
-    }
+    return {f"{name}.weight": module.weight for name, module in affine_norms(model).items()}
 
 
 BASELINES.register("bn-scale", BnScale)

@@ -1,6 +1,6 @@
 """The L1 norm of filters: small filters go (Li et al. 2017, "Pruning filters for efficient ConvNets")."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ class L1:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {}
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         norms = filter_norms(lab.trained, lab.graph)

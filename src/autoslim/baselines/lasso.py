@@ -1,6 +1,5 @@
 """Channel pruning by LASSO and least squares, layer by layer (He et al. 2017)."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, rank_channels_
+from autoslim.baselines._base import BASELINES, Chosen, Lab, fill_atoms, import_needed, rank_channels_
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model, extract_network
@@ -20,8 +19,6 @@ from autoslim.search import Uniform
 from autoslim.search._surrogate import Surrogate
 from autoslim.sort import filter_norms
 
-_PLACES = 10  # sampled of each image's map, as in the paper
-_PENALTIES = 60  # tried per layer, each smaller than the one before
 _Matrix = NDArray[np.float64]
 
 
@@ -39,13 +36,23 @@ class Lasso:
 
     pretrained: ClassVar[bool] = True
     keeps: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {"sklearn.linear_model": "scikit-learn"}
 
     batches: int = 4
     """Training batches that outputs are sampled from."""
 
+    places: int = 10
+    """Sampled of each image's map, as in the paper."""
+
+    penalties: int = 60
+    """Tried per layer, each smaller than the one before, down to 1e-4 of the first."""
+
     def __post_init__(self) -> None:
-        if self.batches < 1:
-            raise ConfigError(f"Lasso: batches={self.batches}; expected 1 or more. Leave it out for the default.")
+        if self.batches < 1 or self.places < 1 or self.penalties < 2:
+            raise ConfigError(
+                f"Lasso: batches={self.batches}, places={self.places}, penalties={self.penalties}; expected 1 or more, "
+                "1 or more, 2 or more. Leave them out for the defaults."
+            )
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
         return [self._choose(lab, budget) for budget in budgets]
@@ -85,11 +92,11 @@ class Lasso:
         inputs, _ = _see(model, reader, images)
         _, outputs = _see(before, reader, images)
         rng = np.random.default_rng(lab.seed)
-        x, y = _sample(layer, inputs, outputs, rng)  # [N, channels, taps], [N, outputs]
+        x, y = _sample(layer, inputs, outputs, self.places, rng)  # [N, channels, taps], [N, outputs]
         if layer.bias is not None:
             y = y - layer.bias.detach().cpu().double().numpy()
         weight = layer.weight.detach().cpu().double().reshape(len(layer.weight), x.shape[1], -1).numpy()
-        stays = choose_channels(x, y[:, rows], weight[rows], keep)
+        stays = choose_channels(x, y[:, rows], weight[rows], keep, penalties=self.penalties)
         solved = np.linalg.lstsq(x[:, stays].reshape(len(x), -1), y[:, rows], rcond=None)[0]  # [channels * taps, rows]
         rebuilt = np.zeros_like(weight)
         rebuilt[np.ix_(rows, stays)] = solved.T.reshape(len(rows), len(stays), -1)
@@ -142,7 +149,7 @@ def _silence_(model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int]) 
     return stays
 
 
-def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int) -> NDArray[np.int64]:
+def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int, *, penalties: int = 60) -> NDArray[np.int64]:
     """The channels that LASSO leaves when its penalty falls until `keep` are left (equation 1 of the paper).
 
     Args:
@@ -150,17 +157,18 @@ def choose_channels(x: _Matrix, y: _Matrix, weight: _Matrix, keep: int) -> NDArr
         y: Outputs [samples, outputs].
         weight: [outputs, channels, taps].
         keep: How many.
+        penalties: How many are tried.
 
     Returns:
         Their numbers, ascending; where one penalty more leaves too many, those of the largest coefficients.
     """
-    linear: Any = importlib.import_module("sklearn.linear_model")
+    (linear,) = import_needed("lasso")
     contributions = np.einsum("nct,oct->noc", x, weight).reshape(-1, x.shape[1])
     target = y.reshape(-1)
     most = np.abs(contributions.T @ target).max() / len(target)
     if most == 0:
         return np.arange(keep)
-    _, coefficients, _ = linear.lasso_path(contributions, target, alphas=most * np.geomspace(1, 1e-4, _PENALTIES))
+    _, coefficients, _ = linear.lasso_path(contributions, target, alphas=most * np.geomspace(1, 1e-4, penalties))
     counts = (coefficients != 0).sum(0)  # [penalties]
     reached = np.flatnonzero(counts >= keep)
     chosen = np.abs(coefficients[:, reached[0] if len(reached) else -1])
@@ -184,9 +192,9 @@ def _see(model: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tens
 
 
 def _sample(
-    layer: Any, inputs: torch.Tensor, outputs: torch.Tensor, rng: np.random.Generator
+    layer: Any, inputs: torch.Tensor, outputs: torch.Tensor, count: int, rng: np.random.Generator
 ) -> tuple[_Matrix, _Matrix]:
-    """Inputs [N, channels, taps] and outputs [N, outputs] at random places of each image's map."""
+    """Inputs [N, channels, taps] and outputs [N, outputs] at `count` random places of each image's map."""
     if isinstance(layer, nn.Linear):
         x = inputs.reshape(-1, inputs.shape[-1], 1)
         return x.cpu().double().numpy(), outputs.reshape(-1, outputs.shape[-1]).cpu().double().numpy()
@@ -195,7 +203,7 @@ def _sample(
     taps = functional.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     x_all = taps.reshape(len(inputs), inputs.shape[1], -1, taps.shape[-1])  # [images, channels, taps, places]
     y_all = outputs.flatten(2)
-    places = torch.from_numpy(rng.integers(taps.shape[-1], size=(len(inputs), _PLACES))).to(inputs.device)
+    places = torch.from_numpy(rng.integers(taps.shape[-1], size=(len(inputs), count))).to(inputs.device)
     image = torch.arange(len(inputs), device=inputs.device)[:, None]
     x = x_all.permute(0, 3, 1, 2)[image, places].flatten(0, 1)
     y = y_all.permute(0, 2, 1)[image, places].flatten(0, 1)

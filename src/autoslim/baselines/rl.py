@@ -1,6 +1,6 @@
 """A policy-gradient controller over widths, as MnasNet searches (Tan et al. 2019): every sample is trained briefly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ class PolicySearch:
 
     pretrained: ClassVar[bool] = False
     keeps: ClassVar[bool] = False
+    needs: ClassVar[Mapping[str, str]] = {}
 
     samples: int = 40
     """Networks that are trained for each budget."""
@@ -41,12 +42,15 @@ class PolicySearch:
     exponent: float = -0.07
     """The w of the reward."""
 
+    average: float = 0.9
+    """What the moving average of rewards keeps of itself at each sample."""
+
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.steps < 1 or self.rate <= 0 or self.exponent > 0:
+        if self.samples < 1 or self.steps < 1 or self.rate <= 0 or self.exponent > 0 or not 0 <= self.average < 1:
             raise ConfigError(
                 f"PolicySearch: samples={self.samples}, steps={self.steps}, rate={self.rate}, "
-                f"exponent={self.exponent}; expected 1 or more of both, a rate above 0, an exponent of 0 or less. "
-                "Leave them out for the defaults."
+                f"exponent={self.exponent}, average={self.average}; expected 1 or more of both, a rate above 0, an "
+                "exponent of 0 or less, a share below 1. Leave them out for the defaults."
             )
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
@@ -64,7 +68,7 @@ class PolicySearch:
             drawn = {g: torch.multinomial(p.probs.detach(), 1, generator=generator)[0] for g, p in policies.items()}
             widths = space.widest.replace({group: space.candidates[group][int(at)] for group, at in drawn.items()})
             reward = self._try(lab, widths) * (1 + excess(widths)) ** self.exponent
-            average = reward if average is None else 0.9 * average + 0.1 * reward
+            average = reward if average is None else self.average * average + (1 - self.average) * reward
             chance = torch.stack([policies[group].log_prob(at) for group, at in drawn.items()]).sum()
             optimizer.zero_grad()
             (-(reward - average) * chance).backward()

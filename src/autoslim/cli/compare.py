@@ -21,7 +21,10 @@ from autoslim.report.text import say_count, say_seconds
 from autoslim.train import TrainConfig
 
 _DEFAULT = "autoslim,uniform,l1,netadapt"
-_KEPT = f"{KEPT.strip()}: trained on from the weights that pruning kept, or the supernet's; all others from scratch."
+_KEPT = (
+    f"{KEPT.strip()}: trained on from the weights that pruning kept, or the supernet's; all others from scratch. "
+    "Uniform of their kind is slimmable's: uniform widths, trained on from the supernet's weights."
+)
 _SEARCH = (
     "search: image-MACs (multiply-accumulates of all passes on all images) until the widths were chosen, the training "
     "that it starts from included, as times AutoSlim's."
@@ -87,8 +90,9 @@ def compare_command(args: list[str]) -> int:
         plan = plan_comparison(config, shown=Shown())
         console.print(
             f"{plan.trainings} final trainings, {plan.final_image_macs:.3g} image-MACs (multiply-accumulates of all "
-            f"passes on all images); shared before them {plan.shared_image_macs:.3g}. About "
-            f"{say_seconds(3600 * plan.hours)} at the speed of a few steps, the searches themselves not included.",
+            f"passes on all images); shared before them {plan.shared_image_macs:.3g}; trainings that methods choose by "
+            f"about {plan.own_image_macs:.3g}. About {say_seconds(3600 * plan.hours)} at the speed of a few steps, "
+            "without what searches take to judge networks.",
             soft_wrap=True,
         )
         return 0
@@ -124,7 +128,7 @@ def show_table(console: Console, result: dict[str, Any]) -> None:
     notes = [_SEARCH, caution(result["rows"])]
     if any(row["method"].endswith(KEPT) for row in result["rows"]):
         notes.insert(0, _KEPT)
-    notes += [f"More than 1% from its budget, not to be compared: {line}" for line in result["uneven"]]
+    notes += [f"More than 1% uneven, not to be compared: {line}" for line in result["uneven"]]
     for note in notes:
         console.print(note, soft_wrap=True)
 

@@ -7,13 +7,17 @@ goes on there. The test images are read after a network's last training. The tab
 """
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoslim._console import printable
 from autoslim._registry import unknown_name
-from autoslim.compare._bench import STAGE, Bench
+from autoslim.baselines import BASELINES
+from autoslim.baselines._base import import_needed
+from autoslim.compare._bench import STAGE, Bench, make_settings, read_of
 from autoslim.compare._bench import list_methods as list_methods
 from autoslim.compare._latency import measure_latencies
 from autoslim.compare._page import render_page
@@ -87,9 +91,10 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
         command: The command line that asked for it, told in the result.
 
     Raises:
-        RunFolderError: The folder holds something else, or a comparison of other work.
+        RunFolderError: The folder holds something else, or a comparison of other work or of other settings, or another
+            process is at work on a seed.
         BudgetError: A method can't hold a budget.
-        ConfigError: Several processes share the run.
+        ConfigError: Several processes share the run, or a package that a method needs is not installed.
     """
     shown = shown or Shown()
     path = Path(config.run.out)
@@ -99,23 +104,24 @@ def compare_methods(config: CompareConfig, *, shown: Shown | None = None, comman
             f"compare_methods: {size} processes share the run; expected one: each counts its own passes. Start it "
             "without torchrun."
         )
+    for name in config.methods:
+        if name in BASELINES:
+            import_needed(name)
     _claim(path, config)
+    _read_rows(path)  # what can't stand in one table is told before anything runs
     job: Job | None = None
     for seed in range(config.run.seed, config.run.seed + config.seeds):
-        job = _open(replace(config.run, seed=seed, out=str(path / f"seed-{seed}")), shown)
-        bench = Bench(job)
-        for name in config.methods:
-            bench.take(name)
+        with _open(replace(config.run, seed=seed, out=str(path / f"seed-{seed}")), shown) as opened:
+            job, bench = opened, Bench(opened)
+            for name in config.methods:
+                bench.take(name)
     assert job is not None  # one seed or more
     return _conclude(path, config, job, command)
 
 
 def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict[str, Any]:
     """The table of all that is finished in the folder, its latencies measured, on the disk as JSON and as a page."""
-    known = list_methods()
-    files = list(path.glob("seed-*/methods/*/rows.json"))
-    files.sort(key=lambda file: (known.index(file.parent.name), int(file.parts[-4].removeprefix("seed-"))))
-    told = {file: read_json(file, kind="Rows") for file in files}
+    told = _read_rows(path)
     taken: list[dict[str, Any]] = [row for rows in told.values() for row in rows["rows"]]
     latencies = measure_latencies(job, [Widths(row["widths"]) for row in taken], path / "latency.json")
     stages = [stage for folder in path.glob("seed-*") for stage in RunFolder(folder).seconds().items()]
@@ -129,13 +135,30 @@ def _conclude(path: Path, config: CompareConfig, job: Job, command: str) -> dict
         hours=sum(seconds for stage, seconds in stages if stage.startswith(STAGE)) / 3600,
         work={name: getattr(config.run, name) for name in ("search_images", "widen", "keep", "limit")},
         recipe=asdict(config.run.train),
-        methods={file.parent.name: told[file]["settings"] for file in reversed(files)},  # those of the first seed
+        methods={file.parent.name: told[file]["settings"] for file in reversed(told)},  # those of the first seed
     )
     result = json.loads(json.dumps(result))  # as it is read back
     write_json(path / _RESULT, result)
     page = render_page(result)
     write_whole(path / _PAGE, lambda aside: aside.write_text(printable(page), encoding="utf-8"))
     return result
+
+
+def _read_rows(path: Path) -> dict[Path, dict[str, Any]]:
+    """All that is finished in the folder, {file: content}: the methods in their order, and of each the seeds.
+
+    Raises:
+        RunFolderError: A file is of other settings of a method than this version's, of whatever seed.
+    """
+    known = list_methods()
+    places = {
+        file: (known.index(file.parent.name), int(file.parts[-4].removeprefix("seed-")))
+        for file in path.glob("seed-*/methods/*/rows.json")
+    }
+    return {
+        file: read_of(file, "Rows", repr(make_settings(known[method], seed=seed)))
+        for file, (method, seed) in sorted(places.items(), key=lambda each: each[1])
+    }
 
 
 def _claim(path: Path, config: CompareConfig) -> None:
@@ -157,14 +180,18 @@ def _claim(path: Path, config: CompareConfig) -> None:
     write_json(path / _ASKED, {"_type": "Comparison", "_version": 1, "run": asdict(config.run)})
 
 
-def _open(config: RunConfig, shown: Shown) -> Job:
-    """The job of one seed, new or gone on with."""
+@contextmanager
+def _open(config: RunConfig, shown: Shown) -> Generator[Job, None, None]:
+    """The job of one seed, new or gone on with; its folder is this process's meanwhile."""
     path = Path(config.out)
     if (path / "run.json").exists():
-        return reopen_job(path, shown=shown)
+        with RunFolder(path).held():
+            yield reopen_job(path, shown=shown)
+        return
     job = Job(config, shown, "autoslim compare")
     job.prepare()
     job.check_budgets()
     job.folder = RunFolder.create(path, {"command": job.command, "config": asdict(job.config), **job.identity})
-    write_splits(path, job.splits)
-    return job
+    with job.folder.held():
+        write_splits(path, job.splits)
+        yield job

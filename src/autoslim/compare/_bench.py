@@ -78,7 +78,7 @@ class Bench:
             with self.job.timed(f"{STAGE} {name}"):
                 rows = self._rows(name)
             write_json(file, {"_type": "Rows", "_version": 1, "settings": settings, "rows": rows})
-        return _read_of(file, "Rows", settings)["rows"]
+        return read_of(file, "Rows", settings)["rows"]
 
     def _settings(self, name: str) -> str:
         return repr(make_settings(name, seed=self.job.config.seed))
@@ -153,6 +153,7 @@ class Bench:
             build=job.networks.build,
             loader=job.loader(job.train_split),
             search=job.batches(job.judges, kept=True),
+            calibration=[images for images, _ in job.batches(job.calibration, whole=True)],
             task=job.task,
             config=job.config.train,
             runtime=job.fabric,
@@ -179,6 +180,7 @@ class Bench:
                 checkpoints.remove()
 
         spent = self._metered("trained", train)
+        train()  # weights that were lost since are made again; what they cost is counted
         load_tensors_(weights, model)
         return model, spent
 
@@ -205,7 +207,7 @@ class Bench:
         write_json(place / "chosen.json", {"_type": "Chosen", "_version": 1, **told})
 
     def _read(self, place: Path, settings: str) -> tuple[list[Chosen], Spent]:
-        data = _read_of(place / "chosen.json", "Chosen", settings)
+        data = read_of(place / "chosen.json", "Chosen", settings)
         chosen: list[Chosen] = []
         for budget, each in zip(self.job.config.budgets, data["networks"], strict=True):
             widths, network = Widths(each["widths"]), None
@@ -218,7 +220,11 @@ class Bench:
     # train and test
 
     def train(self, place: str, widths: Widths, network: nn.Module | None) -> dict[str, Any]:
-        """A network trained with the run's recipe on all of train, and its test accuracy: {accuracy, macs, ...}."""
+        """A network trained with the run's recipe on all of train, and its test accuracy: {accuracy, macs, ...}.
+
+        Raises:
+            RunFolderError: A network of other widths was trained there.
+        """
         told = self.path / place / "trained.json"
         if not told.exists():
             job = self.job
@@ -230,6 +236,11 @@ class Bench:
             write_json(told, {"_type": "Trained", "_version": 1, "accuracy": accuracy, "widths": dict(widths)})
             checkpoints.remove()
         data = read_json(told, kind="Trained")
+        if Widths(data["widths"]) != widths:
+            raise RunFolderError(
+                f"{told.parent} holds a trained network of the widths {data['widths']}; expected {dict(widths)}, as "
+                f"the method chose. Delete {told.parent}, and the network is trained anew."
+            )
         return {"accuracy": data["accuracy"], "widths": data["widths"], **self.job.price(widths)}
 
     def _fit(self, name: str, model: nn.Module, split: Split | Encoded, config: TrainConfig) -> Checkpoints:
@@ -239,7 +250,7 @@ class Bench:
         return checkpoints
 
 
-def _read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
+def read_of(file: Path, kind: str, settings: str) -> dict[str, Any]:
     """A file that tells which settings of a method it is of."""
     told = read_json(file, kind=kind)
     if told.get("settings") != settings:

@@ -23,7 +23,7 @@ def measure_latencies(job: Job, networks: Sequence[Widths], file: Path) -> list[
     told = read_json(file, kind="Latencies")["milliseconds"] if file.exists() else {}
     if not set(keys) <= set(told):
         config, unique = job.config, dict(zip(keys, networks, strict=True))
-        full = job.networks.build()
+        full = job.networks.build().to(memory_format=torch.contiguous_format)  # as networks are loaded to serve
         small: list[nn.Module] = [extract_network(full, job.graph, widths) for widths in unique.values()]
         x = torch.zeros(config.runtime_batch, *job.data.input_shape)
         runtime, setting = find_runtime(config.runtime), {"threads": config.runtime_threads}

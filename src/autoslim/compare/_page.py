@@ -47,9 +47,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         _section("What each search costs", _costs(rows)),
         _section("Settings", _settings(result)),
     ]
-    uneven = "".join(
-        f"<li>More than 1% from its budget, not to be compared: {escape(x)}</li>" for x in result["uneven"]
-    )
+    uneven = "".join(f"<li>More than 1% uneven, not to be compared: {escape(x)}</li>" for x in result["uneven"])
     facts = {"network": result["model"], "data": result["data"], "seeds": _seeds(rows), "machine": result["machine"]}
     pairs = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
     header = f"""<header><p class="eyebrow">AutoSlim comparison</p><h1>{escape(result["model"])}</h1>
@@ -136,7 +134,10 @@ def _legend() -> str:
 
 def _table(budget: str, rows: Sequence[Row]) -> str:
     its = sorted((row for row in rows if row["budget"] == budget), key=lambda row: -row["accuracy_mean"])
-    return simple_table(f"Networks at {budget}, the most accurate first.", HEAD, [row_cells(row) for row in its])
+    caption = f"Networks at {budget}, the most accurate first."
+    if any(row["method"].endswith(KEPT) for row in its):
+        caption += f"{KEPT}: trained on from them, and held against their kind; uniform's is slimmable's."
+    return simple_table(caption, HEAD, [row_cells(row) for row in its])
 
 
 def row_cells(row: Row) -> list[str]:

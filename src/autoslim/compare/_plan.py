@@ -1,10 +1,11 @@
 """What a comparison will take, before it is started: trainings, their multiply-accumulates, and hours."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from autoslim.baselines import BASELINES, MacCounter
+from autoslim.baselines import BASELINES, Baseline, BnScale, MacCounter, NetAdapt, PolicySearch
 from autoslim.budget import Budget
 from autoslim.compare._bench import starts_of
 from autoslim.pipeline import Job, scaler_of
@@ -20,18 +21,20 @@ _STEPS = 3  # that are timed
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is known beforehand; what each search itself takes is not, and not included.
+    """What is known beforehand; what searches take to judge networks is not, and not included.
 
     Attributes:
         trainings: Final trainings, of all seeds.
         final_image_macs: Of those.
         shared_image_macs: Of the supernets and the full-width networks that pruning starts from.
-        hours: Of both, at the speed of a few training steps at full width.
+        own_image_macs: Of the trainings that methods choose by, about: bn-scale's, netadapt's proposals, rl's samples.
+        hours: Of all three, at the speed of a few training steps at full width.
     """
 
     trainings: int
     final_image_macs: float
     shared_image_macs: float
+    own_image_macs: float
     hours: float
 
 
@@ -57,7 +60,32 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
     subnets = cost(job.space.widest) + cost(job.space.narrowest) + train.random_subnets * half
     passes = shares * subnets * train.epochs_supernet + prunes * cost(job.space.widest) * train.epochs_retrain
     shared = _BACKWARD * images * config.seeds * passes
-    return Forecast(trainings, final, shared, (final + shared) / _speed(job) / 3600)
+    baselines = [BASELINES[name]() for name in config.methods if name in BASELINES]
+    own = _BACKWARD * config.seeds * sum(_own_macs(job, each, images, most) for each in baselines)
+    return Forecast(trainings, final, shared, own, (final + shared + own) / _speed(job) / 3600)
+
+
+def _own_macs(job: Job, baseline: Baseline, images: int, most: Sequence[float]) -> float:
+    """Multiply-accumulates of the forward passes of a method's own trainings, for one seed.
+
+    Args:
+        job: Prepared.
+        baseline: With its settings.
+        images: Of an epoch.
+        most: What each budget leaves of the MACs, about.
+    """
+    train, widest = job.config.train, job.costs["macs"](job.space.widest)
+    match baseline:
+        case BnScale():
+            return images * train.epochs_retrain * widest
+        case PolicySearch():
+            steps = len(most) * baseline.samples * baseline.steps
+            return steps * train.batch_size * job.costs["macs"](job.graph.uniform_widths(0.5))
+        case NetAdapt():
+            steps = baseline.steps * len(job.space.free)  # of an iteration: each group proposes a network
+            return steps * train.batch_size * widest * sum(baseline.shares_left(min(most) / widest))
+        case _:
+            return 0.0
 
 
 def _share(job: Job, budget: Budget) -> float:

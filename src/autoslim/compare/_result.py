@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from autoslim.budget import Budget
+
 _CLOSE = 0.01  # how far below its budget a network may be, as a share of it
 _COSTS = ("macs", "params", "memory", "latency")
 KEPT = " (kept weights)"  # what the rows of networks are called that were trained on from weights they had
@@ -22,13 +24,16 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
         sample; None for one seed); costs and `search_image_macs`, `search_seconds` as means over the seeds; `gap`, the
         farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
         less theirs (`measure_difference`), None for themselves and where no seed has both. A row of networks trained on
-        from kept weights is held against AutoSlim's of that kind; uniform has none. The search of a method finds all
+        from kept weights is held against those of that kind: AutoSlim's, and slimmable's, whose widths are uniform. The
+        search of a method finds all
         budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the
-        rows that are further than 1% from their budget: they can't be compared with the others.
+        rows that are further than 1% from their budget, and of joint budgets the limited costs in which networks differ
+        by more than 1%: they can't be compared with the others.
     """
     rows: list[dict[str, Any]] = []
     for method, budget in dict.fromkeys((each["method"], each["budget"]) for each in taken):
         its = [each for each in taken if (each["method"], each["budget"]) == (method, budget)]
+        kept = method.endswith(KEPT)
         rows.append({
             "method": method, "budget": budget, "seeds": [each["seed"] for each in its],
             **{cost: float(np.mean([each[cost] for each in its])) for cost in _COSTS},
@@ -36,12 +41,24 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
             "search_image_macs": float(np.mean([each["image_macs"] for each in its])),
             "search_seconds": float(np.mean([each["seconds"] for each in its])),
             "times_autoslim": _times(taken, method, budget),
-            "to_uniform": _difference(taken, method, budget, "uniform"),
-            "to_autoslim": _difference(taken, method, budget, f"autoslim{KEPT if method.endswith(KEPT) else ''}"),
+            "to_uniform": _difference(taken, method, budget, f"slimmable{KEPT}" if kept else "uniform"),
+            "to_autoslim": _difference(taken, method, budget, f"autoslim{KEPT if kept else ''}"),
             "widths": [each["widths"] for each in its],
         })  # fmt: skip
     uneven = [f"{row['method']}, {row['budget']}: {row['gap']:+.1%}" for row in rows if abs(row["gap"]) > _CLOSE]
+    for budget in dict.fromkeys(each["budget"] for each in taken):
+        uneven += _differing_costs([each for each in taken if each["budget"] == budget], budget)
     return {"_type": "Compared", "_version": 1, **told, "rows": rows, "uneven": uneven}
+
+
+def _differing_costs(taken: Sequence[Mapping[str, Any]], budget: str) -> list[str]:
+    """Of a joint budget the limited costs that differ by more than 1%: a gap tells of the tightest limit alone."""
+    told: list[str] = []
+    for metric in [limit.metric for limit in Budget.parse(budget).limits] if "," in budget else []:
+        least, most = (pick(taken, key=lambda each: each[metric]) for pick in (min, max))
+        if (share := 1 - least[metric] / most[metric]) > _CLOSE:
+            told.append(f"{budget}: {metric} of {least['method']} is {share:.1%} below that of {most['method']}")
+    return told
 
 
 def measure_difference(paired: Sequence[float]) -> dict[str, Any]:

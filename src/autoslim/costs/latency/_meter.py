@@ -148,7 +148,7 @@ class Meter:
 
     def _measure(self, widths: Sequence[Widths]) -> list[Row]:
         chosen = widths if self.runtime.once else (self.graph.uniform_widths(0.5), *widths)
-        models = [extract_network(self.model, self.graph, each).eval() for each in chosen]
+        models = [_serving(extract_network(self.model, self.graph, each)) for each in chosen]
         times = time_networks(
             self.runtime, models, self.x, threads=self.threads, precision=self.precision, repeats=_ROUNDS
         )
@@ -184,3 +184,8 @@ def rows_from(data: Sequence[Mapping[str, Any]], file: Path) -> list[Row]:
             f"`{file.name}` in {file.parent} has a row that does not fit: {error}. Expected rows of measured widths. "
             "Delete the file to measure again."
         ) from error
+
+
+def _serving(model: nn.Module) -> nn.Module:
+    """As networks are loaded to serve: in eval mode and contiguous memory, whatever they were trained in."""
+    return model.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
