@@ -14,8 +14,12 @@ import torch
 from torch.distributed.run import get_args_parser
 
 from autoslim.cli import main
+from autoslim.pipeline import RunConfig
+from autoslim.pipeline import run as run_job
+from autoslim.progress import Shown
 from autoslim.ranks import Ranks
 from autoslim.recipes import RECIPES
+from autoslim.train import TrainConfig
 
 SCRIPT = """
 import pathlib, signal, sys, torch
@@ -223,6 +227,20 @@ def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(alone, both, tmp_p
         assert rank[2] == ours[2]
         assert len(ours[2]) == 2
         assert all(torch.equal(rank[4][name], value) for name, value in ours[4].items())
+
+
+def test_a_run_ends_in_no_process_before_its_summary_is_there(tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(Ranks):
+        def wait(self):
+            seen.append((tmp_path / "run" / "summary.json").exists())
+
+    monkeypatch.setattr("autoslim.pipeline._job.join_ranks", Watched)
+    train = TrainConfig(epochs_supernet=1, batch_size=512)
+    given = {"model": "zoo:resnet_digits?width=8", "data": "digits", "retrain": "none", "search_images": 20}
+    run_job(RunConfig(**given, budget=("macs<=90%",), out=str(tmp_path / "run"), train=train), shown=Shown(quiet=True))
+    assert seen[-1]
 
 
 def torchrun(*args, folder):
