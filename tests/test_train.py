@@ -245,6 +245,28 @@ def test_a_checkpoint_of_another_training_is_refused_with_the_difference(net, tm
     assert f"expected {value!r}" in str(error.value)
 
 
+def test_of_another_trainings_settings_those_that_differ_are_told(tmp_path):
+    settings = {"lr": 0.05, "clip": 1.0, "warmup": 0.1}
+    checkpoints_in(tmp_path, settings=settings).save(1, State({"model/a": torch.ones(3)}, {"done": 1}))
+    now = {**settings, "lr": 0.1, "ema": 0.5}
+    told = r"its settings is \{'lr': 0.05\}; expected \{'lr': 0.1, 'ema': 0.5\}\. Delete"
+    with pytest.raises(RunFolderError, match=told):
+        checkpoints_in(tmp_path, settings=now).load()
+
+
+def test_what_damage_and_kills_left_goes_and_new_checkpoints_stay(tmp_path):
+    store, state = checkpoints_in(tmp_path), State({"model/a": torch.ones(3)}, {"done": 1})
+    for step in (8, 9):
+        store.save(step, state)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    (tmp_path / ".step-000000010-abc.safetensors.part").touch()
+    assert store.load() is None
+    store.save(1, state)
+    assert [path.name[:14] for path in tmp_path.iterdir()] == ["step-000000001"]
+    assert store.load().facts == {"done": 1}
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(tmp_path, monkeypatch):
     told = []
     store = checkpoints_in(tmp_path, told)
