@@ -142,8 +142,8 @@ class DecodingLoader:
                     raise
                 raise DataError(
                     f"A process that decodes images died: {error}. Expected it to live as long as the run. Memory may "
-                    "be short: try fewer --workers, or a smaller --batch-size; in a container give more shared memory "
-                    "(docker run --shm-size 8g). Then go on with --resume."
+                    'be short: try fewer --workers (in a run that has begun, write "workers": 1 into its run.json); in '
+                    "a container give more shared memory (docker run --shm-size 8g). Then go on with --resume."
                 ) from error
             if isinstance(batch, _Failure):
                 raise DataError(batch.text)
