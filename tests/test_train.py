@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from autoslim import Supernet, extract_network, trace_channels
 from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import ConfigError, RunFolderError, TrainingError
+from autoslim.ranks import Ranks
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
@@ -521,6 +522,15 @@ def test_a_second_signal_ends_at_once(net, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train_network(net.model, LOADER, CONFIG, checkpoints=checkpoints_in(tmp_path), on_step=pass_by, **shared)
     assert checkpoints_in(tmp_path).load() is None  # it would be of half a step
+
+
+def test_a_process_that_ends_at_once_waits_for_no_other(net, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(Ranks, "wait", lambda ranks: waited.append(ranks))
+    with pytest.raises(KeyboardInterrupt):
+        train_both(net, tmp_path, on_step=stop_at(3))
+    assert checkpoints_in(tmp_path / "net").load().facts["done"] == 3
+    assert waited == []
 
 
 @pytest.mark.parametrize("parts", [2, 3])

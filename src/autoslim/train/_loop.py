@@ -148,9 +148,11 @@ def train(
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
             course.keep(checkpoints)
             raise
-        asked[:] = course.asked or asked  # this process, or another one: all end here
-        if asked:
+        course.asked = course.agree_on(asked)  # a signal may have come while the last state was saved
+        if course.asked:  # by this process or another one: all end here, none while the first may still be writing
             course.keep(checkpoints)
+            Ranks.here().wait()
+        asked[:] = course.asked or asked
     course.finish_()
     return Trained(course.means, course.skipped)
 
@@ -259,11 +261,14 @@ class _Course:
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
 
+    def agree_on(self, asked: list[int]) -> list[int]:
+        """The signal that asks any of the processes to end, as a list; empty if there is none."""
+        return next((each for each in self._ranks.gather(asked[:1]) if each), [])
+
     def keep(self, checkpoints: Checkpoints | None) -> None:
-        """Before all end: none leaves while the first process may still be writing."""
+        """Before an end: of this process alone, maybe, so that none is waited for."""
         if checkpoints is not None and self.whole:
             checkpoints.save(self.done, self.state())
-            self._ranks.wait()
 
     def state(self) -> State:
         """All that the next step depends on."""
