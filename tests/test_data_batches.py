@@ -114,6 +114,15 @@ def test_the_loss_takes_mixed_labels():
         torch.testing.assert_close(hard, soft)
 
 
+def test_mixed_labels_say_nothing_of_outputs_beyond_the_classes():
+    task, labels = TASKS["classification"], torch.tensor([0, 1, 2, 1, 0])
+    heads = [torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.eye(5, 3)]  # one of them has a spare
+    mixed = torch.nn.functional.one_hot(labels, 3).float()
+    for smoothing in (0.0, 0.1):
+        hard = task.loss(heads, labels, smoothing=smoothing)
+        torch.testing.assert_close(task.loss(heads, mixed, smoothing=smoothing), hard)
+
+
 def test_only_the_widest_learns_from_mixed_labels():
     model = RandomCNN([("inverted", 8), ("concat", 9)], seed=1).train()
     x = torch.rand(4, 3, 8, 8)
