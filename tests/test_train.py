@@ -524,6 +524,29 @@ def test_a_second_signal_ends_at_once(net, tmp_path):
     assert checkpoints_in(tmp_path).load() is None  # it would be of half a step
 
 
+def test_figures_of_a_training_that_is_stopped_come_once(net, tmp_path):
+    """Before its first checkpoint, too: it begins anew then."""
+    steps = []
+
+    class Figures:
+        def restart(self, step):
+            del steps[step:]
+
+        def write(self, step, values):
+            steps.append(step)
+
+    def go_on(**given):
+        train_network(net.model, LOADER, CONFIG, tracker=Figures(), **{**SHARED, "on_step": pass_by, **given})
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(on_step=stop_at(2))  # nothing is kept
+    for store in (checkpoints_in(tmp_path), checkpoints_in(tmp_path)):
+        with pytest.raises(KeyboardInterrupt):
+            go_on(on_step=stop_at(5 + len(steps)), checkpoints=store)
+    go_on(checkpoints=checkpoints_in(tmp_path))
+    assert steps == [*range(12)]
+
+
 def test_a_process_that_ends_at_once_waits_for_no_other(net, tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(Ranks, "wait", lambda ranks: waited.append(ranks))

@@ -54,7 +54,7 @@ class Tracker(Protocol):
     """Takes the figures of one training."""
 
     def restart(self, step: int) -> None:
-        """The training goes on from a checkpoint: what came at `step` and later will come again."""
+        """The training begins, or goes on, at `step`: what an earlier session gave from there on will come again."""
         ...
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
@@ -134,6 +134,8 @@ def train(
     course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
+    if tracker is not None:
+        tracker.restart(course.done)
     with hold_signals(checkpoints is not None) as asked, suit(runtime.device), _generators_kept():
         try:
             for batch in _batches(loader, course):
@@ -298,8 +300,6 @@ class _Course:
         if self._scaler is not None:
             self._scaler.load_state_dict(facts.pop("scaler"))
         vars(self).update(facts)
-        if self._tracker is not None:
-            self._tracker.restart(self.done)
 
     def finish_(self) -> None:
         """Puts the average into the model, and that of all processes into its running statistics."""
