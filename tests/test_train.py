@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from autoslim import Supernet, extract_network, trace_channels
 from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import ConfigError, RunFolderError, TrainingError
+from autoslim.pipeline import RunConfig
 from autoslim.ranks import Ranks
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.tasks import TASKS
@@ -611,6 +612,23 @@ def test_a_compiled_network_trains_alike(net):
 def test_configurations_are_validated(field, value):
     with pytest.raises(ValueError, match=field):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("schedule", "cos", 'expected one of cosine, linear. Write "cosine", or another of them.'),
+        ("augment", "random", 'expected one of none, flip, crop, .*, randaugment. Write "randaugment"'),
+        ("precision", None, 'expected one of 32-true, bf16-mixed, 16-mixed. Write "'),
+        ("retrain", "scrach", 'expected one of scratch, inherit, none. Write "scratch"'),
+        ("tracker", "csvv", 'expected one of tensorboard, csv, wandb, mlflow, none. Write "csv"'),
+    ],
+)
+def test_settings_with_a_few_values_take_no_other(field, value, told):
+    run = {"model": "zoo:resnet_digits", "data": "digits"} if field in ("retrain", "tracker") else None
+    kind = TrainConfig if run is None else RunConfig
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{field} is {value!r}; {told}"):
+        kind(**(run or {}), **{field: value})
 
 
 def test_auxiliary_heads_count_three_tenths():
