@@ -28,6 +28,7 @@ from autoslim.train import (
     train_network,
     train_supernet,
 )
+from autoslim.train._loop import _lerp_all_
 
 TASK = TASKS["classification"]
 
@@ -579,6 +580,18 @@ def test_clipping_bounds_the_step(net):
     train_network(net.model, Batches([batch()]), config, on_step=pass_by, **SHARED)
     moved = [a - b for a, b in zip(net.model.parameters(), before.parameters(), strict=True)]
     assert float(torch.nn.utils.get_total_norm(moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_many_averages_fade_at_once_as_each_alone():
+    draw, kinds = torch.Generator().manual_seed(0), (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
+    shapes = [(), (3,), (1001,), (16, 8, 3, 3), (5, 7)]
+    for weight in (0.9, 0.5, 9 / 17, 0.001):
+        old, new = ([torch.randn(s, generator=draw).to(k) for k in kinds for s in shapes] for _ in range(2))
+        old[3] = old[3].to(memory_format=torch.channels_last)
+        new[4] = new[4].t().contiguous().t()
+        alone = [one.clone().lerp_(other, weight) for one, other in zip(old, new, strict=True)]
+        _lerp_all_(old, new, weight)
+        assert all(torch.equal(one, other) for one, other in zip(old, alone, strict=True))
 
 
 def test_the_average_fades_by_its_factor(net):

@@ -43,7 +43,8 @@ class Prepared:
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels in self.loader.epoch(0, start=self.ranks.rank, stride=self.ranks.size):
-            yield images.to(self.device), labels.to(self.device)
+            at_once = self.device.type == "cuda"  # from pinned memory, while the GPU is still at work
+            yield images.to(self.device, non_blocking=at_once), labels.to(self.device, non_blocking=at_once)
 
 
 def open_data(config: RunConfig, given: Any, task: Task) -> Data:

@@ -161,7 +161,8 @@ def train(
 
 def _cut(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
     """As many parts, on the device, of equally many images but for one; fewer where there are fewer images."""
-    pieces = (tensor.to(device).tensor_split(min(parts, len(tensor))) for tensor in batch)
+    moved = [tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch]
+    pieces = (tensor.tensor_split(min(parts, len(tensor))) for tensor in moved)
     return list(zip(*pieces, strict=True))
 
 
@@ -223,8 +224,10 @@ class _Course:
             if self.config.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
             self._optimizer.step() if self._scaler is None else self._scaler.step(self._optimizer)
-            for name, tensor in self._floats().items() if self._average else ():
-                self._average[name].lerp_(tensor.detach(), _fresh(self._decay, self.done))
+            if self._average:
+                floats = self._floats()
+                news = [floats[name].detach() for name in self._average]
+                _lerp_all_(list(self._average.values()), news, _fresh(self._decay, self.done))
             self.skipped_in_row = 0
         else:
             _copy_all_(list(self._buffers.values()), self._before)
@@ -330,12 +333,26 @@ class _Course:
 @torch.no_grad()
 def _copy_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
     """Copies many small tensors, those of a kind in one call."""
+    for many in _kinds(targets, sources):
+        torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
+
+
+@torch.no_grad()
+def _lerp_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], weight: float) -> None:
+    """As `lerp_` of each, to the bit, those of a kind in one call."""
+    for many in _kinds(targets, sources):
+        torch._foreach_lerp_(*many, weight)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _kinds(
+    targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
+) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Targets of one type of number each, with their sources."""
     kinds: dict[torch.dtype, list[int]] = {}
     for at, target in enumerate(targets):
         kinds.setdefault(target.dtype, []).append(at)
     for places in kinds.values():
-        many = [targets[at] for at in places], [sources[at] for at in places]
-        torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
+        yield [targets[at] for at in places], [sources[at] for at in places]
 
 
 def _fresh(decay: float, step: int) -> float:
