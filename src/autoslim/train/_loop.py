@@ -144,7 +144,7 @@ def train(
                 loss = course.take(_cut(batch, config.accumulate, runtime.device), step)
                 on_step(loss, course.done)
                 if course.skipped_in_row >= min(_PATIENCE, course.steps):
-                    raise TrainingError(course.describe_failure(loss, checkpoints))
+                    raise TrainingError(course.describe_failure(checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
@@ -309,7 +309,7 @@ class _Course:
         self._put_(self._floats(), self._average)
         self._ranks.average_(buffer for buffer in self._buffers.values() if buffer.is_floating_point())
 
-    def describe_failure(self, loss: float, checkpoints: Checkpoints | None) -> str:
+    def describe_failure(self, checkpoints: Checkpoints | None) -> str:
         rate = learning_rate(self.config, self.done - 1, self.steps)
         kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
         return (
