@@ -150,11 +150,7 @@ def train(
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
             course.keep(checkpoints)
             raise
-        course.asked = course.agree_on(asked)  # a signal may have come while the last state was saved
-        if course.asked:  # by this process or another one: all end here, none while the first may still be writing
-            course.keep(checkpoints)
-            Ranks.here().wait()
-        asked[:] = course.asked or asked
+        asked[:] = course.stop(asked, checkpoints) or asked
     course.finish_()
     return Trained(course.means, course.skipped)
 
@@ -266,9 +262,16 @@ class _Course:
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
 
-    def agree_on(self, asked: list[int]) -> list[int]:
-        """The signal that asks any of the processes to end, as a list; empty if there is none."""
-        return next((each for each in self._ranks.gather(asked[:1]) if each), [])
+    def stop(self, asked: list[int], checkpoints: Checkpoints | None) -> list[int]:
+        """The signal that asks any process to end, as a list; it may have come while the last state was saved.
+
+        All of them end then, none while the first may still be writing.
+        """
+        self.asked = next((each for each in self._ranks.gather(asked[:1]) if each), [])
+        if self.asked:
+            self.keep(checkpoints)
+            self._ranks.wait()
+        return self.asked
 
     def keep(self, checkpoints: Checkpoints | None) -> None:
         """Before an end: of this process alone, maybe, so that none is waited for."""
