@@ -14,13 +14,14 @@ from PIL import Image
 from autoslim.data import Encoded, Loader, Mix, Split, load_data, make_loader
 from autoslim.data._augment import change_light, make_transform
 from autoslim.data._encoded import seeded
-from autoslim.errors import DataError
+from autoslim.errors import ConfigError, DataError
+from autoslim.pipeline._batches import training_batches
 from autoslim.ranks import Ranks
 from autoslim.supernet import Supernet
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
 from autoslim.trace import trace_channels
-from autoslim.train import sandwich_step
+from autoslim.train import TrainConfig, sandwich_step
 
 RNG = np.random.default_rng(0)
 MIXES = [Mix(0.8, 0.0, 2), Mix(0.0, 1.0, 2), Mix(0.8, 1.0, 2)]
@@ -106,12 +107,42 @@ def test_too_few_pairs_for_the_processes_are_refused():
         loader_of(split_of(8), size=3, mix=MIXES[0], ranks=Ranks(0, 2))
 
 
+def test_too_few_images_for_the_processes_are_refused():
+    with pytest.raises(DataError, match=r"batches of 2 can't be divided among 3 processes; expected 3 .*--batch-size"):
+        loader_of(split_of(8), size=2, ranks=Ranks(0, 3))
+
+
+@pytest.mark.parametrize(("size", "mixup", "fits"), [(5, 0.0, False), (6, 0.0, True), (6, 0.2, False), (7, 0.2, True)])
+def test_processes_that_share_statistics_have_as_many_parts(size: int, mixup: float, fits: bool):
+    """Three: of 5 images two processes get 2 and 3, of 6 in pairs 2 and 4."""
+    shared: dict[str, Any] = {"seed": 0, "ranks": Ranks(0, 2), "workers": 0}
+    data, config = load_data("digits", limit=40), TrainConfig(batch_size=size, accumulate=3, mixup=mixup)
+    cpu, synced = torch.device("cpu"), replace(config, sync_batchnorm=True)
+    training_batches(data, data.train, config, cpu, **shared)
+    training_batches(data, data.train, synced, cpu, **{**shared, "ranks": Ranks()})
+    if fits:
+        training_batches(data, data.train, synced, cpu, **shared)
+        return
+    told = rf"accumulate is 3, but of a batch of {size} images one of 2 processes gets 2"
+    with pytest.raises(ConfigError, match=told):
+        training_batches(data, data.train, synced, cpu, **shared)
+
+
 def test_the_loss_takes_mixed_labels():
     task, logits, labels = TASKS["classification"], torch.eye(5, 3), torch.tensor([0, 1, 2, 1, 0])
     for smoothing in (0.0, 0.1):
         hard = task.loss(logits, labels, smoothing=smoothing)
         soft = task.loss(logits, torch.nn.functional.one_hot(labels, 3).float(), smoothing=smoothing)
         torch.testing.assert_close(hard, soft)
+
+
+def test_mixed_labels_say_nothing_of_outputs_beyond_the_classes():
+    task, labels = TASKS["classification"], torch.tensor([0, 1, 2, 1, 0])
+    heads = [torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.eye(5, 3)]  # one of them has a spare
+    mixed = torch.nn.functional.one_hot(labels, 3).float()
+    for smoothing in (0.0, 0.1):
+        hard = task.loss(heads, labels, smoothing=smoothing)
+        torch.testing.assert_close(task.loss(heads, mixed, smoothing=smoothing), hard)
 
 
 def test_only_the_widest_learns_from_mixed_labels():

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -237,6 +239,50 @@ def test_a_run_that_is_killed_in_an_epoch_ends_in_the_same_weights(tmp_path: Pat
     assert kills >= 2
     for name in ("supernet.safetensors", "models/macs-80/model.safetensors", "search.jsonl"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+@pytest.mark.faults
+def test_a_signal_to_the_whole_process_group_leaves_a_checkpoint(tmp_path: Path):
+    """As torchrun, timeout and Slurm send it: to the processes that decode, too."""
+    shards, folder = write_shards(tmp_path / "shards", 100, 600), tmp_path / "run"
+    options = ["--data", f"webdataset:{shards}", "--input", "3,16,16", "--model", "zoo:resnet_digits?width=8"]
+    options += ["--augment", "randaugment", "--batch-size", "40", "--epochs-supernet", "200", "--retrain", "none"]
+    options += ["--budget", "macs<=80%", "--checkpoint-minutes", "60", "--workers", "1", "--out", str(folder)]
+    command = [sys.executable, "-m", "autoslim", "run", "digits", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not _steps(folder):  # the first epoch has ended
+        time.sleep(0.01)
+    time.sleep(0.3)  # the next one waits for its first batch
+    os.killpg(process.pid, signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143, told
+    assert told == f"autoslim: stopped; go on with autoslim run --resume {folder}\n"
+    with pytest.raises(ProcessLookupError):  # no worker is left
+        os.killpg(process.pid, 0)
+
+
+LEFT = """
+import multiprocessing, subprocess
+from autoslim.data import load_data, make_loader
+
+data = load_data("digits", limit=40)
+loader = make_loader(data.train, 1, data.mean, data.std, "mobile", workers=2)
+batches = loader.epoch(0)
+seen = len(next(batches)[0])
+subprocess.run(["kill", "-TERM", *[str(each.pid) for each in multiprocessing.active_children()]], check=True)
+print(seen + sum(len(x) for x, _ in batches) == len(data.train))
+batches = loader.epoch(1)
+next(batches)
+"""
+
+
+def test_workers_hear_their_parent_alone(tmp_path: Path):
+    """Nobody else ends them; those of a script that ends in the middle of an epoch end with it."""
+    (tmp_path / "left.py").write_text(LEFT)
+    told = subprocess.run([sys.executable, tmp_path / "left.py"], capture_output=True, text=True, timeout=60)
+    assert (told.stdout, told.stderr, told.returncode) == ("True\n", "", 0)
 
 
 def _steps(folder: Path) -> int:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve
 from autoslim.pipeline._search import search_budgets
 from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
+from autoslim.run_folder import RunFolder
 from autoslim.search import Found, Greedy, Knapsack, Score, Uniform
 from autoslim.search._shaped import ShapedSearch
 from autoslim.train import TrainConfig
@@ -278,6 +280,18 @@ def test_where_a_rival_finds_the_same_the_next_one_comes_in(job, monkeypatch):
     job.config = replace(job.config, finalists=3)
     (candidates,) = _finalists.enroll(job, found)
     assert list(candidates) == ["uniform", "found", "other"]
+
+
+def test_the_first_process_says_whether_latencies_were_measured(tmp_path, monkeypatch):
+    """Where another one looked for itself, it might see the file that the first has just written."""
+    read = []
+    monkeypatch.setattr(_finalists, "obtain_latency", lambda job, table: (read.append(table.exists()), None))
+    for name in ("keep_latency", "search_budgets"):
+        monkeypatch.setattr(_finalists, name, lambda *_: ["found"])
+    ranks, scorer = SimpleNamespace(tell=lambda own: True), SimpleNamespace(image_macs=0)
+    job = SimpleNamespace(folder=RunFolder(tmp_path), ranks=ranks, costs={}, scorer=scorer)
+    assert _finalists._search(job, "uniform", Uniform()) == ["found"]
+    assert read == [False]
 
 
 def test_candidates_of_another_search_are_refused(job):

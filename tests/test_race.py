@@ -147,7 +147,7 @@ def test_where_harms_are_not_weighed_a_gain_may_have_become_more():
     chooser = _Chooser(Greedy(normalize="none"), Noisy(make_problem(0)), {"a": _Memory(after=8, rise=-0.01, since=1)})
     same, next_one = (Option("a", after, Widths({"a": after}), {}, 1.0) for after in (8, 4))
     assert chooser._expected(same, 1, least=True) == -0.01
-    assert chooser._expected(same, 11, least=True) == pytest.approx(-0.01 / 0.97**10)
+    assert chooser._expected(same, 11, least=True) == pytest.approx(-0.01 / 0.98**10)
     assert chooser._expected(next_one, 1, least=True) == pytest.approx(-0.02)
 
 

@@ -14,8 +14,12 @@ import torch
 from torch.distributed.run import get_args_parser
 
 from autoslim.cli import main
+from autoslim.pipeline import RunConfig
+from autoslim.pipeline import run as run_job
+from autoslim.progress import Shown
 from autoslim.ranks import Ranks
 from autoslim.recipes import RECIPES
+from autoslim.train import TrainConfig
 
 SCRIPT = """
 import pathlib, signal, sys, torch
@@ -95,6 +99,26 @@ def stop():
         kept.append(done)
     return kept, {name: tensor.detach() for name, tensor in net.state_dict().items()}
 
+def late():  # asked to end while the state after the last step is saved
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    net, done = make_net([("inverted", 8)]), []
+
+    class Store(Checkpoints):
+        def save(self, step, state):
+            super().save(step, state)
+            if ranks.rank == 1 and "asked" not in done:
+                done.append("asked")
+                signal.raise_signal(signal.SIGINT)
+
+    store = Store(pathlib.Path(sys.argv[1]).parent / "late", {})
+    given = {"task": task, "seed": 3, "runtime": Runtime(), "on_step": lambda *_: None, "checkpoints": store}
+    try:
+        train_supernet(net, Loader(), TrainConfig(epochs_supernet=1, lr=0.05, sync_batchnorm=True), **given)
+    except KeyboardInterrupt:
+        done.append("stopped")
+    ranks.wait()
+    return done, store.latest
+
 def score():
     net = make_net([("inverted", 8), ("dense", 4)])
     batches = [(images[at : at + 8], labels[at : at + 8]) for at in range(0, 40, 8)]
@@ -154,7 +178,7 @@ def alone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What each of two processes keeps; they leave the group last, for the rest needs it."""
-    return run(tmp_path_factory.mktemp("both"), 2, "step", "score", "stop", "leave")
+    return run(tmp_path_factory.mktemp("both"), 2, "step", "score", "stop", "late", "leave")
 
 
 def test_ranks_alone_and_their_shares():
@@ -213,6 +237,12 @@ def test_a_signal_to_one_of_two_ranks_ends_both_after_the_same_step_and_both_go_
             torch.testing.assert_close(tensors[name], tensor, rtol=1e-9, atol=1e-12)
 
 
+def test_a_signal_in_the_last_save_ends_both_ranks(both):
+    (first, kept), (second, _) = (each["late"] for each in both)
+    assert (first, second) == (["stopped"], ["asked", "stopped"])
+    assert "step-000000005" in kept
+
+
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(alone, both, tmp_path, size):
     ours, several = alone["score"], both if size == 2 else run(tmp_path, size, "score")
@@ -223,6 +253,20 @@ def test_scores_of_several_ranks_are_those_of_one_bit_for_bit(alone, both, tmp_p
         assert rank[2] == ours[2]
         assert len(ours[2]) == 2
         assert all(torch.equal(rank[4][name], value) for name, value in ours[4].items())
+
+
+def test_a_run_ends_in_no_process_before_its_summary_is_there(tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(Ranks):
+        def wait(self):
+            seen.append((tmp_path / "run" / "summary.json").exists())
+
+    monkeypatch.setattr("autoslim.pipeline._job.join_ranks", Watched)
+    train = TrainConfig(epochs_supernet=1, batch_size=512)
+    given = {"model": "zoo:resnet_digits?width=8", "data": "digits", "retrain": "none", "search_images": 20}
+    run_job(RunConfig(**given, budget=("macs<=90%",), out=str(tmp_path / "run"), train=train), shown=Shown(quiet=True))
+    assert seen[-1]
 
 
 def torchrun(*args, folder):

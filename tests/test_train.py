@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from autoslim import Supernet, extract_network, trace_channels
 from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import ConfigError, RunFolderError, TrainingError
+from autoslim.pipeline import RunConfig
+from autoslim.ranks import Ranks
 from autoslim.saved import load_tensors_, save_tensors
 from autoslim.tasks import TASKS
 from autoslim.testing.random_cnn import RandomCNN
@@ -26,6 +28,7 @@ from autoslim.train import (
     train_network,
     train_supernet,
 )
+from autoslim.train._loop import _lerp_all_
 
 TASK = TASKS["classification"]
 
@@ -243,6 +246,28 @@ def test_a_checkpoint_of_another_training_is_refused_with_the_difference(net, tm
         checkpoints_in(tmp_path / "net", **{field: value}).load()
     assert f"its {field} is " in str(error.value)
     assert f"expected {value!r}" in str(error.value)
+
+
+def test_of_another_trainings_settings_those_that_differ_are_told(tmp_path):
+    settings = {"lr": 0.05, "clip": 1.0, "warmup": 0.1}
+    checkpoints_in(tmp_path, settings=settings).save(1, State({"model/a": torch.ones(3)}, {"done": 1}))
+    now = {**settings, "lr": 0.1, "ema": 0.5}
+    told = r"its settings is \{'lr': 0.05\}; expected \{'lr': 0.1, 'ema': 0.5\}\. Delete"
+    with pytest.raises(RunFolderError, match=told):
+        checkpoints_in(tmp_path, settings=now).load()
+
+
+def test_what_damage_and_kills_left_goes_and_new_checkpoints_stay(tmp_path):
+    store, state = checkpoints_in(tmp_path), State({"model/a": torch.ones(3)}, {"done": 1})
+    for step in (8, 9):
+        store.save(step, state)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    (tmp_path / ".step-000000010-abc.safetensors.part").touch()
+    assert store.load() is None
+    store.save(1, state)
+    assert [path.name[:14] for path in tmp_path.iterdir()] == ["step-000000001"]
+    assert store.load().facts == {"done": 1}
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint_and_is_told(tmp_path, monkeypatch):
@@ -501,6 +526,38 @@ def test_a_second_signal_ends_at_once(net, tmp_path):
     assert checkpoints_in(tmp_path).load() is None  # it would be of half a step
 
 
+def test_figures_of_a_training_that_is_stopped_come_once(net, tmp_path):
+    """Before its first checkpoint, too: it begins anew then."""
+    steps = []
+
+    class Figures:
+        def restart(self, step):
+            del steps[step:]
+
+        def write(self, step, values):
+            steps.append(step)
+
+    def go_on(**given):
+        train_network(net.model, LOADER, CONFIG, tracker=Figures(), **{**SHARED, "on_step": pass_by, **given})
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(on_step=stop_at(2))  # nothing is kept
+    for store in (checkpoints_in(tmp_path), checkpoints_in(tmp_path)):
+        with pytest.raises(KeyboardInterrupt):
+            go_on(on_step=stop_at(5 + len(steps)), checkpoints=store)
+    go_on(checkpoints=checkpoints_in(tmp_path))
+    assert steps == [*range(12)]
+
+
+def test_a_process_that_ends_at_once_waits_for_no_other(net, tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(Ranks, "wait", lambda ranks: waited.append(ranks))
+    with pytest.raises(KeyboardInterrupt):
+        train_both(net, tmp_path, on_step=stop_at(3))
+    assert checkpoints_in(tmp_path / "net").load().facts["done"] == 3
+    assert waited == []
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(parts):
     torch.manual_seed(0)
@@ -523,6 +580,18 @@ def test_clipping_bounds_the_step(net):
     train_network(net.model, Batches([batch()]), config, on_step=pass_by, **SHARED)
     moved = [a - b for a, b in zip(net.model.parameters(), before.parameters(), strict=True)]
     assert float(torch.nn.utils.get_total_norm(moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_many_averages_fade_at_once_as_each_alone():
+    draw, kinds = torch.Generator().manual_seed(0), (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
+    shapes = [(), (3,), (1001,), (16, 8, 3, 3), (5, 7)]
+    for weight in (0.9, 0.5, 9 / 17, 0.001):
+        old, new = ([torch.randn(s, generator=draw).to(k) for k in kinds for s in shapes] for _ in range(2))
+        old[3] = old[3].to(memory_format=torch.channels_last)
+        new[4] = new[4].t().contiguous().t()
+        alone = [one.clone().lerp_(other, weight) for one, other in zip(old, new, strict=True)]
+        _lerp_all_(old, new, weight)
+        assert all(torch.equal(one, other) for one, other in zip(old, alone, strict=True))
 
 
 def test_the_average_fades_by_its_factor(net):
@@ -556,6 +625,23 @@ def test_a_compiled_network_trains_alike(net):
 def test_configurations_are_validated(field, value):
     with pytest.raises(ValueError, match=field):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("schedule", "cos", 'expected one of cosine, linear. Write "cosine", or another of them.'),
+        ("augment", "random", 'expected one of none, flip, crop, .*, randaugment. Write "randaugment"'),
+        ("precision", None, 'expected one of 32-true, bf16-mixed, 16-mixed. Write "'),
+        ("retrain", "scrach", 'expected one of scratch, inherit, none. Write "scratch"'),
+        ("tracker", "csvv", 'expected one of tensorboard, csv, wandb, mlflow, none. Write "csv"'),
+    ],
+)
+def test_settings_with_a_few_values_take_no_other(field, value, told):
+    run = {"model": "zoo:resnet_digits", "data": "digits"} if field in ("retrain", "tracker") else None
+    kind = TrainConfig if run is None else RunConfig
+    with pytest.raises(ConfigError, match=rf"{kind.__name__}\.{field} is {value!r}; {told}"):
+        kind(**(run or {}), **{field: value})
 
 
 def test_auxiliary_heads_count_three_tenths():

@@ -1,10 +1,10 @@
-"""Names to things, typed: refuses duplicates, and a miss names the closest match."""
+"""Names to things, typed: refuses duplicates, and a miss names the closest match; so do settings with a few values."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from autoslim.errors import UnknownNameError
+from autoslim.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -14,6 +14,24 @@ def unknown_name(kind: str, name: str, known: Sequence[str], *, hint: str = "") 
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     nearest = f"Closest: {', '.join(close)}." if close else f"Known: {', '.join(sorted(known)[:12])}."
     return UnknownNameError(f"Unknown {kind} {name!r}. {nearest}{' ' + hint if hint else ''}")
+
+
+def check_choices(config: object, owner: type) -> None:
+    """Refuses, with ConfigError, a value that is none of those that its field's type, a Literal, names.
+
+    Args:
+        config: Settings.
+        owner: The dataclass whose fields are looked at: that of `config`, or what it is derived from.
+    """
+    for name, kind in get_type_hints(owner).items():
+        value, known = getattr(config, name), get_args(kind)
+        if get_origin(kind) is not Literal or value in known:
+            continue
+        close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+        raise ConfigError(
+            f"{owner.__name__}.{name} is {value!r}; expected one of {', '.join(known)}. "
+            f'Write "{close[0] if close else known[0]}", or another of them.'
+        )
 
 
 class Registry(Mapping[str, T]):

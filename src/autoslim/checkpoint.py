@@ -76,6 +76,8 @@ class Checkpoints:
         name = f"step-{step:09}-{hashlib.sha256(data).hexdigest()}.safetensors"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            for part in self._folder.glob(".step-*.part"):  # of a save that was killed
+                _remove(part)
             write_whole(self._folder / name, lambda aside: aside.write_bytes(data))
         except OSError as error:
             self._tell(
@@ -83,8 +85,7 @@ class Checkpoints:
             )
             return
         for path, _, _ in self._files()[_KEPT:]:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            _remove(path)
 
     def load(self) -> State | None:
         """The last state that is whole, or None.
@@ -100,9 +101,10 @@ class Checkpoints:
         theirs: dict[str, Any] = facts.pop("identity")
         for name in {**theirs, **self._identity}:
             if theirs.get(name) != self._identity.get(name):
+                found, expected = _differing(theirs.get(name), self._identity.get(name))
                 raise RunFolderError(
-                    f"The checkpoint {self.latest} is of another training: its {name} is {theirs.get(name)!r}; "
-                    f"expected {self._identity.get(name)!r}. Delete {self._folder} to begin this training anew."
+                    f"The checkpoint {self.latest} is of another training: its {name} is {found!r}; expected "
+                    f"{expected!r}. Delete {self._folder} to begin this training anew."
                 )
         return State(load(data), facts)
 
@@ -120,6 +122,7 @@ class Checkpoints:
                 self._tell(f"goes on after step {step}, from {path.name[:20]}...")
                 return data
             self._tell(f"The checkpoint {path} is damaged (its SHA-256 is not the one in its name) and is not used.")
+            _remove(path)  # or it would count among those that are kept
         return None
 
     def _files(self) -> list[tuple[Path, int, str]]:
@@ -127,3 +130,16 @@ class Checkpoints:
         paths = self._folder.iterdir() if self._folder.is_dir() else ()
         found = [(path, match) for path in paths if (match := _NAME.fullmatch(path.name))]
         return sorted(((path, int(m[1]), m[2]) for path, m in found), key=lambda each: each[1], reverse=True)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _differing(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of two dictionaries what is not the same in both; anything else whole."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one, other
+    odd = [name for name in {**one, **other} if name not in one or name not in other or one[name] != other[name]]
+    return {name: one[name] for name in odd if name in one}, {name: other[name] for name in odd if name in other}

@@ -1,5 +1,6 @@
 """Images that stay encoded, and the worker processes that decode and augment them while the network is at work."""
 
+import os
 import random
 import signal
 import threading
@@ -27,6 +28,8 @@ from autoslim.errors import DataError
 
 Transform = Callable[[Image.Image], Image.Image]
 Erase = Callable[[torch.Tensor], torch.Tensor]
+
+_ENDS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,7 @@ class DecodingLoader:
         workers = min(self.workers, len(parts))
         made: DataLoader[Any] = DataLoader(
             _Batches(self, number), batch_size=None, sampler=list(zip(places, parts, strict=True)), num_workers=workers,
-            worker_init_fn=_one_thread, pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_begin, pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own draw of a seed leaves the global generator alone
         )  # fmt: skip
         batches = _start(made)
@@ -139,8 +142,8 @@ class DecodingLoader:
                     raise
                 raise DataError(
                     f"A process that decodes images died: {error}. Expected it to live as long as the run. Memory may "
-                    "be short: try fewer --workers, or a smaller --batch-size; in a container give more shared memory "
-                    "(docker run --shm-size 8g). Then go on with --resume."
+                    'be short: try fewer --workers (in a run that has begun, write "workers": 1 into its run.json); in '
+                    "a container give more shared memory (docker run --shm-size 8g). Then go on with --resume."
                 ) from error
             if isinstance(batch, _Failure):
                 raise DataError(batch.text)
@@ -215,13 +218,42 @@ def _start(made: DataLoader[Any]) -> Iterator[Any]:
 
     torch would also raise at whatever line this process happens to be when the system tells it of the death.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(made)
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(made)
-    signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
-    return batches
+    with _signals_blocked():  # a worker begins with the signals blocked that are while it is started
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+            return iter(made)
+        before = signal.getsignal(signal.SIGCHLD)
+        batches = iter(made)
+        signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
+        return batches
 
 
-def _one_thread(worker: int) -> None:
+@contextmanager
+def _signals_blocked() -> Generator[None, None, None]:
+    """Signals that ask a run to end, to its whole process group, wait until this thread is out of here."""
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(worker: int) -> None:
+    """Settings of a worker: one thread, and no ear for signals that are meant for the training.
+
+    The training hears them itself, takes its step, for which it needs the workers, and then ends them.
+    """
     torch.set_num_threads(1)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+        threading.Thread(target=_heed_parent, daemon=True).start()
+
+
+def _heed_parent() -> None:
+    """Ends this worker when its own parent asks for it, as Python does with those that are left when it exits."""
+    while True:
+        told = signal.sigwaitinfo(_ENDS)
+        if told.si_signo == signal.SIGTERM and told.si_pid == os.getppid():
+            os._exit(0)

@@ -51,6 +51,23 @@ class Order:
                 f"mixup and cutmix need two images in each, expected {2 * self.ranks.size} or more. Raise --batch-size."
             )
 
+        if self.batch_size < self.ranks.size:
+            raise DataError(
+                f"Loader: batches of {self.batch_size} can't be divided among {self.ranks.size} processes; expected "
+                f"{self.ranks.size} images or more, one for each. Raise --batch-size, or start fewer processes."
+            )
+
+    @property
+    def least(self) -> int:
+        """Images that the process with the fewest gets of a full batch.
+
+        >>> Order(count=9, batch_size=9, ranks=Ranks(0, 2)).least
+        4
+        """
+        unit = 2 if self.pairs else 1
+        shares = [Ranks(rank, self.ranks.size).share(-(-self.batch_size // unit)) for rank in range(self.ranks.size)]
+        return min(min(share.stop * unit, self.batch_size) - share.start * unit for share in shares)
+
     def __len__(self) -> int:
         """Batches in an epoch."""
         extra = 0 if self.drop_last else self.batch_size - 1

@@ -20,6 +20,7 @@ from autoslim.data import (
     load_datasets,
     make_loader,
 )
+from autoslim.errors import ConfigError
 from autoslim.pipeline._config import RunConfig
 from autoslim.ranks import Ranks
 from autoslim.score import Batch
@@ -42,7 +43,8 @@ class Prepared:
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels in self.loader.epoch(0, start=self.ranks.rank, stride=self.ranks.size):
-            yield images.to(self.device), labels.to(self.device)
+            at_once = self.device.type == "cuda"  # from pinned memory, while the GPU is still at work
+            yield images.to(self.device, non_blocking=at_once), labels.to(self.device, non_blocking=at_once)
 
 
 def open_data(config: RunConfig, given: Any, task: Task) -> Data:
@@ -68,9 +70,15 @@ def training_batches(
     ranks: Ranks,
     workers: int,
 ) -> Loader | DecodingLoader:
-    """Shuffled, augmented training batches; of each, this process's part."""
+    """Shuffled, augmented training batches; of each, this process's part.
+
+    Raises:
+        ConfigError: A process would get fewer images than parts to cut them into, the next one maybe not, and they
+            share BatchNorm's statistics: they would wait for each other.
+        DataError: A process would get no image.
+    """
     mix = Mix(config.mixup, config.cutmix, data.num_classes) if config.mixup or config.cutmix else None
-    return make_loader(
+    loader = make_loader(
         split,
         batch_size=min(config.batch_size, len(split)),
         mean=data.mean,
@@ -85,6 +93,13 @@ def training_batches(
         erase=config.erase,
         device=device,
     )
+    if config.sync_batchnorm and ranks.size > 1 and loader.order.least < config.accumulate:
+        raise ConfigError(
+            f"TrainConfig.accumulate is {config.accumulate}, but of a batch of {loader.batch_size} images one of "
+            f"{ranks.size} processes gets {loader.order.least}; expected as many images as parts in each, as "
+            "--sync-batchnorm needs the same number of parts in all. Raise --batch-size, or lower --accumulate."
+        )
+    return loader
 
 
 def ordered_batches(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoslim._registry import check_choices
 from autoslim.budget import Budget
 from autoslim.costs import check_metric
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
@@ -79,6 +80,7 @@ class RunConfig:
     """How supernet and networks are trained."""
 
     def __post_init__(self) -> None:
+        check_choices(self, RunConfig)
         if self.search is None:
             object.__setattr__(self, "search", make_method(self.method, seed=self.seed))
         if not isinstance(self.search, METHODS[self.method]):

@@ -205,7 +205,7 @@ def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
     started, spent = time.monotonic(), job.scorer.image_macs
     job.costs = dict(before)
     try:
-        if (place.path / TABLE).exists():
+        if job.ranks.tell((place.path / TABLE).exists()):
             job.costs[LATENCY], _ = obtain_latency(job, place.path / TABLE, known=True)
         keep_latency(job, place)
         return search_budgets(job, place, method)

@@ -78,6 +78,7 @@ class Job:
         if self.ranks.first:
             remove_folder(self.folder.path / FOLDER)
             self.shown.line(f"report    {write_report(self.folder.path)}")
+        self.ranks.wait()  # whoever called may read the summary at once
         return self.folder.path
 
     # 1. trace ------------------------------------------------------------------------------------------------------

@@ -114,5 +114,5 @@ def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_
 
 
 def _run(model: nn.Module, images: torch.Tensor, layout: torch.memory_format) -> None:
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # all is on the processor
         model.to(memory_format=layout)(images)  # pyright: ignore[reportCallIssue]

@@ -40,9 +40,12 @@ class Classification:
         return note_spare(shape[0][1], outputs)
 
     def loss(self, output: Any, targets: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
-        losses = [
-            functional.cross_entropy(widen(head), targets, label_smoothing=smoothing) for head in heads_of(output)
-        ]
+        losses: list[torch.Tensor] = []
+        for head in heads_of(output):
+            # a head may have outputs that no mixed label [N, classes] asks for
+            spare = head.shape[1] - targets.shape[1] if targets.dim() == 2 else 0
+            wanted = functional.pad(targets, (0, spare)) if spare > 0 else targets
+            losses.append(functional.cross_entropy(widen(head), wanted, label_smoothing=smoothing))
         return weigh_heads(losses)
 
     def teach(self, output: Any) -> Any:

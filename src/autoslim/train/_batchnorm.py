@@ -52,7 +52,7 @@ def _batch_norm(
         return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     x = input if input.dtype == torch.float64 else input.float()
     over, shape = [0, *range(2, x.dim())], [1, -1, *[1] * (x.dim() - 2)]
-    sums = _sum(torch.cat([x.sum(over), x.new_tensor([x.numel() / x.shape[1]])]))
+    sums = _sum(torch.cat([x.sum(over), x.new_full((1,), x.numel() / x.shape[1])]))
     count = sums[-1].detach()
     mean = sums[:-1] / count
     centred = x - mean.view(shape)

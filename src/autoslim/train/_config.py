@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from autoslim._registry import check_choices
 from autoslim.errors import ConfigError
 
 
@@ -61,6 +62,7 @@ class TrainConfig:
     """Minutes between checkpoints; the end of an epoch has one, too."""
 
     def __post_init__(self) -> None:
+        check_choices(self, TrainConfig)
         counts = {"epochs_supernet": 1, "epochs_retrain": 1, "batch_size": 2, "random_subnets": 0, "accumulate": 1}
         for name, least in counts.items():
             if getattr(self, name) < least:

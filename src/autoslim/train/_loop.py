@@ -54,7 +54,7 @@ class Tracker(Protocol):
     """Takes the figures of one training."""
 
     def restart(self, step: int) -> None:
-        """The training goes on from a checkpoint: what came at `step` and later will come again."""
+        """The training begins, or goes on, at `step`: what an earlier session gave from there on will come again."""
         ...
 
     def write(self, step: int, values: Mapping[str, float]) -> None: ...
@@ -134,6 +134,8 @@ def train(
     course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
     if checkpoints is not None and (state := checkpoints.load()) is not None:
         course.restore_(state)
+    if tracker is not None:
+        tracker.restart(course.done)
     with hold_signals(checkpoints is not None) as asked, suit(runtime.device), _generators_kept():
         try:
             for batch in _batches(loader, course):
@@ -142,22 +144,21 @@ def train(
                 loss = course.take(_cut(batch, config.accumulate, runtime.device), step)
                 on_step(loss, course.done)
                 if course.skipped_in_row >= min(_PATIENCE, course.steps):
-                    raise TrainingError(course.describe_failure(loss, checkpoints))
+                    raise TrainingError(course.describe_failure(checkpoints))
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
             course.keep(checkpoints)
             raise
-        asked[:] = course.asked or asked  # this process, or another one: all end here
-        if asked:
-            course.keep(checkpoints)
+        asked[:] = course.stop(asked, checkpoints) or asked
     course.finish_()
     return Trained(course.means, course.skipped)
 
 
 def _cut(batch: Batch, parts: int, device: torch.device) -> list[Batch]:
     """As many parts, on the device, of equally many images but for one; fewer where there are fewer images."""
-    pieces = (tensor.to(device).tensor_split(min(parts, len(tensor))) for tensor in batch)
+    moved = [tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch]
+    pieces = (tensor.tensor_split(min(parts, len(tensor))) for tensor in moved)
     return list(zip(*pieces, strict=True))
 
 
@@ -219,8 +220,10 @@ class _Course:
             if self.config.clip:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.config.clip, norm)
             self._optimizer.step() if self._scaler is None else self._scaler.step(self._optimizer)
-            for name, tensor in self._floats().items() if self._average else ():
-                self._average[name].lerp_(tensor.detach(), _fresh(self._decay, self.done))
+            if self._average:
+                floats = self._floats()
+                news = [floats[name].detach() for name in self._average]
+                _lerp_all_(list(self._average.values()), news, _fresh(self._decay, self.done))
             self.skipped_in_row = 0
         else:
             _copy_all_(list(self._buffers.values()), self._before)
@@ -259,11 +262,21 @@ class _Course:
         self.asked = next((asked for _, asked in told if asked), [])
         return sum(loss for loss, _ in told) / self._ranks.size
 
+    def stop(self, asked: list[int], checkpoints: Checkpoints | None) -> list[int]:
+        """The signal that asks any process to end, as a list; it may have come while the last state was saved.
+
+        All of them end then, none while the first may still be writing.
+        """
+        self.asked = next((each for each in self._ranks.gather(asked[:1]) if each), [])
+        if self.asked:
+            self.keep(checkpoints)
+            self._ranks.wait()
+        return self.asked
+
     def keep(self, checkpoints: Checkpoints | None) -> None:
-        """Before all end: none leaves while the first process may still be writing."""
+        """Before an end: of this process alone, maybe, so that none is waited for."""
         if checkpoints is not None and self.whole:
             checkpoints.save(self.done, self.state())
-            self._ranks.wait()
 
     def state(self) -> State:
         """All that the next step depends on."""
@@ -293,15 +306,13 @@ class _Course:
         if self._scaler is not None:
             self._scaler.load_state_dict(facts.pop("scaler"))
         vars(self).update(facts)
-        if self._tracker is not None:
-            self._tracker.restart(self.done)
 
     def finish_(self) -> None:
         """Puts the average into the model, and that of all processes into its running statistics."""
         self._put_(self._floats(), self._average)
         self._ranks.average_(buffer for buffer in self._buffers.values() if buffer.is_floating_point())
 
-    def describe_failure(self, loss: float, checkpoints: Checkpoints | None) -> str:
+    def describe_failure(self, checkpoints: Checkpoints | None) -> str:
         rate = learning_rate(self.config, self.done - 1, self.steps)
         kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
         return (
@@ -325,12 +336,26 @@ class _Course:
 @torch.no_grad()
 def _copy_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
     """Copies many small tensors, those of a kind in one call."""
+    for many in _kinds(targets, sources):
+        torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
+
+
+@torch.no_grad()
+def _lerp_all_(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor], weight: float) -> None:
+    """As `lerp_` of each, to the bit, those of a kind in one call."""
+    for many in _kinds(targets, sources):
+        torch._foreach_lerp_(*many, weight)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _kinds(
+    targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]
+) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Targets of one type of number each, with their sources."""
     kinds: dict[torch.dtype, list[int]] = {}
     for at, target in enumerate(targets):
         kinds.setdefault(target.dtype, []).append(at)
     for places in kinds.values():
-        many = [targets[at] for at in places], [sources[at] for at in places]
-        torch._foreach_copy_(*many)  # pyright: ignore[reportPrivateImportUsage]
+        yield [targets[at] for at in places], [sources[at] for at in places]
 
 
 def _fresh(decay: float, step: int) -> float:

@@ -1,7 +1,10 @@
 """The passes of a plain training step as one CUDA graph: calling small kernels takes longer than they do."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,6 +14,9 @@ from autoslim.train._loop import Batch
 # Takes a batch and its share in the step; gives the losses of its passes [P], and leaves gradients in `.grad`.
 Passes = Callable[[Batch, float], torch.Tensor]
 
+_ADVICE = (
+    'Drop --cuda-graph; in a run that has begun, write "cuda_graph": false into its run.json, then go on with --resume.'
+)
 _AS_THEY_ARE = 3  # steps before the one that is recorded, in which libraries choose kernels and take their memory
 
 
@@ -25,11 +31,11 @@ class Recorded:
         passes: What is recorded. Nothing in it may wait for the GPU.
 
     Raises:
-        TrainingError: The passes can't be recorded.
+        TrainingError: The passes can't be recorded, or a replay would not do what they do.
     """
 
     def __init__(self, model: nn.Module, passes: Passes) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._model, self._parameters = model, [p for p in model.parameters() if p.requires_grad]
         self._passes, self._ran = passes, 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -61,14 +67,31 @@ class Recorded:
 
     def _record(self, batch: Batch, share: float) -> torch.cuda.CUDAGraph:
         self._batch = batch[0].clone(), batch[1].clone()
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), look(self._model)
         try:
-            with torch.cuda.graph(graph):
+            # by this thread alone: another one pins the memory of the next batches meanwhile
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._passes(self._batch, share)
         except RuntimeError as error:
             raise TrainingError(
                 f"TrainConfig.cuda_graph: the passes of this network can't be recorded: {error}. Expected code that "
-                "never waits for the GPU (no .item(), no shapes that follow from values). Drop --cuda-graph."
+                f"never waits for the GPU (no .item(), no shapes that follow from values). {_ADVICE}"
             ) from error
+        after = look(self._model)
+        odd = [name for name in before if before[name] != after.get(name)]
+        if odd:
+            raise TrainingError(
+                f"TrainConfig.cuda_graph: the passes of this network change {odd[0]}, which a replay would not. "
+                "Expected buffers that are written in place (copy_, lerp_) and random numbers of torch's own. "
+                + _ADVICE
+            )
         self._gradients = [p.grad for p in self._parameters]
         return graph
+
+
+def look(model: nn.Module) -> Mapping[str, Any]:
+    """What only Python changes, by name: which tensor each buffer is, and the generators of Python and numpy."""
+    numpy: Any = np.random.get_state()
+    buffers = {f"the tensor that is its buffer `{name}`": each.data_ptr() for name, each in model.named_buffers()}
+    drawn = {"Python's random state": random.getstate(), "numpy's random state": (numpy[1].tobytes(), *numpy[2:])}
+    return {**buffers, **drawn}
