@@ -32,8 +32,13 @@ SETTINGS = {
     "default": Greedy(race=False),
     "narrowed 1": Greedy(race=False, narrowed=1.0),
     "narrowed 0.3": Greedy(race=False, narrowed=0.3),
+    "margin 0": Greedy(race=False, margin=0.0),
+    "margin 0.05": Greedy(race=False, margin=0.05),
+    "margin 0.15": Greedy(race=False, margin=0.15),
     "fading 0.95": Greedy(race=False, fading=0.95),
-    "fading 0.98": Greedy(race=False, fading=0.98),
+    "fading 0.97": Greedy(race=False, fading=0.97),
+    "fading 0.97, margin 0": Greedy(race=False, fading=0.97, margin=0.0),
+    "fading 0.99": Greedy(race=False, fading=0.99),
     "fading 1": Greedy(race=False, fading=1.0),
 }
 AGES, QUANTILES, NOISE = (1, 2, 5, 10, 20, 40), (0.05, 0.25, 0.5, 0.75), 5e-4

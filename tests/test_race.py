@@ -143,6 +143,14 @@ def test_who_drops_out(means: list[float], savings: list[float], left: list[int]
     assert race(list(range(len(means))), samples) == left
 
 
+def test_what_could_be_better_by_no_more_than_the_margin_is_not_looked_at():
+    """On a loss whose harms are what is remembered, the path stays what it was."""
+    problem = make_problem(0, groups=8)
+    paths = {margin: run(Greedy(margin=margin, race=False), problem, own=0.0) for margin in (0.0, 0.1)}
+    assert paths[0.1][1].passes < paths[0.0][1].passes
+    assert [step.widths for step in paths[0.1][0]] == [step.widths for step in paths[0.0][0]]
+
+
 def test_where_harms_are_not_weighed_a_gain_may_have_become_more():
     chooser = _Chooser(Greedy(normalize="none"), Noisy(make_problem(0)), {"a": _Memory(after=8, rise=-0.01, since=1)})
     same, next_one = (Option("a", after, Widths({"a": after}), {}, 1.0) for after in (8, 4))
