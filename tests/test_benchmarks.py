@@ -240,14 +240,9 @@ def test_the_int8_benchmark_times_both_files(tmp_path, monkeypatch, capsys):
     assert set(result) == {"command", "date", "machine", "versions", "networks"}
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("search", [3, 0, 1, 2]), ("search-now", [0, 3])])
-def test_the_searchs_figures_follow_from_its_rows(name, seeds, monkeypatch):
-    told = json.loads((FOLDER / "results" / f"{name}.json").read_text())
-    found = load("search", monkeypatch).summarise(told["rows"], seeds, 5, "70,60,50,40,30")
-    for key in ("speedup", "speedup_processor", "images_ratio", "mean_accuracy_gap", "worst_accuracy_gap"):
+def test_the_searchs_figures_follow_from_its_rows(monkeypatch):
+    told = json.loads((FOLDER / "results" / "search.json").read_text())
+    found = load("search", monkeypatch).summarise(told["rows"], [0, 1, 2], 5, "70,60,50,40,30")
+    assert found["switches"].keys() >= {"no race", "no reuse", "fading 1"}
+    for key in found.keys() - {"command", "machine"}:
         assert found[key] == told[key]
-    known = told["switches"].keys() & found["switches"].keys()
-    assert known or not told["switches"]
-    for key in known:
-        assert found["switches"][key] == told["switches"][key]
-    assert found["curve"]["greedy"] == told["curve"]["greedy"]
