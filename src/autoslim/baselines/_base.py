@@ -295,6 +295,14 @@ def cut_least(lab: Lab, importance: Importance, budget: Budget) -> Widths:
     return widths
 
 
+def prune(lab: Lab, model: nn.Module, importance: Importance, budgets: Sequence[Budget]) -> list[Chosen]:
+    """For each budget what `cut_least` leaves of a trained network, with the weights of the channels that stay."""
+    widths = [cut_least(lab, importance, budget) for budget in budgets]
+    return [
+        Chosen(budget, each, lab.keep(model, importance, each)) for budget, each in zip(budgets, widths, strict=True)
+    ]
+
+
 def fill_atoms(space: Space, widths: Widths, excess: Callable[[Widths], float]) -> Widths:
     """Single atoms back, round after round, where they fit, until a network is within `_CLOSE` of its budget."""
     waiting = list(space.free)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, cut_least
+from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, prune
 from autoslim.budget import Budget
 from autoslim.errors import BudgetError, ConfigError
 from autoslim.sort import sum_atoms
@@ -49,12 +49,7 @@ class BnScale:
             return self.penalty * torch.stack([scale.abs().sum() for scale in scales]).sum()
 
         lab.train(model, steps, penalty=penalty, averaged=True)
-        importance = self.measure(lab, model)
-        chosen = [cut_least(lab, importance, budget) for budget in budgets]
-        return [
-            Chosen(budget, widths, lab.keep(model, importance, widths))
-            for budget, widths in zip(budgets, chosen, strict=True)
-        ]
+        return prune(lab, model, self.measure(lab, model), budgets)
 
     def measure(self, lab: Lab, model: nn.Module) -> dict[str, torch.Tensor]:
         """Per group the mean absolute scale of each atom, float64 [atoms]."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least, relative
+from autoslim.baselines._base import BASELINES, Chosen, Lab, prune, relative
 from autoslim.budget import Budget
 from autoslim.sort import filter_norms
 
@@ -22,11 +22,7 @@ class L1:
     needs: ClassVar[Mapping[str, str]] = {}
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
-        norms = filter_norms(lab.trained, lab.graph)
-        chosen = [cut_least(lab, relative(norms), budget) for budget in budgets]
-        return [
-            Chosen(b, widths, lab.keep(lab.trained, norms, widths)) for b, widths in zip(budgets, chosen, strict=True)
-        ]
+        return prune(lab, lab.trained, relative(filter_norms(lab.trained, lab.graph)), budgets)
 
 
 BASELINES.register("l1", L1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, cut_least
+from autoslim.baselines._base import BASELINES, Chosen, Lab, affine_norms, prune
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError
 from autoslim.extract import copy_model
@@ -39,12 +39,7 @@ class Taylor:
             raise ConfigError(f"Taylor: batches={self.batches}; expected 1 or more. Leave it out for the default.")
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
-        importance = self.measure(lab)
-        chosen = [cut_least(lab, importance, budget) for budget in budgets]
-        return [
-            Chosen(budget, widths, lab.keep(lab.trained, importance, widths))
-            for budget, widths in zip(budgets, chosen, strict=True)
-        ]
+        return prune(lab, lab.trained, self.measure(lab), budgets)
 
     def measure(self, lab: Lab) -> dict[str, torch.Tensor]:
         """Per group the importance of each atom, float64 [atoms]."""

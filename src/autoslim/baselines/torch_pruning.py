@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from autoslim.baselines._base import BASELINES, Chosen, Lab, cut_least, import_needed
+from autoslim.baselines._base import BASELINES, Chosen, Lab, import_needed, prune
 from autoslim.budget import Budget
 from autoslim.errors import ModelError
 from autoslim.extract import copy_model
@@ -28,12 +28,7 @@ class TorchPruning:
     needs: ClassVar[Mapping[str, str]] = {"torch_pruning": "torch-pruning"}
 
     def choose(self, lab: Lab, budgets: Sequence[Budget]) -> list[Chosen]:
-        importance = self.measure(lab)
-        chosen = [cut_least(lab, importance, budget) for budget in budgets]
-        return [
-            Chosen(budget, widths, lab.keep(lab.trained, importance, widths))
-            for budget, widths in zip(budgets, chosen, strict=True)
-        ]
+        return prune(lab, lab.trained, self.measure(lab), budgets)
 
     def measure(self, lab: Lab) -> dict[str, torch.Tensor]:
         """Per group the package's importance of each atom, float64 [atoms], relative to the mean of its group.

@@ -25,10 +25,9 @@ def summarise(taken: Sequence[Mapping[str, Any]], **told: Any) -> dict[str, Any]
         farthest that a network is from its budget, as a share of it; `to_uniform` and `to_autoslim`, the row's accuracy
         less theirs (`measure_difference`), None for themselves and where no seed has both. A row of networks trained on
         from kept weights is held against those of that kind: AutoSlim's, and slimmable's, whose widths are uniform. The
-        search of a method finds all
-        budgets, so its rows tell the same search cost; `times_autoslim` is that over AutoSlim's. Under "uneven" the
-        rows that are further than 1% from their budget, and of joint budgets the limited costs in which networks differ
-        by more than 1%: they can't be compared with the others.
+        search of a method finds all budgets, so its rows tell the same search cost; `times_autoslim` is that over
+        AutoSlim's. Under "uneven" the rows that are further than 1% from their budget, and of joint budgets the limited
+        costs in which networks differ by more than 1%: they can't be compared with the others.
     """
     rows: list[dict[str, Any]] = []
     for method, budget in dict.fromkeys((each["method"], each["budget"]) for each in taken):
