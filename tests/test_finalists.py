@@ -11,10 +11,11 @@ import pytest
 
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError, RunFolderError
-from autoslim.pipeline import Alone, RunConfig, _finalists, reopen_job, resume, run, train_alone
-from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rivals_of, rungs_of
+from autoslim.pipeline import Alone, RunConfig, _finalists, obtain_supernet, reopen_job, resume, run, train_alone
+from autoslim.pipeline._finalists import choose_finalists, compare_paired, halve, rungs_of
+from autoslim.pipeline._retrain import find_uniform
+from autoslim.pipeline._rivals import rivals_of
 from autoslim.pipeline._search import search_budgets
-from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 from autoslim.search import Found, Greedy, Knapsack, Score, Uniform
@@ -214,7 +215,7 @@ def job(done, tmp_path):
         (again / name).unlink()
     job = reopen_job(again, shown=QUIET)
     job.config = replace(job.config, budget=("macs<=50%",), finalists=2, finalist_epochs=3)
-    job.train_supernet()
+    obtain_supernet(job)
     return job
 
 
@@ -241,7 +242,8 @@ def test_a_training_alone_is_forgotten_only_once_its_result_is_kept(job):
 
 
 def test_uniform_wins_against_a_crippled_find(job):
-    (winner,), (note,) = choose_finalists(job, [narrowest(job)])
+    (winner,) = choose_finalists(job, [narrowest(job)])
+    (note,) = [each for each in job.notes if each.startswith("Finalists")]
     (uniform,) = Uniform().search(job.space, job.costs, job.config.budgets, job.scorer, base=job.base)
     assert winner.widths == uniform.widths
     assert "'uniform' wins. 'found' against 'uniform': -" in note
@@ -251,7 +253,8 @@ def test_uniform_wins_against_a_crippled_find(job):
 def test_a_find_wins_against_a_crippled_uniform(job, monkeypatch):
     found = search_budgets(job)[:1]
     monkeypatch.setattr(Uniform, "search", lambda *_, **__: [narrowest(job)])
-    (winner,), (note,) = choose_finalists(job, found)
+    (winner,) = choose_finalists(job, found)
+    (note,) = [each for each in job.notes if each.startswith("Finalists")]
     assert winner == found[0]
     assert "'found' wins. 'found' against 'uniform': +" in note
 

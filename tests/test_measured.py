@@ -18,7 +18,17 @@ from autoslim.costs import make_latency
 from autoslim.errors import BudgetError, ConfigError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import pick_network
-from autoslim.pipeline import RunConfig, plan_run, plan_search, read_config, reopen_job, resume, run, search_again
+from autoslim.pipeline import (
+    RunConfig,
+    obtain_supernet,
+    plan_run,
+    plan_search,
+    read_config,
+    reopen_job,
+    resume,
+    run,
+    search_again,
+)
 from autoslim.pipeline._finalists import enroll
 from autoslim.pipeline._search import search_budgets
 from autoslim.progress import Shown
@@ -180,7 +190,7 @@ def test_what_is_predicted_for_finalists_does_not_count_as_measured(moody, tmp_p
     config = replace(CONFIG, runtime="moody", out=str(tmp_path / "run"), budget=("latency<=60%", "macs<=50%"))
     folder = run(replace(config, baselines="none", finalists=2), shown=Shown(quiet=True))
     job = reopen_job(folder, shown=Shown(quiet=True))
-    job.train_supernet()
+    obtain_supernet(job)
     enrolled = enroll(job, search_budgets(job))
     measured = job.costs["latency"].measured
     for widths, latency in measured.items():

@@ -16,7 +16,7 @@ from autoslim.cli import main
 from autoslim.errors import BudgetError, ConfigError, RunFolderError, UnknownNameError
 from autoslim.extract import extract_network
 from autoslim.pick import extract_picked, pick_network
-from autoslim.pipeline import RunConfig, read_config, reopen_job, run, search_again
+from autoslim.pipeline import RunConfig, obtain_supernet, read_config, reopen_job, run, search_again
 from autoslim.progress import Shown
 from autoslim.search import make_method
 from autoslim.train import TrainConfig
@@ -84,7 +84,7 @@ def test_what_is_extracted_is_what_the_supernet_predicted(finished: Path, tmp_pa
     assert (metrics["retrained"], metrics["macs"]) == (False, told["costs"]["macs"])
     assert metrics["search_accuracy"] == told["score"]["accuracy"]
     job = reopen_job(finished, shown=Shown(quiet=True))
-    job.train_supernet()
+    obtain_supernet(job)
     model, right = load(folder), 0
     with torch.no_grad():
         for images, labels in job.batches(job.judges):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import autoslim
+from autoslim import pipeline
 from autoslim.budget import Budget
 from autoslim.cli import main
 from autoslim.costs import COSTS
@@ -345,25 +346,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_the_test_set_is_not_read_before_everything_else_has_ended(tmp_path, monkeypatch):
     order: list[str] = []
-    for stage in ("train_supernet", "choose_finalists", "retrain", "test"):
-        original = getattr(Job, stage)
-
-        def noted(self, *args, original=original, stage=stage):
-            if stage == "test":
-                order.append("test begins")
-                object.__setattr__(self.data, "test", kept["test"])
-            return original(self, *args)
-
-        monkeypatch.setattr(Job, stage, noted)
     kept = {}
-    prepare = Job.prepare
+    prepare, sum_up = Job.prepare, pipeline.sum_up
 
     def without_test(self):
         prepare(self)
         kept["test"] = self.data.test
         object.__setattr__(self.data, "test", None)  # whoever looks at it earlier fails
 
+    def with_test(job, *args):
+        order.append("test begins")
+        object.__setattr__(job.data, "test", kept["test"])
+        return sum_up(job, *args)
+
     monkeypatch.setattr(Job, "prepare", without_test)
+    monkeypatch.setattr(pipeline, "sum_up", with_test)
     train = replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1)
     run(replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=60%",), baselines="none", train=train), shown=QUIET)
     assert order == ["test begins"]

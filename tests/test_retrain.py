@@ -19,7 +19,7 @@ from autoslim.checkpoint import Checkpoints
 from autoslim.cli import main
 from autoslim.errors import RunFolderError
 from autoslim.pick import extract_picked, pick_network
-from autoslim.pipeline import Job, RunConfig, reopen_job, run
+from autoslim.pipeline import RunConfig, reopen_job, run
 from autoslim.progress import Shown
 from autoslim.retrain import retrain_folder
 from autoslim.train import TrainConfig
@@ -75,7 +75,7 @@ def test_it_becomes_what_the_run_made_of_it(folder: Path, picked: Path, monkeypa
     assert told == metrics_of(picked) == {**before, "retrained": True, **result}
     assert not (folder / "checkpoints").exists()
     forbid_training(monkeypatch)
-    monkeypatch.setattr(Job, "test_network", lambda *_: pytest.fail("it was tested again"))
+    monkeypatch.setattr(retrain, "test_network", lambda *_: pytest.fail("it was tested again"))
     assert retrain_folder(folder, picked, shown=QUIET) == told
 
 
@@ -104,7 +104,7 @@ def test_one_that_was_stopped_after_the_training_ends_alike(folder: Path, picked
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*(retrain, at) if at == "write_json" else (Job, at), stop)
+    monkeypatch.setattr(retrain, at, stop)
     with pytest.raises(KeyboardInterrupt):
         retrain_folder(folder, picked, shown=QUIET)
     monkeypatch.undo()

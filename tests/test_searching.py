@@ -16,6 +16,7 @@ from autoslim.pipeline import (
     Job,
     RunConfig,
     _forecast,
+    obtain_supernet,
     plan_run,
     plan_search,
     read_config,
@@ -24,7 +25,7 @@ from autoslim.pipeline import (
 )
 from autoslim.pipeline._again import SEARCHES
 from autoslim.pipeline._plan import count_evaluations
-from autoslim.pipeline._uniform import find_uniform
+from autoslim.pipeline._retrain import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 from autoslim.score import SupernetScorer
@@ -77,7 +78,7 @@ def contents(folder):
 
 def opened(folder):
     job = reopen_job(folder, shown=QUIET)
-    job.train_supernet()
+    obtain_supernet(job)
     return job
 
 

@@ -17,8 +17,9 @@ from autoslim.errors import BudgetError, ConfigError, RunFolderError
 from autoslim.graph import ChannelGraph
 from autoslim.pipeline import RunConfig, read_config, reopen_job
 from autoslim.pipeline._again import SEARCHES, open_search, read_found, read_search
+from autoslim.pipeline._latency import LATENCY
 from autoslim.pipeline._reopen import load_supernet
-from autoslim.pipeline._search import LATENCY, STEPS
+from autoslim.pipeline._search import STEPS
 from autoslim.progress import Shown
 from autoslim.report.text import say_cost
 from autoslim.run_folder import RunFolder, read_json

@@ -11,6 +11,7 @@ from typing import Any
 from autoslim.errors import RunFolderError
 from autoslim.pipeline import Job, check_training, reopen_job
 from autoslim.pipeline._reopen import load_supernet
+from autoslim.pipeline._summary import test_network
 from autoslim.pipeline._training import retrain_network
 from autoslim.progress import Shown
 from autoslim.report.text import say_count
@@ -55,7 +56,7 @@ def retrain_folder(
         with job.timed("retrain picked"):
             _train(job, folder, widths)
     if not trained or key not in before:
-        job.test_network(folder, job.batches(job.data.test))
+        test_network(job, folder, job.batches(job.data.test))
         job.ranks.wait()
     metrics = _read_metrics(folder)
     macs = f"{say_count(metrics['macs'])} MACs ({metrics['macs'] / job.base['macs']:.1%})"

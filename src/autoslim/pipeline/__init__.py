@@ -1,7 +1,7 @@
 """The stages in order: trace, train the supernet, search, retrain what was found, test, report.
 
 Each stage leaves a file that the next one reads; a run that was stopped goes on with the first stage whose file is
-missing. The test images are touched by `Job.test` alone, after everything else has ended.
+missing. The test images are touched by the last stage alone, after everything else has ended.
 """
 
 from dataclasses import asdict, replace
@@ -17,7 +17,10 @@ from autoslim.pipeline._alone import train_alone as train_alone
 from autoslim.pipeline._batches import Prepared as Prepared
 from autoslim.pipeline._config import RunConfig as RunConfig
 from autoslim.pipeline._config import parse_shape as parse_shape
+from autoslim.pipeline._finalists import choose_finalists
+from autoslim.pipeline._guess import tell_widest
 from autoslim.pipeline._job import Job as Job
+from autoslim.pipeline._latency import keep_latency
 from autoslim.pipeline._launch import join_ranks as join_ranks
 from autoslim.pipeline._launch import leave_ranks as leave_ranks
 from autoslim.pipeline._launch import scaler_of as scaler_of
@@ -25,14 +28,19 @@ from autoslim.pipeline._plan import Plan as Plan
 from autoslim.pipeline._plan import make_plan
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
+from autoslim.pipeline._retrain import retrain
+from autoslim.pipeline._search import search_budgets
 from autoslim.pipeline._splits import write_splits as write_splits
+from autoslim.pipeline._summary import sum_up
 from autoslim.pipeline._task import locate_task
+from autoslim.pipeline._training import CHECKPOINTS
 from autoslim.pipeline._training import check_training as check_training
 from autoslim.pipeline._training import checkpoints_of as checkpoints_of
+from autoslim.pipeline._training import obtain_supernet as obtain_supernet
 from autoslim.pipeline._training import train_found as train_found
 from autoslim.progress import Shown
 from autoslim.report import write_report
-from autoslim.run_folder import RunFolder
+from autoslim.run_folder import RunFolder, remove_folder, write_json
 
 
 def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, command: str = "") -> Path:
@@ -55,7 +63,7 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
         raise BudgetError(plan.refused)
     job.folder = RunFolder.create(Path(config.out), {"command": command, "config": asdict(job.config), **job.identity})
     with job.folder.held():
-        return job.finish()
+        return _finish(job)
 
 
 def plan_run(config: RunConfig, *, data: Any = None, shown: Shown | None = None) -> Plan:
@@ -74,6 +82,26 @@ def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[
     return job, make_plan(job, train=True)
 
 
+def _finish(job: Job) -> Path:
+    """The stages after the trace, in order; one whose file is there is not run again."""
+    path = job.folder.path
+    write_json(path / "graph.json", job.graph.to_json())
+    write_splits(path, job.splits)
+    for stage, seconds in job.spent.items():
+        job.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
+    obtain_supernet(job)
+    tell_widest(job)
+    keep_latency(job, job.folder)
+    found = choose_finalists(job, search_budgets(job))
+    places = retrain(job, found)
+    write_json(path / "summary.json", sum_up(job, found, places))
+    if job.ranks.first:
+        remove_folder(path / CHECKPOINTS)
+        job.shown.line(f"report    {write_report(path)}")
+    job.ranks.wait()  # whoever called may read the summary at once
+    return path
+
+
 def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) -> Path:
     """Goes on with a run that was stopped, from the first stage that had not ended.
 
@@ -90,4 +118,4 @@ def resume(folder: str | Path, *, data: Any = None, shown: Shown | None = None) 
         return run_folder.path
     check_training(read_config(folder))
     with run_folder.held():
-        return reopen_job(folder, shown=shown, data=data).finish()
+        return _finish(reopen_job(folder, shown=shown, data=data))

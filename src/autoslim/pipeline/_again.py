@@ -8,31 +8,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoslim.budget import Budget
 from autoslim.errors import ConfigError, RunFolderError
 from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._job import Job
+from autoslim.pipeline._latency import LATENCY, TABLE, keep_latency, obtain_latency
 from autoslim.pipeline._plan import Plan, make_plan
 from autoslim.pipeline._reopen import load_supernet, read_config, reopen_job
-from autoslim.pipeline._search import (
-    LATENCY,
-    STEPS,
-    TABLE,
-    keep_latency,
-    obtain_latency,
-    search_budgets,
-)
+from autoslim.pipeline._retrain import find_uniform
+from autoslim.pipeline._search import STEPS, search_budgets
 from autoslim.pipeline._task import check_task
-from autoslim.pipeline._uniform import find_uniform
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json
 from autoslim.search import Found, Score, Step
 from autoslim.search._path import PathSearch
 from autoslim.widths import Widths
-
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
 
 SEARCHES = "searches"
 _ASKED, _FOUND, _TIMES = "search.json", "found.json", "times.jsonl"
@@ -139,7 +131,7 @@ def open_search(
     shown: Shown | None = None,
     data: Any = None,
     trained: bool = True,
-) -> "Job":
+) -> Job:
     """The run's job, with what a search asks.
 
     Args:
@@ -197,7 +189,7 @@ def _check_asked(place: RunFolder, asked: Mapping[str, Any]) -> None:
         )
 
 
-def _take_steps(job: "Job", place: RunFolder) -> None:
+def _take_steps(job: Job, place: RunFolder) -> None:
     """The run's own steps, where this search would take the same: another budget is then answered at once.
 
     Which step is taken depends on the budgets through the violated limits alone. Where all of them, then and now,
@@ -219,7 +211,7 @@ def _take_steps(job: "Job", place: RunFolder) -> None:
     place.rewrite(STEPS, [step.to_json() for step in taken])
 
 
-def _row(job: "Job", found: Found) -> dict[str, Any]:
+def _row(job: Job, found: Found) -> dict[str, Any]:
     """One budget's network, and the uniform one of about its cost."""
     beside = find_uniform(job, found)
     price, score = job.price(beside.widths), job.scorer.score(beside.widths)

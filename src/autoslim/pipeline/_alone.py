@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from autoslim.pipeline._job import Job
 from autoslim.pipeline._training import checkpoints_of, train_found
 from autoslim.score import evaluate
 from autoslim.widths import Widths
-
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
 
 _TRAINING = 3  # a training step costs a forward pass, and a backward pass of about two
 
@@ -50,7 +48,7 @@ class Alone:
         return cls(int(data["epochs"]), data["loss"], metrics, data["image_macs"], data.get("whole"))
 
 
-def train_alone(job: "Job", widths: Widths, epochs: int, *, name: str, keep: Callable[[Alone], None]) -> Alone:
+def train_alone(job: Job, widths: Widths, epochs: int, *, name: str, keep: Callable[[Alone], None]) -> Alone:
     """Trains one sub-network as its retraining would, but shorter and on train without the search images.
 
     Start weights, order of images and learning rates (a whole schedule that ends at 0) follow from the run's seed, so

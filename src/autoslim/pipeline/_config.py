@@ -11,7 +11,7 @@ from autoslim._registry import check_choices
 from autoslim.budget import Budget
 from autoslim.costs import check_metric
 from autoslim.errors import BudgetError, ConfigError, RunFolderError
-from autoslim.pipeline._finalists import check_finalists
+from autoslim.pipeline._rivals import check_finalists
 from autoslim.pipeline._track import TrackerName
 from autoslim.runtimes import check_setting, find_runtime
 from autoslim.search import METHODS, make_method

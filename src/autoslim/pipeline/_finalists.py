@@ -17,26 +17,25 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from autoslim.costs.latency import LatencyCost
-from autoslim.errors import BudgetError, ConfigError, RunFolderError
+from autoslim.errors import BudgetError, RunFolderError
 from autoslim.pipeline._alone import Alone, train_alone
-from autoslim.pipeline._search import LATENCY, TABLE, keep_latency, obtain_latency, search_budgets
+from autoslim.pipeline._job import Job
+from autoslim.pipeline._latency import LATENCY, TABLE, keep_latency, obtain_latency
+from autoslim.pipeline._rivals import rivals_of
+from autoslim.pipeline._search import search_budgets
 from autoslim.run_folder import RunFolder, read_json, write_json
-from autoslim.search import METHODS, Evolution, Exhaustive, Found, Greedy, Method, Score, Uniform, make_method
+from autoslim.search import Found, Method, Score, Uniform
 from autoslim.tasks import Metric
 from autoslim.widths import Widths
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
-
 UNIFORM, FOUND = "uniform", "found"
 _LINES, _ENROLLED, _SEARCHES = "finalists.jsonl", "finalists.json", "finalists"
-_LIKELIEST = ("knapsack", "random")  # of the other methods; shapes look at no image
 
 
 @dataclass(frozen=True)
@@ -111,49 +110,12 @@ def compare_paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[floa
 # Who competes -------------------------------------------------------------------------------------------------------
 
 
-def rivals_of(search: Any, *, by_image: bool = True, seed: int = 0) -> dict[str, Method]:
-    """Searches whose networks may compete with those of `search`, the likeliest first.
-
-    Args:
-        search: The run's own.
-        by_image: Whether the task's metric is a mean over images, by which a step can be decided.
-        seed: Of what they draw.
-    """
-    greedy = search if isinstance(search, Greedy) else Greedy()
-    normalize = "none" if greedy.normalize == "cost" else "cost"
-    metric = "accuracy" if greedy.metric == "loss" else "loss"
-    rivals: dict[str, Method] = {} if greedy is search else {"greedy": greedy}
-    rivals[f"greedy, normalize={normalize}"] = replace(greedy, normalize=normalize)
-    if by_image or metric == "loss":
-        rivals[f"greedy, metric={metric}"] = replace(greedy, metric=metric)
-    dear = (Exhaustive, Evolution)  # cost too much to be run beside the one that was asked for
-    left_out = (Greedy, Uniform, *dear, type(search))
-    names = dict.fromkeys([*_LIKELIEST, *METHODS])
-    return rivals | {name: make_method(name, seed=seed) for name in names if METHODS[name] not in left_out}
-
-
-def list_rivals(job: "Job") -> dict[str, Method]:
+def list_rivals(job: Job) -> dict[str, Method]:
     """Those of a run, of which the first `finalists` - 2 compete, and more where they find the same."""
     return rivals_of(job.config.search, by_image=job.task.metric.whole is None, seed=job.config.seed)
 
 
-def check_finalists(finalists: int, epochs: int, *, search: Any, retrain: str, by_image: bool = True) -> None:
-    """Raises ConfigError for settings that can't be met; `by_image` as for `rivals_of`."""
-    rivals = rivals_of(search, by_image=by_image)
-    if finalists != 0 and not 2 <= finalists <= 2 + len(rivals):
-        raise ConfigError(
-            f"RunConfig.finalists is {finalists}; expected 0 (off), or from 2 (the found and the uniform network) to "
-            f"{2 + len(rivals)} (with {'; '.join(rivals)}). Write for instance --finalists 2."
-        )
-    if finalists and retrain == "none":
-        raise ConfigError(
-            'RunConfig.finalists was given, but retrain="none"; expected networks that are trained. Drop one of them.'
-        )
-    if epochs < 0:
-        raise ConfigError(f"RunConfig.finalist_epochs is {epochs}; expected 1 or more, or 0 for half the retraining.")
-
-
-def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
+def enroll(job: Job, found: Sequence[Found]) -> list[dict[str, Found]]:
     """The candidates of each budget by name, uniform first; kept in `finalists.json`.
 
     Where a rival found what another candidate is already, the next one comes in.
@@ -195,7 +157,7 @@ def enroll(job: "Job", found: Sequence[Found]) -> list[dict[str, Found]]:
     return enrolled
 
 
-def _search(job: "Job", name: str, method: Method) -> Sequence[Found]:
+def _search(job: Job, name: str, method: Method) -> Sequence[Found]:
     """Every budget's network of one method, searched in a folder of its own as the run's networks are.
 
     What is measured on the way corrects the latencies of this search alone, so that each is the same when resumed.
@@ -233,8 +195,8 @@ def _read(found: Found, data: Mapping[str, Any]) -> Found:
 # The stage ----------------------------------------------------------------------------------------------------------
 
 
-def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], list[str]]:
-    """The winner for each budget, and a sentence on each for the summary.
+def choose_finalists(job: Job, found: list[Found]) -> list[Found]:
+    """The winner for each budget, a note of the job on each; without `finalists` what was found.
 
     Every training is a line of `finalists.jsonl`, every choice another; a stage that was stopped goes on after the
     last line and ends in the same file.
@@ -243,12 +205,20 @@ def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], l
         job: A run after its search.
         found: What the search found.
     """
+    if not job.config.finalists:
+        return found
+    with job.timed("finalists"):
+        winners = _choose(job, found)
+    job.shown.line(f"finalists {job.took('finalists')}")
+    return winners
+
+
+def _choose(job: Job, found: Sequence[Found]) -> list[Found]:
     longest = job.config.finalist_epochs or max(1, job.config.train.epochs_retrain // 2)
     lines = job.folder.lines(_LINES)
     done = {(line["budget"], line["name"], line["epochs"]): line for line in lines if line["_type"] == "Finalist"}
     decided = {line["budget"] for line in lines if line["_type"] == "Choice"}
     winners: list[Found] = []
-    notes: list[str] = []
     for each, candidates in zip(found, enroll(job, found), strict=True):
         text = each.budget.text
 
@@ -261,15 +231,15 @@ def choose_finalists(job: "Job", found: Sequence[Found]) -> tuple[list[Found], l
             line |= {"error": choice.error, **_spent(choice)}
             job.folder.append(_LINES, {"_type": "Choice", "_version": 1, **line})
         told = _tell(choice, list(candidates), job.task.metric)
-        notes.append(f"Finalists for {text}: {told}")
+        job.notes.append(f"Finalists for {text}: {told}")
         job.shown.line(f"finalists {text}: {told}")
         winners.append(candidates[choice.winner])
     searched = sum(line.get("search_image_macs", 0.0) for line in job.folder.lines("times.jsonl"))
     job.shown.line(f"finalists The other methods' searches: {searched:.3g} image-MACs.")
-    return winners, notes
+    return winners
 
 
-def _train(job: "Job", budget: str, name: str, widths: Widths, epochs: int, line: Mapping[str, Any] | None) -> Alone:
+def _train(job: Job, budget: str, name: str, widths: Widths, epochs: int, line: Mapping[str, Any] | None) -> Alone:
     """One training alone, or the line that an earlier session left of it."""
     if line is not None:
         if line["widths"] != dict(widths):

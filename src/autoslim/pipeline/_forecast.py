@@ -3,15 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoslim.pipeline._finalists import rungs_of
+from autoslim.pipeline._job import Job
 from autoslim.pipeline._launch import make_fabric, scaler_of
 from autoslim.supernet import Supernet
 from autoslim.train import Loader, TrainConfig, train_network, train_supernet
-
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
 
 _STEPS = 2  # taken; the last is timed
 _LONGEST = 5.0  # seconds of one: where a step may take longer, it has fewer images
@@ -39,7 +37,7 @@ class Training:
         return self.steps * self.seconds
 
 
-def time_trainings(job: "Job", forward: float) -> tuple[Training, Training | None]:
+def time_trainings(job: Job, forward: float) -> tuple[Training, Training | None]:
     """The supernet's training, and all others; None where nothing is trained but the supernet.
 
     Networks are built for it and thrown away. Not timed: compilation and recorded passes, which make steps shorter.
@@ -66,7 +64,7 @@ def time_trainings(job: "Job", forward: float) -> tuple[Training, Training | Non
     return supernet, Training(networks, steps, clock(train_network, job.networks.build_own()))
 
 
-def _count(job: "Job") -> tuple[int, int]:
+def _count(job: Job) -> tuple[int, int]:
     """Networks that are trained alone, and their steps."""
     config, train = job.config, job.config.train
     if config.retrain == "none":
@@ -79,7 +77,7 @@ def _count(job: "Job") -> tuple[int, int]:
     return whole + budgets * sum(size for size, _ in rungs), steps
 
 
-def _time_step(job: "Job", train: Callable[..., Any], network: Any, images: int) -> float:
+def _time_step(job: Job, train: Callable[..., Any], network: Any, images: int) -> float:
     """Seconds of one step of so many images, with loading them."""
     once: dict[str, Any] = {"epochs_supernet": 1, "epochs_retrain": 1, "batch_size": images, "lr": 1e-9}
     config: TrainConfig = replace(job.config.train, **once, compile=False, cuda_graph=False)

@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
+from autoslim.pipeline._job import Job
 
 _ERRORS = 2  # standard errors above the mean of guessing: 2 of 100 guesses get there
 
@@ -20,19 +18,19 @@ def is_guess(accuracy: float, *, images: int, classes: int) -> bool:
     return accuracy <= chance + _ERRORS * math.sqrt(chance * (1 - chance) / images)
 
 
-def tell_widest(job: "Job") -> None:
+def tell_widest(job: Job) -> None:
     """Scores the widest network of a trained supernet, and tells if guessing does as well."""
     score = job.fresh_scorer.score(job.space.widest)
     _tell(job, {"the widest network in the supernet": score.accuracy}, images=len(job.judges), kind="search")
 
 
-def tell_tested(job: "Job", tested: Mapping[str, float | None]) -> None:
+def tell_tested(job: Job, tested: Mapping[str, float | None]) -> None:
     """Tells of networks, by their folder, that are no better on the test images than guessing is."""
     worth = {f"models/{slug}": accuracy for slug, accuracy in tested.items() if accuracy is not None}
     _tell(job, worth, images=len(job.data.test), kind="test")
 
 
-def _tell(job: "Job", worth: Mapping[str, float], *, images: int, kind: str) -> None:
+def _tell(job: Job, worth: Mapping[str, float], *, images: int, kind: str) -> None:
     """In a line and a note of the report."""
     classes = len(job.data.classes)
     if job.config.task != "classification" or classes < 2:

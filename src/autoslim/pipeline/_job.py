@@ -1,11 +1,9 @@
-"""The stages of one run at work, in their order; each leaves a file that the next one reads."""
+"""One run at work: what its stages share."""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -21,33 +19,29 @@ from autoslim.extract import extract_network, replace_tensors_
 from autoslim.models import describe_model
 from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
-from autoslim.pipeline._finalists import choose_finalists
-from autoslim.pipeline._guess import tell_tested, tell_widest
+from autoslim.pipeline._latency import LATENCY, obtain_latency
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
-from autoslim.pipeline._search import LATENCY, keep_latency, obtain_latency, search_budgets
-from autoslim.pipeline._splits import list_splits, write_splits
-from autoslim.pipeline._task import check_network, describe_task, open_task, summary_of
-from autoslim.pipeline._training import FOLDER, retrain_network, train_whole_supernet
-from autoslim.pipeline._uniform import find_uniform, say_uniform
+from autoslim.pipeline._splits import list_splits
+from autoslim.pipeline._task import check_network, describe_task, open_task
 from autoslim.progress import Shown
-from autoslim.report import write_report
 from autoslim.report.text import say_count
-from autoslim.run_folder import RunFolder, read_json, remove_folder, write_json
-from autoslim.saved import load, load_tensors_, save_network
-from autoslim.score import Batch, SupernetScorer, evaluate
-from autoslim.search import Cost, Found, Space, check_budgets
+from autoslim.run_folder import RunFolder
+from autoslim.score import SupernetScorer
+from autoslim.search import Cost, Space, check_budgets
 from autoslim.supernet import Supernet
-from autoslim.train import OnStep, TrainConfig, Trained
+from autoslim.train import OnStep, TrainConfig
 from autoslim.widths import Widths
 
-_STAGES = ("trace", "train", "search", "finalists", "retrain")
 _CALIBRATION = 1000  # train images for BatchNorm statistics: whole batches
 
 
 class Job:
-    """One run at work: what the stages share. Each stage is a method, in the order of `finish`."""
+    """A run's images, networks, costs and scores, made when they are first asked for.
+
+    `prepare` is stage 1; the stages after it are functions of a job, in the order of `run`.
+    """
 
     folder: RunFolder
 
@@ -59,29 +53,7 @@ class Job:
         self.spent: dict[str, float] = {}
         self.notes: list[str] = []
         self.trained = False
-        self.obtained: dict[Widths, Path] = {}  # networks that are trained, and where they are
         self.on_step: OnStep = lambda loss, done: None  # told of every training step, beside the bar
-
-    def finish(self) -> Path:
-        """All stages after `prepare`; a stage whose file is there is not run again."""
-        write_json(self.folder.path / "graph.json", self.graph.to_json())
-        write_splits(self.folder.path, self.splits)
-        for stage, seconds in self.spent.items():
-            self.folder.append("times.jsonl", {"stage": stage, "seconds": seconds})
-        self.train_supernet()
-        tell_widest(self)
-        keep_latency(self, self.folder)
-        found = self.choose_finalists(search_budgets(self))
-        with self.timed("retrain"):
-            places = self.retrain(found)
-        write_json(self.folder.path / "summary.json", self.test(found, places))
-        if self.ranks.first:
-            remove_folder(self.folder.path / FOLDER)
-            self.shown.line(f"report    {write_report(self.folder.path)}")
-        self.ranks.wait()  # whoever called may read the summary at once
-        return self.folder.path
-
-    # 1. trace ------------------------------------------------------------------------------------------------------
 
     def prepare(self, check: Callable[[], None] = lambda: None, *, trained: bool = False) -> None:
         """Loads the data, builds and traces the model, and measures latency where a budget limits it.
@@ -110,7 +82,9 @@ class Job:
             f"{say_count(self.base['params'])} parameters; narrowest {least / macs:.1%} of the MACs"
         )
         if config.widen > 1:
-            self.shown.line(f"widen     {self.start_note}")
+            most = say_count(self.costs["macs"](self.graph.max_widths()))
+            self.notes.append(f"The search starts from your network {config.widen:g}x as wide: {most} MACs.")
+            self.shown.line(f"widen     {self.notes[-1]}")
         check_network(self)
         self.train_split, self.search_split = hold_out(
             self.data.train, most=max(config.search_images, 10_000), seed=config.seed
@@ -124,12 +98,6 @@ class Job:
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
         check_budgets(self.space, self.costs, self.config.budgets, self.base)
-
-    @property
-    def start_note(self) -> str:
-        """From where a run with `widen` searches."""
-        macs = say_count(self.costs["macs"](self.graph.max_widths()))
-        return f"The search starts from your network {self.config.widen:g}x as wide: {macs} MACs."
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -148,6 +116,17 @@ class Job:
             )
         )
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.data.classes),
+            "input": [1, *self.data.input_shape],
+            "normalisation": {"mean": list(self.data.mean), "std": list(self.data.std)},
+            "resize": self.data.resize,
+            "seed": self.config.seed,  # of the split, where the data have none
+            **describe_task(self.config),
+        }
+
     def price(self, widths: Widths) -> dict[str, float]:
         """Every cost of these widths: whole numbers, told as such, and milliseconds."""
         return {name: cost(widths) if name == LATENCY else int(cost(widths)) for name, cost in self.costs.items()}
@@ -158,27 +137,33 @@ class Job:
         candidates, atoms = {g.name: g.candidates for g in groups}, {g.name: g.atom for g in groups}
         return Space(candidates, atoms, {g.name: g.allowed for g in groups})
 
-    # 2. train ------------------------------------------------------------------------------------------------------
-
-    def train_supernet(self) -> None:
-        """Trains all sub-networks in one, on train without the search images."""
-        if self.supernet_path.exists():
-            load_tensors_(self.supernet_path, self.model)
-            self.place(self.net)
-        else:
-            train_whole_supernet(self)
-        self.trained = True
+    # networks ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def net(self) -> Supernet:
-        """All sub-networks in one; untrained before `train_supernet`."""
+        """All sub-networks in one; untrained before `obtain_supernet`."""
         return Supernet(self.model, self.graph).to(self.fabric.device)
 
     @property
     def supernet_path(self) -> Path:
         return self.folder.path / "supernet.safetensors"
 
-    # 3. search -----------------------------------------------------------------------------------------------------
+    def start(self, widths: Widths) -> nn.Module:
+        """The extracted network with the weights it starts from, on the device of the run."""
+        fresh = self.config.retrain == "scratch"
+        return self.place(self.networks.build_slim(widths) if fresh else self.inherit(widths))
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """A network where all of the run's are: on its device, in its layout; the module itself, changed."""
+        return model.to(self.fabric.device, memory_format=self.networks.layout)  # pyright: ignore[reportCallIssue]
+
+    def inherit(self, widths: Widths) -> nn.Module:
+        """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
+        small = extract_network(self.model, self.graph, widths)
+        replace_tensors_(small, self.fresh_scorer.buffers(widths))
+        return small
+
+    # scores -----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def judges(self) -> Split | Encoded:
@@ -208,160 +193,7 @@ class Job:
         sizes = {"images": len(self.judges), "calibration": len(self.calibration)}
         return Remembered(self.fresh_scorer, self.folder, key=key, macs=self.costs["macs"], **sizes)
 
-    def choose_finalists(self, found: list[Found]) -> list[Found]:
-        """With `finalists`, what is best after a short training alone; else what was found."""
-        if self.config.finalists:
-            with self.timed("finalists"):
-                found, notes = choose_finalists(self, found)
-                self.notes += notes
-            self.shown.line(f"finalists {self.took('finalists')}")
-        return found
-
-    # 4. extract and retrain ----------------------------------------------------------------------------------------
-
-    def retrain(self, found: list[Found]) -> dict[str, Path]:
-        """Trains the user's own network, what was found for each budget, and its uniform counterpart."""
-        places: dict[str, Path] = {}
-        wanted = self.config.baselines.split(",")
-        if "base" in wanted and self.config.retrain != "none":
-            places["base"] = self.obtain("models/base", self.own, {})
-        for each in found:
-            folder = f"models/{each.budget.slug}"
-            places[each.budget.slug] = self.obtain(folder, each.widths, {"budget": each.budget.text})
-            if "uniform" in wanted and self.config.retrain != "none":
-                beside = find_uniform(self, each)
-                told = say_uniform(beside, measured=each.budget.measured)
-                self.shown.line(f"uniform   {each.budget.text}: {told}")
-                facts = {**beside.facts, "gap": beside.gap}
-                places[f"{each.budget.slug}/uniform"] = self.obtain(f"{folder}/uniform", beside.widths, facts)
-        return places
-
-    def obtain(self, folder: str, widths: Widths, facts: Mapping[str, Any]) -> Path:
-        """A trained network of these widths, on the disk; one that is there already is left alone."""
-        path = self.folder.path / folder
-        twin = self.obtained.setdefault(widths, path)
-        if (path / "metrics.json").exists():
-            return path
-        small, trained, checkpoints = self.start(widths), Trained([], 0), None
-        if twin != path and self.config.retrain != "none":  # it would be trained to the same weights once more
-            load_tensors_(twin / "model.safetensors", small)
-            metrics = read_json(twin / "metrics.json", kind="Metrics")
-            trained = Trained(metrics["losses"], metrics["skipped_steps"])
-            self.shown.line(f"retrain   {folder}: the widths of {twin.relative_to(self.folder.path)}, trained already")
-        elif self.config.retrain != "none":
-            trained, checkpoints = retrain_network(self, small, folder)
-        save_network(
-            path,
-            small,
-            builder=self.builder,
-            attributes=self.graph.attributes(widths),
-            widths=widths,
-            preparation=self.preparation,
-            metrics={**facts, **self.price(widths), "losses": trained.losses, "skipped_steps": trained.skipped},
-        )
-        self.ranks.wait()  # what the first has written, all may read
-        if checkpoints is not None:
-            checkpoints.remove()
-        return path
-
-    def start(self, widths: Widths) -> nn.Module:
-        """The extracted network with the weights it starts from, on the device of the run."""
-        fresh = self.config.retrain == "scratch"
-        return self.place(self.networks.build_slim(widths) if fresh else self.inherit(widths))
-
-    def place(self, model: nn.Module) -> nn.Module:
-        """A network where all of the run's are: on its device, in its layout; the module itself, changed."""
-        return model.to(self.fabric.device, memory_format=self.networks.layout)  # pyright: ignore[reportCallIssue]
-
-    def inherit(self, widths: Widths) -> nn.Module:
-        """The sub-network as it is in the supernet, with BatchNorm statistics of its own."""
-        small = extract_network(self.model, self.graph, widths)
-        replace_tensors_(small, self.fresh_scorer.buffers(widths))
-        return small
-
-    @property
-    def preparation(self) -> dict[str, Any]:
-        return {
-            "classes": list(self.data.classes),
-            "input": [1, *self.data.input_shape],
-            "normalisation": {"mean": list(self.data.mean), "std": list(self.data.std)},
-            "resize": self.data.resize,
-            "seed": self.config.seed,  # of the split, where the data have none
-            **describe_task(self.config),
-        }
-
-    # 5. test -------------------------------------------------------------------------------------------------------
-
-    def test(self, found: list[Found], places: Mapping[str, Path]) -> dict[str, Any]:
-        """Reads the test set, once, and puts everything into the summary."""
-        batches = self.batches(self.data.test)
-        trained = self.config.retrain != "none"
-        tested = {slug: self.test_network(path, batches) if trained else None for slug, path in places.items()}
-        own, key = tested.get("base"), self.task.metric.key
-        if own is not None:
-            at = f"{say_count(self.base['macs'])} MACs"
-            self.shown.line(f"test      your own network: {self.task.metric.tell(own)} at {at}")
-        rows: list[dict[str, Any]] = []
-        for each in found:
-            slug = each.budget.slug
-            supernet = self.fresh_scorer.judge(each.widths, batches)
-            worth = {"search": each.score.accuracy, "supernet": supernet.accuracy, "test": tested[slug]}
-            row: dict[str, Any] = {"budget": each.budget.text, "folder": f"models/{slug}", "widths": dict(each.widths)}
-            row |= {**self.price(each.widths), key: self.turned(worth)}
-            if f"{slug}/uniform" in places:
-                metrics = read_json(places[f"{slug}/uniform"] / "metrics.json", kind="Metrics")
-                row["uniform"] = {
-                    **{name: metrics[name] for name in ("ratio", *self.costs)},
-                    **({"note": metrics["note"]} if "note" in metrics else {}),
-                    key: self.turned({"test": tested[f"{slug}/uniform"]}),
-                }
-            rows.append(row)
-            self.tell(row, worth, tested.get(f"{slug}/uniform"))
-        tell_tested(self, tested)
-        base: dict[str, Any] = {**self.base, key: self.turned({"test": own})}
-        return self.summary(base, rows)
-
-    def test_network(self, path: Path, batches: Iterable[Batch]) -> float:
-        """What a network as it lies on the disk is worth on the test images, kept in its `metrics.json`."""
-        model = self.place(self.task.adapt(load(path)))
-        score, key = evaluate(model, batches, self.task).score, f"test_{self.task.metric.key}"
-        told = {"test_loss": score.loss, key: self.task.metric.turn(score.accuracy)}
-        told |= {} if key == "test_accuracy" else {"metric": self.task.metric.name}
-        write_json(path / "metrics.json", {**read_json(path / "metrics.json", kind="Metrics"), **told})
-        return score.accuracy
-
-    def turned(self, worth: Mapping[str, float | None]) -> dict[str, float | None]:
-        """The metric as people are told it, None where it is not known."""
-        return {name: None if value is None else self.task.metric.turn(value) for name, value in worth.items()}
-
-    def tell(self, row: Mapping[str, Any], worth: Mapping[str, float | None], uniform: float | None) -> None:
-        test, supernet, say = worth["test"], worth["supernet"], self.task.metric.tell
-        assert supernet is not None
-        told = say(test) if test is not None else f"{say(supernet)} (in the supernet)"
-        beside = f", uniform {say(uniform)}" if uniform is not None else ""
-        share = row["macs"] / self.base["macs"]
-        latency = f", {row[LATENCY]:.3g} ms" if LATENCY in row else ""
-        macs = f"{say_count(row['macs'])} MACs ({share:.1%})"
-        self.shown.line(f"test      {row['budget']}: {told} at {macs}{latency}{beside}")
-
-    def summary(self, base: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-        config = self.config
-        packages = ("torch", "torchvision", "timm", "datasets", "lightning-fabric")
-        seconds, (version, metric) = self.folder.seconds(), summary_of(self.task.metric)
-        return {
-            "_type": "Summary", "_version": version, "model": config.model, "data": config.data, "task": self.task.name,
-            "metric": metric, "seed": config.seed, "input": [[1, *self.data.input_shape]], "base": base,
-            "budgets": rows, "seconds": {s: seconds.get(s, 0.0) for s in _STAGES if s in seconds or s != "finalists"},
-            "versions": {
-                "autoslim": importlib.metadata.version("autoslim"), "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in packages},
-            },
-            "command": self.command,
-            "notes": [*self.data.notes, *self.graph.notes, *([self.start_note] if config.widen > 1 else []),
-                      *self.notes],
-        }  # fmt: skip
-
-    # what the stages share -----------------------------------------------------------------------------------------
+    # images and time --------------------------------------------------------------------------------------------------
 
     @cached_property
     def fabric(self) -> Any:

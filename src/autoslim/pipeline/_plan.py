@@ -5,19 +5,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoslim.errors import BudgetError
 from autoslim.pipeline._finalists import list_rivals
 from autoslim.pipeline._forecast import Training, time_trainings
+from autoslim.pipeline._job import Job
 from autoslim.progress import say_many
 from autoslim.report.text import say_cost
 from autoslim.search import Method, Step
 from autoslim.search._base import STUCK, costs_of
 from autoslim.search._surrogate import Surrogate
-
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
 
 _ALWAYS = ("macs", "params")
 
@@ -151,7 +149,7 @@ class Plan:
         return self.prices[reach.metric].widest <= reach.most
 
 
-def make_plan(job: "Job", *, train: bool = False) -> Plan:
+def make_plan(job: Job, *, train: bool = False) -> Plan:
     """Prices, budgets and effort of a job that is prepared; one network is scored, nothing is written.
 
     Args:
@@ -205,7 +203,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _effort(job: "Job") -> Effort:
+def _effort(job: Job) -> Effort:
     steps, evaluations = count_evaluations(job)
     others = islice(list_rivals(job).values(), max(job.config.finalists - 2, 0))
     finalists = sum(count_evaluations(job, method)[1] for method in others)
@@ -216,7 +214,7 @@ def _effort(job: "Job") -> Effort:
     return Effort(steps, evaluations, time.perf_counter() - started, job.trained, finalists)
 
 
-def count_evaluations(job: "Job", method: Method | None = None) -> tuple[int, int]:
+def count_evaluations(job: Job, method: Method | None = None) -> tuple[int, int]:
     """Steps and evaluations of a job's search, counted in the same search with a made-up loss in place of the network.
 
     With a `method` those of that method's. For one that draws or measures a fixed number of networks it is about that

@@ -9,6 +9,7 @@ from autoslim.errors import RunFolderError
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._job import Job
 from autoslim.pipeline._splits import check_splits
+from autoslim.pipeline._training import obtain_supernet
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder
 
@@ -51,7 +52,7 @@ def load_supernet(job: Job) -> None:
             f"`{job.supernet_path.name}` is missing in {job.folder.path}; expected the trained supernet of a run. "
             f"Restore it, or if the run has not got so far: autoslim run --resume {job.folder.path}"
         )
-    job.train_supernet()  # reads it
+    obtain_supernet(job)  # reads it
 
 
 def _check_identity(folder: str | Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

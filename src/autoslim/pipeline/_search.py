@@ -5,34 +5,25 @@ prediction is corrected, the path so far is priced anew, and the search goes on 
 been measured.
 """
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-from platformdirs import user_cache_path
-
-from autoslim.costs.latency import LatencyCost, make_latency
+from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError
-from autoslim.progress import say_many
+from autoslim.pipeline._job import Job
+from autoslim.pipeline._latency import LATENCY, TABLE
 from autoslim.report.text import say_count
 from autoslim.run_folder import RunFolder
 from autoslim.search import Found, Method, Step
 from autoslim.widths import Widths
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
-
-LATENCY = "latency"
-STEPS, TABLE = "search.jsonl", "latency.json"
+STEPS = "search.jsonl"
 _ROUNDS = 20
 
 
-def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | None = None) -> list[Found]:
+def search_budgets(job: Job, place: RunFolder | None = None, method: Method | None = None) -> list[Found]:
     """A network for each budget; every accepted step is on the disk before the next.
 
     Args:
@@ -70,69 +61,12 @@ def search_budgets(job: "Job", place: RunFolder | None = None, method: Method | 
     return found
 
 
-def obtain_latency(job: "Job", table: Path | None = None, *, known: bool = False) -> tuple[LatencyCost, float]:
-    """The prediction of a run, and what it said of your own network at first.
-
-    Args:
-        job: A run.
-        table: The file it was kept in; default that of the run. Where there is none, networks are measured.
-        known: Whether it is another copy of a table that was told already.
-    """
-    config = job.config
-    table = table or Path(config.out) / TABLE
-    runtime = f"{config.runtime}, {say_many(config.runtime_threads, 'thread')}, {config.runtime_precision}"
-    with job.shown.bar(f"latency on {runtime}", 0) as bar, tempfile.TemporaryDirectory() as scratch:
-
-        def obtain(table: Path | None) -> LatencyCost:
-            return make_latency(
-                job.networks.build(),
-                job.graph,
-                torch.zeros(config.runtime_batch, *job.data.input_shape),
-                runtime=config.runtime,
-                threads=config.runtime_threads,
-                precision=config.runtime_precision,
-                cache=user_cache_path("autoslim") / "latency",
-                table=table,
-                on_progress=bar.reach,
-            )
-
-        copy = Path(scratch) / TABLE
-        if job.ranks.first:  # one process measures, while the others wait
-            cost = obtain(table if table.exists() else None)
-            cost.save(copy)
-            job.ranks.tell(copy.read_bytes())
-        else:
-            copy.write_bytes(job.ranks.tell(b""))
-            cost = obtain(copy)
-    own = replace(cost, measured={})(job.own)  # a limit in percent stays what it is when the prediction is corrected
-    if known:
-        return cost, own
-    kept = "" if cost.kept is None else f", kept from {cost.kept}"
-    job.shown.line(
-        f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
-        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; noise {cost.noise:.1%}){kept}"
-    )
-    if cost.noisy:
-        job.shown.line(
-            "latency   The machine is too busy to tell: half of the times lie more than 10% apart. Close other "
-            "programs, or expect networks that are slower or faster than told."
-        )
-    return cost, own
-
-
-def keep_latency(job: "Job", place: RunFolder) -> None:
-    """Puts the prediction into a folder, where it is not there yet."""
-    cost, table = job.costs.get(LATENCY), place.path / TABLE
-    if isinstance(cost, LatencyCost) and not table.exists():
-        cost.save(table)
-
-
 def binding_metric(found: Found, base: Mapping[str, float]) -> str:
     """The metric of the limit that is used up the most: the one a fair counterpart must match."""
     return max(found.budget.limits, key=lambda limit: found.costs[limit.metric] / limit.absolute(base)).metric
 
 
-def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
+def _search(job: Job, place: RunFolder, method: Method) -> list[Found]:
     """One search, from the steps that were taken already."""
     done, last = _steps(job, place), [time.monotonic()]
     worth = partial(job.task.metric.tell, digits=1)
@@ -162,12 +96,12 @@ def _search(job: "Job", place: RunFolder, method: Method) -> list[Found]:
     return found
 
 
-def _known(job: "Job", widths: Widths) -> str:
+def _known(job: Job, widths: Widths) -> str:
     cost = job.costs.get(LATENCY)
     return "measured" if isinstance(cost, LatencyCost) and widths in cost.measured else "predicted"
 
 
-def _steps(job: "Job", place: RunFolder) -> list[Step]:
+def _steps(job: Job, place: RunFolder) -> list[Step]:
     """The steps so far, at today's prices where those follow from measurements."""
     lines = place.lines(STEPS)
     steps = [Step.from_json(line) for line in lines]
@@ -184,7 +118,7 @@ def _limited(found: Sequence[Found]) -> list[Found]:
     return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
 
 
-def _measure(job: "Job", place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Sequence[Found]]) -> LatencyCost:
+def _measure(job: Job, place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Sequence[Found]]) -> LatencyCost:
     with job.shown.bar("measure", len(new)) as bar:
         measured = job.ranks.tell(cost.measure(list(new), on_progress=bar.reach) if job.ranks.first else [])
     for (widths, answers), latency in zip(new.items(), measured, strict=True):

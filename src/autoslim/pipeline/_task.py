@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autoslim.errors import ConfigError, ModelError
-from autoslim.pipeline._finalists import check_finalists
+from autoslim.pipeline._rivals import check_finalists
 from autoslim.search._path import PathSearch
 from autoslim.tasks import TASKS, Metric, Task, find_task
 

@@ -4,28 +4,35 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from autoslim.checkpoint import Checkpoints
+from autoslim.pipeline._config import RunConfig
+from autoslim.pipeline._job import Job
 from autoslim.pipeline._launch import check_precision, scaler_of
 from autoslim.pipeline._track import check_tracker, open_tracker
 from autoslim.run_folder import write_json
-from autoslim.saved import save_tensors
+from autoslim.saved import load_tensors_, save_tensors
 from autoslim.train import Loader, TrainConfig, Trained, train_network, train_supernet
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._config import RunConfig
-    from autoslim.pipeline._job import Job
-
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 _LEARNT = 0.98  # of the first epoch's loss: above that nothing was learnt
 _NO_MATTER = ("checkpoint_minutes", "cuda_graph")  # settings that a training may go on with another value of
 
 
-def train_whole_supernet(job: "Job") -> None:
-    """Trains the supernet of a run, on train without the search images, and writes it."""
+def obtain_supernet(job: Job) -> None:
+    """Stage 2: trains all sub-networks in one, on train without the search images; one that is there is only read."""
+    if job.supernet_path.exists():
+        load_tensors_(job.supernet_path, job.model)
+        job.place(job.net)
+    else:
+        _train_supernet(job)
+    job.trained = True
+
+
+def _train_supernet(job: Job) -> None:
     config, loader = job.config.train, job.loader(job.train_split)
     checkpoints = checkpoints_of(job, "supernet")
     with job.timed("train"), _watched(job, "supernet", len(loader) * config.epochs_supernet, "supernet") as watched:
@@ -39,7 +46,7 @@ def train_whole_supernet(job: "Job") -> None:
     job.shown.line(f"supernet  {config.epochs_supernet} epochs, {loss}{_doubts(trained)}, {job.took('train')}")
 
 
-def retrain_network(job: "Job", network: nn.Module, folder: str) -> tuple[Trained, Checkpoints]:
+def retrain_network(job: Job, network: nn.Module, folder: str) -> tuple[Trained, Checkpoints]:
     """Trains a found network on all of train, in place; its checkpoints go once it is saved."""
     config, loader, started = job.config.train, job.loader(job.data.train), time.monotonic()
     checkpoints = checkpoints_of(job, folder)
@@ -50,7 +57,7 @@ def retrain_network(job: "Job", network: nn.Module, folder: str) -> tuple[Traine
 
 
 def train_found(
-    job: "Job",
+    job: Job,
     network: nn.Module,
     loader: Loader,
     config: TrainConfig,
@@ -64,14 +71,14 @@ def train_found(
         return train_network(network, loader, config, checkpoints=checkpoints, **watched)
 
 
-def check_training(config: "RunConfig") -> None:
+def check_training(config: RunConfig) -> None:
     """Raises ConfigError for a precision that this machine has not, or a tracker that is not installed."""
     check_tracker(config.tracker)
     check_precision(config.train.precision)
 
 
 @contextmanager
-def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[str, Any], None, None]:
+def _watched(job: Job, name: str, steps: int, stage: str) -> Generator[dict[str, Any], None, None]:
     """What all trainings of a run have in common: a bar, a tracker; the caller's random state is left as it was."""
     tracker = job.config.tracker if job.ranks.first and stage else "none"
     with (
@@ -94,12 +101,12 @@ def _watched(job: "Job", name: str, steps: int, stage: str) -> Generator[dict[st
         }
 
 
-def checkpoints_of(job: "Job", training: str) -> Checkpoints:
+def checkpoints_of(job: Job, training: str) -> Checkpoints:
     """Where a training of the run keeps its state."""
     settings = {name: value for name, value in asdict(job.config.train).items() if name not in _NO_MATTER}
     identity = {"training": training, **job.identity, "seed": job.config.seed, "settings": settings}
     return Checkpoints(
-        job.folder.path / FOLDER / training.replace("/", "-"),
+        job.folder.path / CHECKPOINTS / training.replace("/", "-"),
         identity,
         minutes=job.config.train.checkpoint_minutes,
         tell=lambda text: job.shown.line(f"resume    {training}: {text}"),

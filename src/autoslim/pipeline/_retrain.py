@@ -1,17 +1,72 @@
-"""The uniform network that stands beside one that a search found."""
+"""Stage 4 of a run: the network given, those that were found, and their uniform counterparts, each trained alone."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from autoslim.budget import Budget
+from autoslim.pipeline._job import Job
 from autoslim.pipeline._search import binding_metric
+from autoslim.pipeline._training import retrain_network
+from autoslim.run_folder import read_json
+from autoslim.saved import load_tensors_, save_network
 from autoslim.search import Found, hold_uniform, match_uniform
+from autoslim.train import Trained
 from autoslim.widths import Widths
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
-
 _CLOSE = 0.01  # how far a cost may be from what it is held against, and nothing is said
+
+
+def retrain(job: Job, found: Sequence[Found]) -> dict[str, Path]:
+    """Trains your own network, what was found for each budget, and its uniform counterpart; where each is, by slug."""
+    places = dict[str, Path]()
+    networks = dict[Widths, Path]()  # that are trained, and where they are
+    wanted = job.config.baselines.split(",") if job.config.retrain != "none" else []
+    with job.timed("retrain"):
+        if "base" in wanted:
+            places["base"] = _obtain(job, "models/base", job.own, {}, networks)
+        for each in found:
+            slug, folder = each.budget.slug, f"models/{each.budget.slug}"
+            places[slug] = _obtain(job, folder, each.widths, {"budget": each.budget.text}, networks)
+            if "uniform" in wanted:
+                beside = find_uniform(job, each)
+                job.shown.line(f"uniform   {each.budget.text}: {_say(beside, measured=each.budget.measured)}")
+                facts = {**beside.facts, "gap": beside.gap}
+                places[f"{slug}/uniform"] = _obtain(job, f"{folder}/uniform", beside.widths, facts, networks)
+    return places
+
+
+def _obtain(job: Job, folder: str, widths: Widths, facts: Mapping[str, Any], networks: dict[Widths, Path]) -> Path:
+    """A trained network of these widths, on the disk; one that is there already is left alone."""
+    path = job.folder.path / folder
+    twin = networks.setdefault(widths, path)
+    if (path / "metrics.json").exists():
+        return path
+    small, trained, checkpoints = job.start(widths), Trained([], 0), None
+    if twin != path and job.config.retrain != "none":  # it would be trained to the same weights once more
+        load_tensors_(twin / "model.safetensors", small)
+        metrics = read_json(twin / "metrics.json", kind="Metrics")
+        trained = Trained(metrics["losses"], metrics["skipped_steps"])
+        job.shown.line(f"retrain   {folder}: the widths of {twin.relative_to(job.folder.path)}, trained already")
+    elif job.config.retrain != "none":
+        trained, checkpoints = retrain_network(job, small, folder)
+    save_network(
+        path,
+        small,
+        builder=job.builder,
+        attributes=job.graph.attributes(widths),
+        widths=widths,
+        preparation=job.preparation,
+        metrics={**facts, **job.price(widths), "losses": trained.losses, "skipped_steps": trained.skipped},
+    )
+    job.ranks.wait()  # what the first has written, all may read
+    if checkpoints is not None:
+        checkpoints.remove()
+    return path
+
+
+# The uniform network beside one that was found -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -38,7 +93,7 @@ class Beside:
         return {"ratio": self.ratio, **({"note": self.note} if self.note else {})}
 
 
-def find_uniform(job: "Job", found: Found) -> Beside:
+def find_uniform(job: Job, found: Found) -> Beside:
     """The uniform network of the found one's cost; under a limit of latency the widest of candidates that holds.
 
     Under several limits the one of that cost may break another limit: then it is the widest that holds all of them.
@@ -70,12 +125,12 @@ def find_uniform(job: "Job", found: Found) -> Beside:
     return Beside(ratio, widths, metric, gap, note)
 
 
-def _excesses(job: "Job", budget: Budget, widths: Widths) -> dict[str, float]:
+def _excesses(job: Job, budget: Budget, widths: Widths) -> dict[str, float]:
     """How far a network is above each limit, as a share of it."""
     return {each.metric: job.costs[each.metric](widths) / each.absolute(job.base) - 1 for each in budget.limits}
 
 
-def say_uniform(beside: Beside, *, measured: bool) -> str:
+def _say(beside: Beside, *, measured: bool) -> str:
     """Its ratio, its cost beside AutoSlim's, and its note."""
     told = f"ratio {beside.ratio:.3f}, {beside.gap:+.2%} {beside.metric} of AutoSlim's{', predicted' * measured}"
     return f"{told}; {beside.note}" if beside.note else told
