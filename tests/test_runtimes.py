@@ -13,9 +13,10 @@ import torch
 import torch._dynamo
 from torch import nn
 
-from autoslim import extract_network, trace_channels
+from autoslim import export_network, extract_network, trace_channels
 from autoslim.errors import ConfigError, ModelError, RuntimeFailedError, UnknownNameError
 from autoslim.runtimes import (
+    OPSET,
     RUNTIMES,
     Latency,
     describe_machine,
@@ -152,6 +153,29 @@ def test_what_onnx_runtime_runs_is_the_extracted_network():
         np.testing.assert_allclose(output, small(IMAGE).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_measured_is_what_is_exported(tmp_path: Path):
+    """A command gets the operators that `autoslim export` writes: the same nodes, in the same version."""
+    import onnx
+
+    model = nn.Sequential(make_network(), nn.GELU())  # written otherwise in each of opsets 18 and 20
+    kept = tmp_path / "measured.onnx"
+    program = f'{sys.executable} -c "import shutil, sys; shutil.copy(sys.argv[1], {str(kept)!r}); print(1)" {{onnx}}'
+    measure_networks(find_runtime(f"command:{program}"), [model], IMAGE)
+    export_network(model, IMAGE, tmp_path / "exported.onnx", to="onnx")
+    measured, exported = (onnx.load(tmp_path / f"{name}.onnx") for name in ("measured", "exported"))
+    assert [node.op_type for node in measured.graph.node] == [node.op_type for node in exported.graph.node]
+    assert measured.opset_import[0].version == exported.opset_import[0].version == OPSET
+
+
+def test_the_documented_program_prints_milliseconds(tmp_path: Path):
+    text = (Path(__file__).parent.parent / "docs" / "how-to" / "measure-elsewhere.md").read_text()
+    program = text.split("<<'END'\n")[1].split("END\n")[0]
+    (tmp_path / "network.onnx").write_bytes(export_onnx(make_network(), IMAGE))
+    program = program.replace("/tmp/network.onnx", str(tmp_path / "network.onnx"))
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert float(told) > 0
+
+
 class NotTraceable(nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         raise ValueError("not like this")
@@ -283,6 +307,7 @@ def test_a_session_leaves_vanishing_numbers_of_the_process_alone(tmp_path: Path)
 def test_noise_is_told():
     assert not Latency(10.0, 9.8, 10.7, 20).noisy
     assert Latency(10.0, 9.5, 10.6, 20).noisy
+    assert str(Latency(10.0, 10.0, 10.0, 1)) == "10 ms (measured once)"
     assert str(Latency(10.0, 9.5, 10.6, 20)) == "10 ms (half of 20 runs took 9.5 to 10.6)"
     assert str(Latency(0.1963, 0.1951, 0.2, 20)) == "0.196 ms (half of 20 runs took 0.195 to 0.2)"
 

@@ -17,11 +17,12 @@ from autoslim.errors import AutoSlimError, ConfigError, DataError, ModelError
 from autoslim.export._fold import fold_batchnorm_
 from autoslim.extract import copy_model
 from autoslim.run_folder import write_whole
+from autoslim.runtimes import OPSET
 
 Served: TypeAlias = Callable[[torch.Tensor], Any]  # images [N, C, H, W] -> the network's output, or its tensors
 Batch: TypeAlias = int | Literal["dynamic"]
 
-OPSET, TOLERANCE = 18, 1e-4
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,9 +56,10 @@ def obtain_latency(job: "Job", table: Path | None = None, *, known: bool = False
     if known:
         return cost, own
     kept = "" if cost.kept is None else f", kept from {cost.kept}"
+    noise = "each measured once" if cost.meter.runtime.once else f"noise {cost.noise:.1%}"
     job.shown.line(
         f"latency   {runtime}, batch {config.runtime_batch}: {own:.3g} ms, narrowest "
-        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; noise {cost.noise:.1%}){kept}"
+        f"{cost(job.graph.min_widths()):.3g} ms, predicted to {cost.error:.1%} (median; {noise}){kept}"
     )
     if cost.noisy:
         job.shown.line(

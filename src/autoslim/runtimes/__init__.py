@@ -16,6 +16,7 @@ from autoslim.runtimes._base import measure_networks as measure_networks
 from autoslim.runtimes._base import read_processor as read_processor
 from autoslim.runtimes._base import sum_up as sum_up
 from autoslim.runtimes._base import time_networks as time_networks
+from autoslim.runtimes._onnx import OPSET as OPSET
 from autoslim.runtimes._onnx import export_onnx as export_onnx
 from autoslim.runtimes._onnx import name_outputs as name_outputs
 from autoslim.runtimes._onnx import open_onnx as open_onnx

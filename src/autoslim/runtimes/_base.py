@@ -51,6 +51,8 @@ class Latency:
         return self.spread > _NOISY
 
     def __str__(self) -> str:
+        if self.repeats == 1:
+            return f"{self.median:.3g} ms (measured once)"
         return f"{self.median:.3g} ms (half of {self.repeats} runs took {self.low:.3g} to {self.high:.3g})"
 
 
@@ -127,10 +129,12 @@ def check_setting(runtime: Runtime, *, threads: int, precision: str) -> None:
     if precision not in runtime.precisions:
         raise ConfigError(
             f"Runtime {runtime.name!r}: precision {precision!r}; expected {' or '.join(runtime.precisions)}. "
-            f"Write --precision {runtime.precisions[0]}, or choose another runtime."
+            f"Write --runtime-precision {runtime.precisions[0]}, or choose another runtime."
         )
     if threads < 1:
-        raise ConfigError(f"Runtime {runtime.name!r}: threads is {threads}; expected 1 or more. Write --threads 1.")
+        raise ConfigError(
+            f"Runtime {runtime.name!r}: threads is {threads}; expected 1 or more. Write --runtime-threads 1."
+        )
 
 
 def load_package(name: str, runtime: str, extra: str) -> ModuleType:

@@ -14,9 +14,10 @@ from autoslim.errors import ConfigError, ModelError, describe_error
 from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
+OPSET = 18  # of what is measured, and of what is exported unless told otherwise: one network, one file
 
 
-def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, dynamic: bool = False) -> bytes:
+def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynamic: bool = False) -> bytes:
     """The network, in eval mode and for images of exactly this shape, as the bytes of an ONNX file.
 
     torch's older exporter (by tracing) is asked first: it takes a tenth of the time of the newer (by torch.export).
@@ -25,7 +26,7 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
     Args:
         model: Its input is called "input" in the file, its outputs as `name_outputs` says.
         x: Example images [N, C, H, W].
-        opset: Version of ONNX's operators; default the exporter's.
+        opset: Version of ONNX's operators.
         dynamic: Whether any number of images may be given at a time.
 
     Raises:
@@ -59,7 +60,7 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, 
                 reasons.append(describe_error(error))
                 continue
             (version,) = [each.version for each in package.load(path).opset_import if each.domain == ""]
-            if opset not in (None, version):  # what it can't convert, the newer one writes as it has it
+            if opset != version:  # what it can't convert, the newer one writes as it has it
                 raise ConfigError(
                     f"{type(model).__name__} as ONNX: torch writes it with opset {version}; expected {opset}, as was "
                     f"asked for. Write --opset {version}."
