@@ -262,6 +262,34 @@ def test_a_trained_run_needs_the_file_no_more(tmp_path: Path):
         reopen_job(out, shown=Shown(quiet=True))
 
 
+def test_a_head_for_other_classes_is_drawn_anew(tmp_path: Path):
+    trained, path = build_model("zoo:resnet_digits", num_classes=37, in_channels=1), tmp_path / "weights.pt"
+    torch.save(trained.state_dict(), path)
+    networks = networks_from(path)
+    (note,) = [note for note in networks.notes if "classes" in note]
+    assert note == f"head.weight, head.bias: of another number of classes in {path}, here drawn anew"
+    assert networks.model.head.weight.shape[0] == 10
+    ours, theirs = networks.model.stem.weight, trained.stem.weight
+    assert torch.equal(ours.flatten().sort().values, theirs.flatten().sort().values)  # in another order
+    state = trained.state_dict()
+    torch.save({**state, "head.bias": state["head.bias"][:36]}, path)  # no head has both
+    with pytest.raises(ModelError, match=r"'head\.weight' has the shape .* Only a head may differ"):
+        networks_from(path)
+
+
+def test_a_builder_that_draws_no_weights_is_told(tmp_path: Path):
+    """Trained weights that a builder loads by itself would be cut as if they were drawn."""
+    code = "import torch\nfrom torch import nn\n\ndef make():\n    {}return nn.Sequential(nn.Conv2d(1, 8, 3), "
+    code += "nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
+    for name, seeding in (("drawn", ""), ("loaded", "torch.manual_seed(7)\n    ")):
+        (tmp_path / f"{name}.py").write_text(code.format(seeding))
+        config = RunConfig(model=f"{tmp_path / name}.py:make", data="digits")
+        networks = Networks(config, TASKS["classification"], num_classes=10, input_shape=(1, 8, 8))
+        assert [note.startswith("has the same weights from any seed") for note in networks.notes] == [True] * (
+            name == "loaded"
+        )
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     path, model = tmp_path / "weights.pt", nn.Linear(3, 2)
     torch.save(nn.Linear(3, 4).state_dict(), path)

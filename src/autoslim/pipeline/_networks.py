@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from autoslim.extract import correct_scale_, extract_network
 from autoslim.graph import ChannelGraph
@@ -42,6 +43,11 @@ class Networks:
         self.layout = torch.contiguous_format
         self.layout, note = choose_layout(self.build_own(), torch.zeros(2, *input_shape))
         self.notes = [note] if note else []
+        if _seedless(self.build_own(), self.build_own(seed=config.seed + 1)):
+            self.notes.append(
+                "has the same weights from any seed. If they are trained ones, they would be cut and scaled as if "
+                "drawn: save its state dict, let the builder draw, and give --from-weights FILE."
+            )
         self.model = self._rewritten(self.build_own())
         self._own_graph = self.graph = self._restrict(trace_channels(self.model, x))
         self.own = self.graph.max_widths()
@@ -51,7 +57,10 @@ class Networks:
             self.graph = self._restrict(trace_channels(self.model, x).freeze(frozen))
             self.graph.check(self.own)
         if config.from_weights:
-            load_weights_(self.model, config.from_weights)
+            fresh = load_weights_(self.model, config.from_weights, num_classes=num_classes)
+            if fresh:
+                told = f"{', '.join(fresh)}: of another number of classes in {config.from_weights}, here drawn anew"
+                self.notes.append(told)
             left = sort_channels_(self.model, self.graph, filter_norms(self.model, self.graph)).left
             kept = [f"`{g.name}` ({left[g.name]})" for g in self.graph.groups if g.frozen is None and g.name in left]
             if kept:
@@ -64,10 +73,10 @@ class Networks:
         graph = reduce(ChannelGraph.freeze, self._config.keep, graph)
         return reduce(lambda limited, each: limited.limit(each[0], **each[1]), self._config.limits, graph)
 
-    def build_own(self) -> nn.Module:
-        """The network as the user gave it and the task runs it, freshly initialised from the seed."""
+    def build_own(self, *, seed: int | None = None) -> nn.Module:
+        """The network as the user gave it and the task runs it, freshly initialised from the run's seed, or another."""
         with torch.random.fork_rng():
-            torch.manual_seed(self._config.seed)
+            torch.manual_seed(self._config.seed if seed is None else seed)
             model = build_model(self._config.model, num_classes=self._num_classes, in_channels=self._channels)
         model = adapt_network(self._task, self._config, model)
         return model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
@@ -87,6 +96,13 @@ class Networks:
             return self.build_own()
         fresh = self.build()
         return correct_scale_(extract_network(fresh, self.graph, widths), fresh)
+
+
+def _seedless(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two builds of one network, from two seeds, have the same matrices and filters."""
+    pairs = zip(model.parameters(), other.parameters(), strict=False)
+    drawn = [(a, b) for a, b in pairs if not is_lazy(a) and a.ndim > 1]
+    return bool(drawn) and all(torch.equal(a, b) for a, b in drawn)
 
 
 def choose_layout(model: nn.Module, images: torch.Tensor) -> tuple[torch.memory_format, str]:

@@ -17,14 +17,18 @@ _WRAPPERS = ("module.", "_orig_mod.", "module.")  # of DistributedDataParallel, 
 _INSIDE = ("state_dict", "model", "model_state_dict")  # where checkpoints keep the weights
 
 
-def load_weights_(model: nn.Module, path: str) -> None:
-    """Puts trained weights into a network; all of them must fit.
+def load_weights_(model: nn.Module, path: str, *, num_classes: int = 0) -> list[str]:
+    """Puts trained weights into a network; all must fit, but those of a head for other classes, which stay as drawn.
 
     Args:
         model: At full width.
         path: A safetensors file, or one that `torch.save` wrote of a state dict; it may lie under "state_dict" or
             "model", and its names may have the prefix that DistributedDataParallel or torch.compile gives them. Files
             that hold code are refused (`weights_only`).
+        num_classes: Of the network. Tensors of so many rows are a head's, where the file's have one other number.
+
+    Returns:
+        The names of the head's tensors that were left out.
 
     Raises:
         ModelError: The file can't be read, or holds other tensors than the network has.
@@ -40,13 +44,17 @@ def load_weights_(model: nn.Module, path: str) -> None:
             f"Weights {path}: {say_many(len(odd), 'tensor')} in only one of file and network; {odd[0]!r} {where}. "
             "Expected those of this very network. Check --model and its arguments."
         )
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape:
+    differ = [name for name, tensor in wanted.items() if tensor.shape != found[name].shape]
+    heads = {found[name].shape[:1] for name in differ}  # all of the same other number of classes
+    for name in differ:
+        shape, other = wanted[name].shape, found[name].shape
+        if not (len(heads) == 1 and shape[:1] == (num_classes,) and shape[1:] == other[1:]):
             raise ModelError(
-                f"Weights {path}: {name!r} has the shape {tuple(found[name].shape)}; expected {tuple(tensor.shape)}. "
-                "Check --model, its arguments, and that the weights were trained for as many classes."
+                f"Weights {path}: {name!r} has the shape {tuple(other)}; expected {tuple(shape)}. "
+                "Check --model and its arguments. Only a head may differ, in its number of classes."
             )
-    model.load_state_dict(found)
+    model.load_state_dict({**found, **{name: wanted[name] for name in differ}})
+    return differ
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
