@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+import autoslim
 from autoslim import ChannelGraph, make_cost, trace_channels
 from autoslim._console import make_console
 from autoslim.cli import _COMMANDS, main
@@ -42,6 +43,11 @@ def test_help_is_golden(name, args, monkeypatch, capfd):
     if os.environ.get("AUTOSLIM_WRITE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"autoslim {autoslim.__version__}\n"
 
 
 def test_trace_prints_json_that_reads_back(capsys):

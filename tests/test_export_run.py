@@ -73,6 +73,18 @@ def test_a_folder_of_its_own_needs_images_from_somewhere(finished: Path, tmp_pat
     assert "on 64 random images" in capsys.readouterr().out
 
 
+def test_a_run_whose_images_are_gone_says_what_else_will_do(finished: Path, tmp_path: Path, capsys):
+    run = Path(copytree(finished, tmp_path / "run"))
+    data = json.loads((run / "run.json").read_text())
+    data["config"]["data"] = f"folder:{tmp_path / 'gone'}"
+    (run / "run.json").write_text(json.dumps(data))
+    assert main(["export", str(run), "--network", "macs-30"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "gone" in told
+    assert "For this command others do: give --images with a data set" in told
+    assert main(["export", str(run), "--network", "macs-30", "--random"]) == 0
+
+
 def test_images_of_other_classes_are_refused(finished: Path, tmp_path: Path):
     for name in "abcdefghij":
         (tmp_path / name).mkdir()

@@ -11,9 +11,10 @@ from torch import nn
 from autoslim import Widths, build_model, extract_network, make_cost, trace_channels
 from autoslim.cli import main
 from autoslim.errors import ModelError, UnknownNameError, WidthsError
-from autoslim.models import official_widths
+from autoslim.models import describe_model, official_widths
 from autoslim.profile import Cell, PaperTable, profile_network, profile_paper
 from autoslim.runtimes import find_runtime, measure_networks
+from autoslim.saved import save_network
 from autoslim.testing.networks import counted_macs
 
 DIGITS, IMAGE = "zoo:resnet_digits", torch.zeros(1, 1, 8, 8)
@@ -238,7 +239,23 @@ def test_the_command_prints_a_table(capsys):
     assert lines[0] == ["layer", "kind", "channels", "params", "MACs", "share"]
     assert ["stem", "Conv2d", "16", "144", "9,216", "1.2%"] in lines
     assert ["macs", "763,520"] in lines
-    assert "one image, one thread" in " ".join(out.split())
+    assert "one image, torch, 1 thread, fp32" in " ".join(out.split())
+
+
+def test_a_slim_networks_folder_is_profiled_on_the_runtime_that_is_named(capsys, tmp_path):
+    graph = trace_channels(build_model(DIGITS), IMAGE)
+    widths = graph.uniform_widths(0.5)
+    small = extract_network(build_model(DIGITS), graph, widths)
+    save_network(
+        tmp_path / "net", small, builder=describe_model(DIGITS, num_classes=10, in_channels=1),
+        attributes=graph.attributes(widths), widths=widths, preparation={"input": [1, 1, 8, 8]}, metrics={},
+    )  # fmt: skip
+    found = json.loads(run(capsys, str(tmp_path / "net"), "--runtime", "onnxruntime", "--json"))
+    assert found["macs"] == make_cost("macs", graph)(widths)
+    assert found["peak_memory"] == make_cost("peak_memory", graph)(widths)
+    assert found["latency_ms"]["median"] > 0
+    assert main(["profile", str(tmp_path / "net"), "--input", "1,8,8"]) == 2
+    assert "expected neither --widths nor --input. Drop them." in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_prints_the_papers_table(capsys, monkeypatch):

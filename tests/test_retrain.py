@@ -115,6 +115,14 @@ def test_one_that_was_stopped_after_the_training_ends_alike(folder: Path, picked
     assert weights_of(picked) == weights_of(own)
 
 
+def test_the_run_tells_of_its_own_network_that_was_trained_later(tmp_path: Path):
+    folder = run(replace(CONFIG, out=str(tmp_path / "run"), retrain="none"), shown=QUIET)
+    told = retrain_folder(folder, folder / "models" / "macs-60", shown=QUIET)
+    (row,) = json.loads((folder / "summary.json").read_text())["budgets"]
+    assert row["accuracy"]["test"] == told["test_accuracy"]
+    assert f"{told['test_accuracy']:.1%}" in (folder / "report.html").read_text()
+
+
 def change_run(folder: Path, **changes):
     data = json.loads((folder / "run.json").read_text())
     data["config"] |= changes

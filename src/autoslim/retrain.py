@@ -1,6 +1,7 @@
 """The network in a model folder trained as its run trains what it finds: for one that was picked, or left untrained.
 
-The trained weights take the place of those in the folder, and its `metrics.json` tells what the network is worth.
+The trained weights take the place of those in the folder, and its `metrics.json` tells what the network is worth; so do
+the summary and the report of the run, where the folder is one of its own.
 """
 
 import json
@@ -14,6 +15,7 @@ from autoslim.pipeline._reopen import load_supernet
 from autoslim.pipeline._summary import test_network
 from autoslim.pipeline._training import retrain_network
 from autoslim.progress import Shown
+from autoslim.report import write_report
 from autoslim.report.text import say_count
 from autoslim.run_folder import read_json, write_json
 from autoslim.saved import save_tensors
@@ -59,6 +61,7 @@ def retrain_folder(
         test_network(job, folder, job.batches(job.data.test))
         job.ranks.wait()
     metrics = _read_metrics(folder)
+    _tell_summary(job, folder, metrics[key])
     macs = f"{say_count(metrics['macs'])} MACs ({metrics['macs'] / job.base['macs']:.1%})"
     own = job.folder.path / "models/base"
     beside = _read_metrics(own).get(key) if (own / "metrics.json").exists() else None
@@ -78,6 +81,19 @@ def _train(job: Job, folder: Path, widths: Widths) -> None:
     told = {"retrained": True, "losses": trained.losses, "skipped_steps": trained.skipped}
     write_json(folder / "metrics.json", {**_read_metrics(folder), **told})  # last: where they are, it is trained
     checkpoints.remove()
+
+
+def _tell_summary(job: Job, folder: Path, worth: float) -> None:
+    """Where the network is one that the run has found, its summary and report tell how it does, too."""
+    file = job.folder.path / "summary.json"
+    if not job.ranks.first or not file.exists():
+        return
+    summary, key = read_json(file, kind="Summary", versions=(1, 2)), job.task.metric.key
+    for row in summary["budgets"]:
+        if (job.folder.path / row["folder"]).resolve() == folder.resolve() and row[key]["test"] != worth:
+            row[key]["test"] = worth
+            write_json(file, summary)
+            job.shown.line(f"report    {write_report(job.folder.path)}")
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

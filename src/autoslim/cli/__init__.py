@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from autoslim._console import make_console
 from autoslim._registry import unknown_name
+from autoslim._version import __version__
 from autoslim.cli._stop import hear_terminate, tell_stopped
 from autoslim.cli.compare import compare_command
 from autoslim.cli.completion import completion_command
@@ -39,7 +40,8 @@ _HELP = """autoslim: sets the channel numbers of a neural network automatically,
   autoslim pick RUN --budget "..."  take a network for another budget from a finished search, without searching again
   autoslim retrain RUN FOLDER       train a network that was picked as the run trains its own, and test it
 
-`autoslim COMMAND --help` lists the options. RECIPE is one of: {recipes} (default: {default}).
+`autoslim COMMAND --help` lists the options; `autoslim --version` prints the version. RECIPE is
+one of: {recipes} (default: {default}).
 """
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -69,6 +71,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         recipes = list(RECIPES)
         make_console(soft_wrap=True).print(_HELP.format(recipes=", ".join(recipes), default=recipes[0]))
+        return 0
+    if args[0] in ("-V", "--version"):
+        make_console().print(f"autoslim {__version__}")
         return 0
     try:
         if args[0] not in _COMMANDS:

@@ -103,10 +103,17 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
     if run is None and not given:
         raise DataError(
             f"{folder} belongs to no run, so there are no images to compare on; expected real ones. Give --images with "
-            "a run's folder or a data set (digits, folder:PATH, hf:NAME), or --random for random ones."
+            "a run's folder or a data set (digits, folder:PATH, hf:NAME, path/to/file.py:factory), or --random for "
+            "random ones."
         )
     if run is not None:
-        job = reopen_job(run, shown=Shown(quiet=True))
+        try:
+            job = reopen_job(run, shown=Shown(quiet=True))
+        except DataError as error:
+            raise DataError(
+                f"{error} For this command others do: give --images with a data set (digits, folder:PATH, hf:NAME, "
+                "path/to/file.py:factory), or --random for random ones."
+            ) from error
         told, data, search = f"search images of {run.name}", job.data, job.search_split
     else:
         _, channels, height, width = config["input"]

@@ -50,7 +50,8 @@ class ExportArgs(Options):
     int8: bool = False
     """Also write an int8 file (ONNX, static quantisation), and measure accuracy and latency of both."""
     images: str = ""
-    """Images to compare on: a run's folder, digits, folder:PATH or hf:NAME; the run's search images unless given."""
+    """Images to compare on: a run's folder, digits, folder:PATH, hf:NAME or path/to/file.py:factory; the run's search
+    images unless given."""
     random: bool = False
     """Compare on random images: for where there are no real ones."""
     json: bool = False

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -15,8 +15,9 @@ from autoslim.cli._look import build_shown
 from autoslim.errors import ConfigError
 from autoslim.pipeline import parse_shape
 from autoslim.profile import Cell, PaperTable, Profile, profile_network, profile_paper
-from autoslim.progress import Shown
+from autoslim.progress import Shown, say_many
 from autoslim.run_folder import read_json
+from autoslim.saved import load
 from autoslim.widths import Widths
 
 _INPUT = "1,3,224,224"
@@ -27,15 +28,22 @@ class ProfileArgs:
     """What `autoslim profile` takes."""
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[MODEL]")] = ""
-    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value."""
+    """torchvision:NAME, timm:NAME, zoo:NAME or path/to/file.py:factory; builder arguments as ?key=value&key=value. Or
+    the folder of a slim network, e.g. RUN/models/macs-50."""
     widths: str = ""
     """A widths.json: profile that sub-network."""
     input: str = _INPUT
-    """Shape of the example input."""
+    """Shape of the example input; a folder's network has its own."""
     paper: bool = False
     """Instead of a model: every network of the paper's table, printed and computed figures side by side."""
     latency: bool = True
-    """Measure the latency of one image on one thread."""
+    """Measure the latency of one image."""
+    runtime: str = "torch"
+    """Where, as for autoslim run."""
+    runtime_threads: int = 1
+    """Threads that the runtime may use."""
+    runtime_precision: str = "fp32"
+    """Precision that the runtime calculates in, as for autoslim run."""
     json: bool = False
     """Print JSON."""
 
@@ -58,23 +66,34 @@ def profile_command(args: list[str]) -> int:
     about = "Tells what a network costs: parameters, memory, MACs, latency, layer by layer."
     given = tyro.cli(ProfileArgs, args=args, prog="autoslim profile", description=about)
     console = make_console(soft_wrap=given.json)
-    if given.paper:
-        found = profile_paper(latency=given.latency, shown=Shown(quiet=given.json))
-    else:
-        shape = parse_shape(given.input)
-        widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
-        model = build_shown(given.model, shape)
-        found = profile_network(model, torch.zeros(shape), widths=widths, latency=given.latency)
+    found = profile_paper(latency=given.latency, shown=Shown(quiet=given.json)) if given.paper else _profile(given)
     if given.json:
         console.print(json.dumps(found.to_json()))
     elif isinstance(found, Profile):
-        _show_network(console, found)
+        _show_network(console, found, given)
     else:
         _show_paper(console, found)
     return 0
 
 
-def _show_network(console: Console, profile: Profile) -> None:
+def _profile(given: ProfileArgs) -> Profile:
+    setting: dict[str, Any] = {"runtime": given.runtime, "threads": given.runtime_threads}
+    setting |= {"precision": given.runtime_precision, "latency": given.latency}
+    folder = Path(given.model)
+    if (folder / "config.json").exists():
+        if given.widths or given.input != _INPUT:
+            raise ConfigError(
+                f"autoslim profile: {folder} is a slim network's folder, which has its widths and its input; expected "
+                "neither --widths nor --input. Drop them."
+            )
+        shape = read_json(folder / "config.json", kind="SavedNetwork", version=2)["input"]
+        return profile_network(load(folder), torch.zeros(shape), **setting)
+    shape = parse_shape(given.input)
+    widths = Widths.from_json(read_json(Path(given.widths), kind="Widths")) if given.widths else None
+    return profile_network(build_shown(given.model, shape), torch.zeros(shape), widths=widths, **setting)
+
+
+def _show_network(console: Console, profile: Profile, given: ProfileArgs) -> None:
     table = Table("layer", "kind", box=None)
     for column in ("channels", "params", "MACs", "share"):
         table.add_column(column, justify="right")
@@ -82,10 +101,11 @@ def _show_network(console: Console, profile: Profile) -> None:
         numbers = (f"{layer.channels or '-'}", f"{layer.params:,}", f"{layer.macs:,}", f"{layer.share:.1%}")
         table.add_row(layer.layer or "(itself)", layer.kind, *numbers)
     console.print(table)
-    for name in ("params", "memory", "macs"):
-        console.print(f"{name:8} {getattr(profile, name):,}")
+    for name in ("params", "memory", "peak_memory", "macs"):
+        console.print(f"{name:11} {getattr(profile, name):,}")
     if profile.latency_ms is not None:
-        console.print(f"{'latency':8} {profile.latency_ms}, one image, one thread, PyTorch")
+        how = f"{given.runtime}, {say_many(given.runtime_threads, 'thread')}, {given.runtime_precision}"
+        console.print(f"{'latency':11} {profile.latency_ms}, one image, {how}")
 
 
 def _show_paper(console: Console, table: PaperTable) -> None:

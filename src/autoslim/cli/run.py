@@ -30,7 +30,7 @@ class ResumeArgs:
     quiet: bool = False
     """Show nothing but errors."""
     json: bool = False
-    """Show nothing but the summary, as JSON."""
+    """Show nothing but the summary and its folder, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class RunArgs(RunConfig):
     quiet: bool = False
     """Show nothing but errors."""
     json: bool = False
-    """Show nothing but the summary, or with --dry-run the plan, as JSON."""
+    """Show nothing but the summary and its folder, or with --dry-run the plan, as JSON."""
 
 
 def run_command(args: list[str]) -> int:
@@ -91,7 +91,7 @@ def _until_stopped(work: Callable[[], Path], folder: str, *, as_json: bool) -> i
         return tell_stopped(how, interrupt)
     if as_json:
         summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
-        make_console(soft_wrap=True).print(json.dumps(summary))
+        make_console(soft_wrap=True).print(json.dumps({"folder": str(done), **summary}))
     return 0
 
 

@@ -39,11 +39,11 @@ class SearchArgs:
     quiet: bool = False
     """Show nothing but errors; the result is in RUN/searches."""
     runtime: str = "torch"
-    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
+    """Where latency is measured, as for autoslim run."""
     runtime_threads: int = 1
     """Threads that the runtime may use."""
     runtime_precision: str = "fp32"
-    """Precision that the runtime calculates in."""
+    """Precision that the runtime calculates in, as for autoslim run."""
     runtime_batch: int = 1
     """Images at a time."""
     search: Any = None

@@ -31,8 +31,9 @@ class RunConfig:
     """What the network is for: classification, segmentation, detection or path/to/file.py:factory (a task of your
     own)."""
     budget: tuple[str, ...] = ("macs<=50%",)
-    """What the slim network may cost: "macs<=300M", "params<=60%", "macs<=50%,memory<=2M"; shares are of the network as
-    given. Several give several networks."""
+    """What the slim network may cost: "latency<=5ms", "macs<=300M", "params<=2M", "memory<=2M", "peak_memory<=8M", each
+    also as a share of the network as given, "macs<=50%"; "latency<=5ms,params<=2M" is both. Several give several
+    networks."""
     out: str = "runs/autoslim"
     """Folder for the results; must be new or empty."""
     seed: int = 0
@@ -63,11 +64,12 @@ class RunConfig:
     finalist_epochs: int = 0
     """Epochs of the finalists' last rung, each earlier one half of the next; 0: half of those of the retraining."""
     runtime: str = "torch"
-    """Where latency is measured: torch, torch.compile, onnxruntime, openvino or "command:./measure.sh {onnx}"."""
+    """Where latency is measured: torch, torch.compile, onnxruntime or openvino on this machine's processor, or
+    "command:./measure.sh {onnx}", a program of yours that measures elsewhere."""
     runtime_threads: int = 1
     """Threads that the runtime may use."""
     runtime_precision: str = "fp32"
-    """Precision that the runtime calculates in."""
+    """Precision that the runtime calculates in: fp32; with torch also bf16 and fp16, with openvino bf16."""
     runtime_batch: int = 1
     """Images at a time."""
     tracker: TrackerName = "tensorboard"

@@ -31,13 +31,15 @@ class LayerProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A network's costs for the traced input; latency in milliseconds for one image on one thread, None if not asked.
+    """A network's costs for the traced input; latency in milliseconds for one image, None if not asked.
 
-    `memory` is the paper's: elements of parameters and of what convolutions, linear layers and average pools put out.
+    `memory` is the paper's: elements of parameters and of what convolutions, linear layers and average pools put out;
+    `peak_memory` is bytes: weights, input, and the largest set of tensors alive at once.
     """
 
     params: int
     memory: int
+    peak_memory: int
     macs: int
     latency_ms: Latency | None
     layers: tuple[LayerProfile, ...]
@@ -47,7 +49,14 @@ class Profile:
 
 
 def profile_network(
-    model: nn.Module, x: torch.Tensor, *, widths: Widths | None = None, latency: bool = True
+    model: nn.Module,
+    x: torch.Tensor,
+    *,
+    widths: Widths | None = None,
+    latency: bool = True,
+    runtime: str = "torch",
+    threads: int = 1,
+    precision: str = "fp32",
 ) -> Profile:
     """Traces a network and tells its costs.
 
@@ -56,8 +65,13 @@ def profile_network(
         x: Images [N, C, H, W]; costs are counted for all of them, latency is measured on the first.
         widths: Of a sub-network, which is then extracted and profiled instead.
         latency: Whether to measure it.
+        runtime: What measures it: a runtime's name, as `find_runtime` takes it.
+        threads: Of the runtime.
+        precision: Of the runtime.
 
     Raises:
+        ConfigError: The runtime has no such precision, or no thread.
+        RuntimeFailedError: It can't run the network.
         ModelError: The model fails on these images.
         WidthsError: The widths don't fit the network.
 
@@ -89,8 +103,9 @@ def profile_network(
                     share=macs[name] / max(macs.total(), 1),
                 )
             )
-    costs = {name: int(make_cost(name, graph)(widths)) for name in ("params", "memory", "macs")}
-    measured = measure_networks(find_runtime("torch"), [small], x[:1])[0] if latency else None
+    costs = {name: int(make_cost(name, graph)(widths)) for name in ("params", "memory", "peak_memory", "macs")}
+    setting: dict[str, Any] = {"threads": threads, "precision": precision}
+    measured = measure_networks(find_runtime(runtime), [small], x[:1], **setting)[0] if latency else None
     return Profile(**costs, latency_ms=measured, layers=tuple(layers))
 
 
