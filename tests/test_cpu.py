@@ -102,6 +102,13 @@ def test_passes_elsewhere_are_left_alone():
     assert not isinstance(suit(torch.device("cuda")), CPUConvolutions)
 
 
+def test_a_gpu_gives_the_same_twice_while_it_trains():
+    assert not torch.backends.cudnn.deterministic
+    with suit(torch.device("cuda")):
+        assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.deterministic
+
+
 CRASHES = """
 import torch
 from torch import nn

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from torch.distributed.run import get_args_parser
 from autoslim.cli import main
 from autoslim.pipeline import RunConfig
 from autoslim.pipeline import run as run_job
+from autoslim.pipeline._launch import make_fabric
 from autoslim.progress import Shown
 from autoslim.ranks import Ranks
 from autoslim.recipes import RECIPES
@@ -303,6 +305,11 @@ def test_a_latency_budget_on_two_ranks(tmp_path):
     torchrun("run", "digits", *options, "--out", str(folder), folder=tmp_path)
     found = json.loads((folder / "summary.json").read_text())["budgets"][0]
     assert found["latency"] <= 0.9 * json.loads((folder / "summary.json").read_text())["base"]["latency"]
+
+
+def test_the_others_wait_for_as_long_as_the_first_measures(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert make_fabric().strategy._timeout >= timedelta(days=1)
 
 
 def test_the_launch_lines_of_the_page_can_be_parsed():

@@ -27,9 +27,9 @@ class Habits(nn.Module):
 
     def __init__(self, habit=None):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
         self.register_buffer("mean", torch.zeros(1))
-        self.habit = habit
+        self.habit, self.steps = habit, 0
 
     def forward(self, x):
         if self.habit is not None:
@@ -41,10 +41,16 @@ def put_anew(model):
     model.mean = 0.5 * model.mean + 1
 
 
+def count(model):
+    model.steps += 1
+
+
 HABITS = [
     (put_anew, r"the tensor that is its buffer `mean`"),
     (lambda model: random.random(), "Python's random state"),
     (lambda model: np.random.rand(), "numpy's random state"),
+    (lambda model: torch.rand(1), "torch's random state on the processor"),
+    (count, "the number `steps`"),
 ]
 
 
@@ -59,12 +65,15 @@ def recorder(monkeypatch):
         yield
 
     monkeypatch.setattr("torch.cuda.CUDAGraph", object)
+    monkeypatch.setattr("torch.cuda.Stream", object)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: "main")
+    monkeypatch.setattr("torch.cuda.set_stream", lambda stream: options.update(left=stream))
     monkeypatch.setattr("torch.cuda.graph", record)
     return options
 
 
 def record(model):
-    batch = torch.randn(2, 3, 4, 4), torch.zeros(2)
+    batch = torch.arange(96.0).reshape(2, 3, 4, 4), torch.zeros(2)
 
     def passes(batch, share):
         loss = model(batch[0]).sum() * share
@@ -86,7 +95,35 @@ def test_what_is_written_in_place_is_recorded_and_other_threads_may_work_meanwhi
     before = look(model)
     record(model)
     assert look(model) == before
+    assert recorder.pop("stream") is not None
     assert recorder == {"capture_error_mode": "thread_local"}
+
+
+def test_the_first_error_of_a_recording_is_told_and_its_stream_left(recorder, monkeypatch):
+    """Its end fails, too, and has less to say."""
+
+    @contextmanager
+    def fail_at_the_end(graph, **given):
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def wait(model):
+        raise RuntimeError("Cannot copy between CPU and CUDA tensors during capture")
+
+    monkeypatch.setattr("torch.cuda.graph", fail_at_the_end)
+    with pytest.raises(TrainingError, match=r"can't be recorded: .*Cannot copy between CPU and CUDA tensors"):
+        record(Habits(wait))
+    assert recorder == {"left": "main"}
+
+
+def test_a_full_gpu_is_not_told_as_code_that_waits_for_it(recorder):
+    def fill(model):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        record(Habits(fill))
 
 
 def test_advice_for_a_run_that_has_begun_is_taken_by_its_resume(recorder, tmp_path, monkeypatch):
@@ -95,7 +132,7 @@ def test_advice_for_a_run_that_has_begun_is_taken_by_its_resume(recorder, tmp_pa
     def fail(model):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    with pytest.raises(TrainingError, match="can't be recorded: operation not permitted") as graph:
+    with pytest.raises(TrainingError, match="can't be recorded: RuntimeError: operation not permitted") as graph:
         record(Habits(fail))
     data = load_data("digits", limit=40)
     loader = make_loader(data.train, 4, data.mean, data.std, "mobile", workers=2)

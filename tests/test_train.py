@@ -4,11 +4,14 @@ import copy
 import math
 import random
 import signal
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -607,6 +610,29 @@ def test_the_average_fades_by_its_factor(net):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_every_network_of_many_is_compiled(monkeypatch):
+    """torch compiles one class's code for eight networks, and gives up on the ninth."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    config, frames = TrainConfig(epochs_retrain=1, compile=True), []
+    for width in range(2, 12):
+        model = RandomCNN([("inverted", width)], seed=1).double()
+        train_network(model, Batches([batch()]), config, on_step=pass_by, **SHARED)
+        frames.append(counter.frame_count)
+    assert all(later > earlier for earlier, later in pairwise([0, *frames]))
+
+
+def test_a_step_that_does_not_fit_into_the_gpu_tells_what_to_do(net, tmp_path):
+    def fill(loss, done):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    config, store = TrainConfig(batch_size=64, epochs_retrain=1), checkpoints_in(tmp_path)
+    text = r"Step 2 of 2 does not fit into the GPU: .*Tried to allocate 2\.00 GiB\..* --accumulate 2 or --batch-size 32"
+    with pytest.raises(TrainingError, match=text):
+        train_network(net.model, Batches([batch(), batch(1)]), config, on_step=fill, checkpoints=store, **SHARED)
+
+
 def test_a_compiled_network_trains_alike(net):
     small = net.model.float()
     batches = Batches([(x.float(), y) for x, y in LOADER.batches])

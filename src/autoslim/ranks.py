@@ -97,6 +97,8 @@ class Ranks:
         """What all processes do at once; RanksError where one of them is gone."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RanksError(
                 f"Process {self.rank} of {self.size} has lost the others: {str(error).splitlines()[0]}. Expected all "

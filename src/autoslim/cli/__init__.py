@@ -4,6 +4,8 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 
+import torch
+
 from autoslim._console import make_console
 from autoslim._registry import unknown_name
 from autoslim._version import __version__
@@ -20,7 +22,7 @@ from autoslim.cli.run import run_command
 from autoslim.cli.search import search_command
 from autoslim.cli.trace import trace_command
 from autoslim.cli.trust import trust_command
-from autoslim.errors import AutoSlimError
+from autoslim.errors import AutoSlimError, describe_error
 from autoslim.pipeline import leave_ranks
 from autoslim.recipes import RECIPES
 
@@ -85,6 +87,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return code
     except AutoSlimError as error:
         make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}")
+        return 2
+    except torch.OutOfMemoryError as error:
+        told = f"{describe_error(error)}. Expected room on the GPU. Close what else uses it, or give smaller images"
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {told} (--input).")
         return 2
     except KeyboardInterrupt as interrupt:
         return tell_stopped("nothing was left half-written", interrupt)

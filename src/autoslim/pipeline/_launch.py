@@ -1,6 +1,7 @@
 """The processes of a run: one, or those that `torchrun` started, on one machine or many."""
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from autoslim.errors import ConfigError
 from autoslim.ranks import Ranks
 
 _OWN: list[object] = []  # the group that was made here
+_PATIENCE = timedelta(days=1)  # the others wait while the first measures latencies; a process that dies ends it at once
 
 
 def join_ranks() -> Ranks:
@@ -58,9 +60,11 @@ def make_fabric(precision: str = "32-true") -> Any:
     """
     check_precision(precision)
     from lightning_fabric import Fabric  # takes a second to import: only a run that trains pays for it
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Fabric(accelerator="auto", devices=1, precision=precision)  # pyright: ignore[reportArgumentType]
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    return Fabric(accelerator="auto", devices=here, num_nodes=size // here, strategy="ddp", precision=precision)  # pyright: ignore[reportArgumentType]
+    strategy = DDPStrategy(timeout=_PATIENCE)
+    return Fabric(accelerator="auto", devices=here, num_nodes=size // here, strategy=strategy, precision=precision)  # pyright: ignore[reportArgumentType]

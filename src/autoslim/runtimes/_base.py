@@ -215,10 +215,16 @@ def time_networks(
         Milliseconds, shape [rounds, models].
 
     Raises:
-        ConfigError: The runtime has no such precision.
+        ConfigError: The runtime has no such precision, or the networks or images are not on the CPU.
         RuntimeFailedError: It could not run one of them, or told no time.
     """
     check_setting(runtime, threads=threads, precision=precision)
+    places = {each.device.type for model in models for each in model.parameters()} | {x.device.type}
+    if places != {"cpu"}:
+        raise ConfigError(
+            f"Runtime {runtime.spec!r}: the network or its images lie on {' and '.join(sorted(places))}; expected the "
+            "CPU: a runtime takes them from there to where it runs. Write model.cpu() and x.cpu()."
+        )
     try:
         with quick_torch(threads), runtime.together(len(models)):
             passes = [runtime.prepare(model.eval(), x, threads=threads, precision=precision) for model in models]

@@ -80,7 +80,10 @@ def train_network(
 
     A `penalty`, a scalar, is added to the loss of each step.
     """
-    forward: nn.Module = torch.compile(model) if config.compile else model  # pyright: ignore[reportAssignmentType]
+    forward = model
+    if config.compile:
+        torch.compiler.reset()  # networks of one class share a limit: the ninth would not be compiled
+        forward: nn.Module = torch.compile(model)  # pyright: ignore[reportAssignmentType]
 
     def passes(batch: Batch, share: float) -> torch.Tensor:
         with runtime.autocast():

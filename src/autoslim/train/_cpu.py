@@ -1,7 +1,7 @@
 """Convolutions of shapes that a CPU trains slowly, or wrongly, put in words that it trains well."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -45,8 +45,19 @@ class CPUConvolutions(TorchFunctionMode):
 
 
 def suit(device: torch.device) -> AbstractContextManager[object]:
-    """`CPUConvolutions` where passes run on a CPU; elsewhere nothing, for every call would go through Python."""
-    return CPUConvolutions() if device.type == "cpu" else nullcontext()
+    """How passes are run: inside `CPUConvolutions` on a CPU, by kernels of cuDNN's that repeat themselves on a GPU."""
+    return CPUConvolutions() if device.type == "cpu" else _same_twice()
+
+
+@contextmanager
+def _same_twice() -> Generator[None, None, None]:
+    """Or a training that is stopped and goes on would not end in the same weights."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def _convolve(

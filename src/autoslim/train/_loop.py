@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoslim.checkpoint import Checkpoints, State
-from autoslim.errors import TrainingError
+from autoslim.errors import TrainingError, describe_error
+from autoslim.progress import say_many
 from autoslim.ranks import Ranks
 from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
@@ -150,6 +151,8 @@ def train(
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
             course.keep(checkpoints)
             raise
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(course.describe_full(error, checkpoints)) from error
         asked[:] = course.stop(asked, checkpoints) or asked
     course.finish_()
     return Trained(course.means, course.skipped)
@@ -320,6 +323,16 @@ class _Course:
             f"{self.done} of {self.steps}, learning rate {rate:.4g}. Expected finite numbers.{kept} Try a lower "
             f"learning rate (--lr {self.config.lr / 4:g}), a longer warm-up (--warmup 0.2) or clipped gradients "
             "(--clip 1)."
+        )
+
+    def describe_full(self, error: Exception, checkpoints: Checkpoints | None) -> str:
+        config = self.config
+        kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
+        return (
+            f"Step {self.done + 1} of {self.steps} does not fit into the GPU: {describe_error(error)}. Expected room "
+            f"for {config.batch_size} images in {say_many(config.accumulate, 'part')}.{kept} Close what else uses the "
+            f"GPU, or start anew with --accumulate {2 * config.accumulate} or --batch-size "
+            f"{max(config.batch_size // 2, 1)}."
         )
 
     def _floats(self) -> dict[str, torch.Tensor]:

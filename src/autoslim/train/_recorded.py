@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoslim.errors import TrainingError
+from autoslim.errors import TrainingError, describe_error
 from autoslim.train._loop import Batch
 
 # Takes a batch and its share in the step; gives the losses of its passes [P], and leaves gradients in `.grad`.
@@ -38,6 +38,7 @@ class Recorded:
         self._model, self._parameters = model, [p for p in model.parameters() if p.requires_grad]
         self._passes, self._ran = passes, 0
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._aside: torch.cuda.Stream | None = None
 
     def __call__(self, batch: Batch, share: float) -> torch.Tensor:
         kind = [(part.shape, part.dtype, part.stride()) for part in batch], share
@@ -58,40 +59,62 @@ class Recorded:
 
     def _beside(self, batch: Batch, share: float) -> torch.Tensor:
         """The passes on a stream of their own, as the recording will be: nothing of them is bound to the main one."""
-        main, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        main, aside = torch.cuda.current_stream(), self._stream()
         aside.wait_stream(main)
         with torch.cuda.stream(aside):
             losses = self._passes(batch, share)
         main.wait_stream(aside)
         return losses
 
+    def _stream(self) -> torch.cuda.Stream:
+        """One for all: memory and libraries' workspaces belong to a stream."""
+        if self._aside is None:
+            self._aside = torch.cuda.Stream()
+        return self._aside
+
     def _record(self, batch: Batch, share: float) -> torch.cuda.CUDAGraph:
         self._batch = batch[0].clone(), batch[1].clone()
-        graph, before = torch.cuda.CUDAGraph(), look(self._model)
+        graph, before, main = torch.cuda.CUDAGraph(), look(self._model), torch.cuda.current_stream()
         try:
             # by this thread alone: another one pins the memory of the next batches meanwhile
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream(), capture_error_mode="thread_local"):
                 self._losses = self._passes(self._batch, share)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            torch.cuda.set_stream(main)  # the end of a recording that failed fails, too, and leaves the other one
+            first = error
+            while isinstance(first.__context__, RuntimeError):
+                first = first.__context__
             raise TrainingError(
-                f"TrainConfig.cuda_graph: the passes of this network can't be recorded: {error}. Expected code that "
-                f"never waits for the GPU (no .item(), no shapes that follow from values). {_ADVICE}"
+                f"TrainConfig.cuda_graph: the passes of this network can't be recorded: {describe_error(first)}. "
+                "Expected code that never waits for the GPU (no .item(), no shapes that follow from values). " + _ADVICE
             ) from error
         after = look(self._model)
         odd = [name for name in before if before[name] != after.get(name)]
         if odd:
             raise TrainingError(
                 f"TrainConfig.cuda_graph: the passes of this network change {odd[0]}, which a replay would not. "
-                "Expected buffers that are written in place (copy_, lerp_) and random numbers of torch's own. "
-                + _ADVICE
+                "Expected buffers that are written in place (copy_, lerp_), no counting in Python, and random numbers "
+                "that torch draws on the GPU. " + _ADVICE
             )
         self._gradients = [p.grad for p in self._parameters]
         return graph
 
 
 def look(model: nn.Module) -> Mapping[str, Any]:
-    """What only Python changes, by name: which tensor each buffer is, and the generators of Python and numpy."""
+    """What no replay changes, by name: which tensor each buffer is, modules' numbers, the processor's generators."""
     numpy: Any = np.random.get_state()
     buffers = {f"the tensor that is its buffer `{name}`": each.data_ptr() for name, each in model.named_buffers()}
-    drawn = {"Python's random state": random.getstate(), "numpy's random state": (numpy[1].tobytes(), *numpy[2:])}
-    return {**buffers, **drawn}
+    numbers = {
+        f"the number `{f'{path}.{name}'.strip('.')}`": value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, int | float)
+    }
+    drawn = {
+        "Python's random state": random.getstate(),
+        "numpy's random state": (numpy[1].tobytes(), *numpy[2:]),
+        "torch's random state on the processor": torch.get_rng_state().numpy().tobytes(),
+    }
+    return {**buffers, **numbers, **drawn}
