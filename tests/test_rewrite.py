@@ -159,10 +159,12 @@ class Counts(nn.Module):
         elif self.how == "parts":
             left, right = y.chunk(2, 1)
             y = torch.cat([left / right.shape[1], right.mul(1 / left.size(dim=1))], 1)
+        elif self.how == "signs":
+            y = y * (-y.shape[1]) + y / -(y.shape[1] * 0.5) + y / y[0].numel()
         return self.head(F.adaptive_avg_pool2d(self.second(y), 3).view(-1, 12 * 9))
 
 
-@pytest.mark.parametrize("how", ["mean", "scale", "all sizes", "parts"])
+@pytest.mark.parametrize("how", ["mean", "scale", "all sizes", "parts", "signs"])
 def test_numbers_that_the_code_computes_from_shapes_follow_the_widths(how):
     model = randomise_(Counts(how)).eval()
     rewritten = rewrite_network(model, images())
@@ -220,6 +222,9 @@ class Odd(nn.Module):
         self.register_buffer("mean", torch.zeros(1, dtype=torch.float64))
         self.plain = torch.rand(8, 1, 1, dtype=torch.float64)  # neither parameter nor buffer
         self.extra.weight = nn.Parameter(self.extra.weight.detach().clone())
+        self.kernels = nn.Parameter(torch.randn(8, 1, 1, 1, dtype=torch.float64))
+        if how == "hook":
+            self.extra.register_forward_pre_hook(lambda _, args: (args[0] * 2 + 1,))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
@@ -234,8 +239,15 @@ class Odd(nn.Module):
             y = y * torch.arange(2 + len(x) ** 2, device=x.device).sum()
         if self.how == "plain":
             y = y * self.plain + torch.tensor([1.0, 2.0], dtype=y.dtype).sum()
+        if self.how == "gradients":
+            with torch.no_grad():
+                y = y + self.extra(y)
+        if self.how == "names":
+            y = y.narrow(dim=1, start=0, length=8) + F.conv2d(y, weight=self.kernels, groups=8)
         if self.how == "slot":
             y[:, :2] = y[:, 2:4].clone()
+        if self.how == "hook":
+            y = self.extra(y)
         if self.how == "same":
             y = y + F.dropout(y, 0.5, self.training) + self.extra(y)
         return self.head(y.view(-1, 8 * 36))
@@ -247,6 +259,7 @@ class Odd(nn.Module):
         ("item", r"^Odd takes a tensor's values into Python \(item\); expected code that depends on shapes only\. "),
         ("modes", r"^Odd takes other steps in train mode than in eval mode \(.*\); expected one sequence of steps\. "),
         ("buffer", r"^Odd puts another tensor in the place of its buffer `mean`; expected values that change in it "),
+        ("gradients", r"^Odd turns gradients off for a part of its steps; expected all of them to train alike: "),
         ("batch", r"^the network: the integer 6 of arange depends on the batch in a way that can't be seen; expected "),
     ],
 )
@@ -263,9 +276,10 @@ def test_a_network_that_fails_is_told_with_its_shapes():
         rewrite_network(nn.Conv2d(4, 8, 3).double(), images())
 
 
-@pytest.mark.parametrize("how", ["plain", "slot", "same"])
+@pytest.mark.parametrize("how", ["plain", "slot", "same", "hook", "names"])
 def test_odd_networks_are_rewritten_exactly(how):
-    """Tensors that are no parameters, writes through a slice, and dropout of a tensor that is used beside it."""
+    """Tensors that are no parameters, writes through a slice, dropout of a tensor that is used beside it, hooks of a
+    layer's own, and arguments that are given by name."""
     model = randomise_(Odd(how)).eval()
     rewritten = rewrite_network(model, images())
     assert torch.equal(rewritten(*images(3)), model(*images(3)))

@@ -290,6 +290,29 @@ def test_a_builder_that_draws_no_weights_is_told(tmp_path: Path):
         )
 
 
+class Prepares(nn.Module):
+    """Prepares its images in a way that random ones, or a second look at them, do not stand."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.conv, self.head = how, nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = x.sub_(0.5) if self.how == "in place" else torch.log(x + 1e-3) if self.how == "log" else x
+        y = self.head(self.conv(x))
+        return y[y.flatten(1).sum(1) > 1e9] if self.how == "nothing found" else y
+
+
+@pytest.mark.parametrize("how", ["log", "in place", "nothing found"])
+def test_what_a_network_does_to_its_images_does_not_matter(how: str):
+    model, x = randomise_(Prepares(how)).eval(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    graph = trace_channels(model, x.clone())
+    before = model(x.clone())
+    done = sort_channels_(model, graph, filter_norms(model, graph), example_inputs=x.clone())
+    assert set(done.order) == {"conv"}
+    torch.testing.assert_close(model(x.clone()), before)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     path, model = tmp_path / "weights.pt", nn.Linear(3, 2)
     torch.save(nn.Linear(3, 4).state_dict(), path)

@@ -3,6 +3,7 @@
 from collections import UserDict
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Lock
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autoslim import ChannelGraph, Supernet, extract_network, make_cost, trace_channels
-from autoslim.errors import ModelError
+from autoslim.errors import ModelError, UnknownNameError
 from autoslim.testing.networks import any_widths, check_subnetwork, outputs, randomise_
 from autoslim.testing.random_cnn import BLOCKS, RandomCNN
 from autoslim.widths import Widths
@@ -346,6 +347,90 @@ def test_the_policy_of_a_grouped_convolution_can_be_given(policy, atom):
     check_subnetwork(model, graph, any_widths(graph, 1), INPUT)
     with pytest.raises(ModelError, match=r"grouped\['1'\] is 'slot'; expected 'slots'"):
         trace_channels(model, INPUT, grouped={"1": "slot"})
+    with pytest.raises(UnknownNameError, match=r"Unknown grouped convolution 'conv\*'\. Known: 1\."):
+        trace_channels(model, INPUT, grouped={"conv*": "slots"})
+    turned = nn.Sequential(nn.Conv2d(3, 32, 1), nn.ConvTranspose2d(32, 32, 2, groups=8), nn.Conv2d(32, 4, 1)).double()
+    with pytest.raises(ModelError, match="`1` is a transposed convolution; expected 'groups'"):
+        trace_channels(turned, INPUT, grouped={"1": "slots"})
+
+
+def test_a_transposed_convolution_loses_groups_down_to_the_last():
+    layers = nn.Conv2d(3, 32, 1), nn.ConvTranspose2d(32, 16, 2, stride=2, groups=4), nn.Conv2d(16, 4, 1)
+    model = randomise_(nn.Sequential(*layers)).eval()
+    graph = trace_channels(model, INPUT)
+    assert (graph.group("0").atom, graph.group("0").frozen) == (8, None)
+    for size in (8, 16, 32):
+        check_subnetwork(model, graph, graph.max_widths().replace({"0": size}), INPUT)
+
+
+def test_a_group_norm_of_one_channel_each_loses_groups_as_channels_go():
+    model = randomise_(nn.Sequential(nn.Conv2d(3, 16, 1), nn.GroupNorm(16, 16), nn.Conv2d(16, 4, 1))).eval()
+    graph = trace_channels(model, INPUT)
+    assert (graph.group("0").atom, graph.group("0").frozen) == (1, None)
+    check_subnetwork(model, graph, graph.max_widths().replace({"0": 5}), INPUT)
+    small = extract_network(model, graph, graph.max_widths().replace({"0": 5}))
+    assert (small[1].num_groups, small[1].num_channels) == (5, 5)
+
+
+class Table(nn.Module):
+    """Channels choose rows of a table, whose mean is taken over as many places as there are channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Linear(16, 4)
+        self.table, self.rows = nn.Parameter(torch.randn(10, 6)), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x).mean((2, 3))
+        return self.head(y) + self.rows(self.table[(y.sigmoid() * 9).long()]).mean(1)
+
+
+def test_channels_that_are_an_index_stay():
+    graph = trace_channels(Table().double(), INPUT)
+    assert graph.group("conv").frozen.startswith("an index of as many places as there are channels")
+
+
+class Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        y = y if self.last is None else y + self.last
+        self.last = y.detach()
+        return self.head(y)
+
+
+def test_a_network_that_remembers_is_told():
+    with pytest.raises(
+        ModelError, match=r"^Remembers does not run twice as it was traced: .* let it begin each pass anew"
+    ):
+        trace_channels(Remembers().double(), (INPUT[0][:1],))
+
+
+def test_a_network_that_can_not_be_copied_is_told():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1))
+    model.lock = Lock()
+    with pytest.raises(
+        ModelError, match=r"^Sequential can't be copied, .* cannot pickle '_thread\.lock'.* __deepcopy__\.$"
+    ):
+        trace_channels(model.double(), INPUT)
+
+
+def test_the_example_is_left_as_it_was():
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.conv(x.sub_(0.5))) if x.sum().item() < 1e9 else x  # values: it runs on the processor
+
+    x = torch.rand(1, 3, 4, 4)
+    before = x.clone()
+    trace_channels(Scales(), x)
+    assert torch.equal(x, before)
 
 
 class Own(nn.Module):

@@ -4,6 +4,7 @@ A sub-network keeps the first atoms of each group. So any choice of channels is 
 whoever ranks channels, by their weights say, sorts the network once, and all widths of it keep the best.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -178,7 +179,11 @@ def _exactly(model: nn.Module, graph: ChannelGraph, example: Any) -> tuple[nn.Mo
     double = copy_model(model).double().eval()
     drawn = _draw_inputs(graph, example, next(model.parameters()).device)
     try:
-        return double, drawn, _outputs(double, drawn)
+        wanted = _outputs(double, drawn)
+        if not all(bool(each.isfinite().all()) for each in wanted):  # of a logarithm or a root, say
+            drawn = _map_floats(torch.Tensor.abs, drawn)
+            wanted = _outputs(double, drawn)
+        return double, drawn, wanted
     except Exception:  # noqa: BLE001 - a fault of the inputs shows there again
         single, inputs = copy_model(model).float().eval(), _map_floats(torch.Tensor.float, drawn)
     try:
@@ -216,14 +221,22 @@ def _map_floats(change: Callable[[torch.Tensor], torch.Tensor], inputs: Any) -> 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
     with torch.no_grad():
-        return output_tensors(model(*inputs))
+        return output_tensors(model(*tree_map(_copied, inputs)))  # code may write into its inputs
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> bool:
-    return all(
-        torch.allclose(ours, theirs, rtol=0, atol=_SAME.get(theirs.dtype, 0) * max(float(theirs.abs().max()), 1e-30))
-        for ours, theirs in zip(found, wanted, strict=True)
-    )
+    return all(itertools.starmap(_same, zip(found, wanted, strict=True)))
+
+
+def _same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    if ours.shape != theirs.shape or theirs.dtype not in _SAME or not theirs.numel():
+        return torch.equal(ours, theirs)
+    scale = float(theirs.abs().nan_to_num(0, 0, 0).max())
+    return torch.allclose(ours, theirs, rtol=0, atol=_SAME[theirs.dtype] * max(scale, 1e-30), equal_nan=True)
 
 
 def _permute_(model: nn.Module, graph: ChannelGraph, orders: Orders) -> None:

@@ -29,7 +29,7 @@ class PeakMemory(Cost):
         bytes_per_element: int = 4,
     ) -> None:
         super().__init__(graph, macs_convention=macs_convention)
-        tensors, traced = graph.activations, graph.inputs[0][0] if graph.inputs else 1
+        tensors, traced = graph.activations, next((shape[0] for shape in graph.inputs if shape), 1)
         images = sum(int(np.prod(shape)) for shape in graph.inputs)
         self._fixed = images * batch / traced * bytes_per_element
         self._weights = len(parameter_terms(graph, macs_convention))

@@ -62,8 +62,8 @@ class Ledger:
         alive: The tensors that operators made: how long each lived.
         counting: Whether costs are recorded (they are in one of the two traced modes only).
         grouped: Module path or glob -> "slots" or "groups": how grouped convolutions shall lose channels.
-        policies: (module path, which of its grouped convolutions) -> how that one does.
-        ran: Module path -> how many grouped convolutions have run there.
+        policies: (module path, which of its convolutions) -> how that one does.
+        ran: Module path -> how many convolutions have run there.
         constants: The labels given to constants.
     """
 

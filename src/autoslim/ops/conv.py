@@ -26,11 +26,11 @@ def _run(call: Call) -> Sequence[Labels]:
     _count_macs(call, x if transposed else call.out, weight, (rows, columns), along)
     if transposed:
         rows, columns = columns, rows
-    heads = None
-    if groups == 1:
+    heads, policy = None, _policy(call, groups, weight.shape[1], transposed=transposed)
+    if policy == "whole":
         _read(call, call.match(come, columns) if x.shape[1] > 1 else None)
         goes = rows
-    elif not transposed and _keeps_slots(call, groups, weight.shape[1]):
+    elif policy == "slots":
         goes = _keep_slots(call, come, rows, columns, groups)
     else:
         by_group, within = (columns, rows) if transposed else (rows, columns)
@@ -54,14 +54,19 @@ def _count_macs(
     call.macs("conv", math.prod(whole) * math.prod(weight.shape[2:]), *sizes, *along.values())
 
 
-def _keeps_slots(call: Call, groups: int, channels_per_group: int) -> bool:
-    """Decided at full width, once for each convolution that a module runs: its own, or functional ones in turn."""
+def _policy(call: Call, groups: int, channels_per_group: int, *, transposed: bool) -> str:
+    """How a convolution loses channels: "whole" (it has no groups), "slots" or "groups".
+
+    Decided at full width, once for each convolution that a module runs: its own, or functional ones in turn. A narrower
+    one that has a single group left is still one that loses groups.
+    """
     policy = "slots" if groups <= _SLOT_GROUPS and channels_per_group > 1 else "groups"
     for pattern, asked in call.ledger.grouped.items():
         policy = asked if fnmatch(call.module, pattern) else policy
+    policy = "whole" if groups == 1 else "groups" if transposed else policy
     which = call.module, call.ledger.ran[call.module]
     call.ledger.ran[call.module] += 1
-    return call.ledger.policies.setdefault(which, policy) == "slots"
+    return call.ledger.policies.setdefault(which, policy)
 
 
 def _read(call: Call, vector: Vector | None) -> None:

@@ -56,6 +56,8 @@ def _read(call: Call) -> tuple[torch.Tensor, int | None, int]:
         if index is not None:
             spans.append((dim, size))
         dim += size
+        for vector in call.labels(index).values() if index is not None else ():
+            call.pin(vector, "an index of as many places as there are channels")
     side_by_side = all(a + n == b for (a, n), (b, _) in pairwise(spans))
     indexed = {dim + i for dim, size in spans for i in range(size)}
     for dim, vector in call.labels(x).items():
@@ -82,6 +84,7 @@ def _gather(call: Call) -> Sequence[Labels]:
             call.pin(theirs.get(d), "an index of as many places as there are channels")
         elif index.shape[d] < x.shape[d]:
             call.pin(labels.get(d), "an index picks from the first channels alone")
+            call.pin(theirs.get(d), "an index of as many places as there are channels")
         elif x.shape[d] > 1 and (both := call.match(labels.get(d), theirs.get(d))) is not None:
             out[d] = both
     return [out]

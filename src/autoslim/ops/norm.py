@@ -58,15 +58,17 @@ def _layer(call: Call) -> Sequence[Labels]:
 
 
 def _group(call: Call) -> Sequence[Labels]:
-    """Each group keeps the same slots, so that the number of groups stays."""
+    """Each group keeps the same slots, so that the number of groups stays; groups of one channel go as channels do."""
     x, groups = call.args[0], call.args[6]
     labels = call.labels(x)
     if x.shape[1] > 1:
         beside = [tensor for tensor in call.args[1:3] if isinstance(tensor, torch.Tensor)]
         channels = call.match(labels.get(1), *(call.labels(tensor).get(0) for tensor in beside))
         labels = {dim: vector for dim, vector in {**labels, 1: channels}.items() if vector is not None}
-        call.names(num_channels=channels)
-        if channels is not None:
+        call.names(num_channels=channels, num_groups=channels if groups == x.shape[1] else None)
+        if groups == x.shape[1]:
+            call.integers([groups], [channels])
+        elif channels is not None:
             slots = channels.view(groups, -1)
             call.tie(slots, slots[:1])
             call.note(channels, "a mean and variance over channels")

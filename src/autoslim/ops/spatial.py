@@ -11,11 +11,10 @@ from autoslim.ops._base import Call, Labels, Rule, register
 
 _POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "_adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 _MAX_POOLS = [f"max_pool{n}d_with_indices" for n in (2, 3)]
-_KINDS = ("nearest", "bilinear", "bicubic", "linear", "trilinear")
 _RESAMPLES = [
-    *(f"upsample_{kind}{n}d{exact}" for kind in _KINDS for n in (1, 2, 3) for exact in ("", "_aa", "_vec")),
-    *(f"_upsample_{kind}" for kind in ("bilinear2d_aa", "bicubic2d_aa")),
-    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("linear1d", "bilinear2d", "bicubic2d", "trilinear3d")),
+    *(f"{exact}{n}d" for exact in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)),
+    *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"),
 ]
 _PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)]
 

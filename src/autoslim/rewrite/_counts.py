@@ -76,10 +76,15 @@ def _computed(apply: Callable[[Any, Any], Any], *, reflected: bool) -> Callable[
     return compute
 
 
+def _negated(self: Any) -> Any:
+    return counted(-plain(self), Formula(operator.sub, 0, self.formula))
+
+
 for _name in _OPERATORS:
     for _kind in (CountedInt, CountedFloat):
         setattr(_kind, f"__{_name}__", _computed(getattr(operator, _name), reflected=False))
         setattr(_kind, f"__r{_name}__", _computed(getattr(operator, _name), reflected=True))
+CountedInt.__neg__ = CountedFloat.__neg__ = _negated
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -48,7 +48,8 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
     wanted = {
         path: scenes.literal([other[path] for other in told]) for path, leaf in told[0].items() if type(leaf) is int
     }
-    wanted |= {path: values for path, values in _wanted(node, scenes).items() if path in wanted}
+    told_sizes = {path: values for path, values in _wanted(node, scenes).items() if path in wanted}
+    wanted |= told_sizes
     new: dict[Path, Any] = {}
     counted: Mapping[Path, Formula | Size] = node.meta.get("counted", {})
     for path, leaf in told[0].items():
@@ -60,6 +61,8 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
                 )
             new[path] = writer.training(node, inverted=leaf)
     for path, values in wanted.items():
+        if path in counted and path not in told_sizes:
+            continue  # below: what the code computes is exact, what fits all scenes may do so by chance
         if _varies(values):
             found = _find(values, node, finder, scenes)
             if found is not None:
@@ -75,7 +78,7 @@ def _rewrite_(node: fx.Node, seen: list[fx.Node], scenes: Scenes, finder: Finder
                     "rewritten; trace it as it is."
                 )
     for path, formula in counted.items():
-        if path not in new and formula.channels:
+        if path not in new and (formula.channels or _varies(wanted.get(path, ()))):
             new[path] = writer.compute(formula, node)
     new |= _conv_groups(node, writer)
     new |= _last_part(node, [path for path in wanted if path not in new and _varies(wanted[path])], new, writer)

@@ -1,6 +1,7 @@
 """Writes a forward pass down as an fx graph: every torch function that the model's code calls, layers as modules."""
 
 import inspect
+import math
 import operator
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -24,6 +25,17 @@ _VALUES = frozenset(  # functions that give a tensor's values to Python
         *("__bool__", "__int__", "__float__", "__complex__", "__index__"),
     )
 )
+# Functions whose integers are looked for by their place: the names of each place, and what stands there if not given.
+_CONV = [
+    *(("input", None), ("weight", None), ("bias", None)),
+    *(("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)),
+]
+_PLACES: dict[str, list[tuple[str, Any]]] = {
+    **dict.fromkeys(["conv1d", "conv2d", "conv3d"], _CONV),
+    "narrow": [("input", None), ("dim", None), ("start", None), ("length", None)],
+    "split": [("tensor", None), ("split_size_or_sections", None), ("dim", 0)],
+    "split_with_sizes": [("input", None), ("split_sizes", None), ("dim", 0)],
+}
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -61,6 +73,7 @@ class Recorder(TorchFunctionMode):
         self._known: dict[int, tuple[torch.Tensor, fx.Node]] = {}  # the tensor is kept: its id stays its own
         self._paths = _tensor_paths(model)
         self._inside = 0  # > 0 inside a layer
+        self._running = 0  # modules whose forward has begun and not ended
         self._pads = 0
         self._returned: Any = None
         self._device: tuple[torch.device, fx.Node] | None = None
@@ -78,7 +91,7 @@ class Recorder(TorchFunctionMode):
         hooks: list[Any] = []
         for name, module in self.model.named_modules():
             before, after = self._hooks(name, is_layer(module) and name != "")
-            hooks.append(module.register_forward_pre_hook(before))
+            hooks.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
             hooks.append(module.register_forward_hook(after, with_kwargs=True))
         buffers = dict(self.model.named_buffers())
         try:
@@ -103,16 +116,18 @@ class Recorder(TorchFunctionMode):
         return self.graph
 
     def _hooks(self, name: str, layer: bool) -> tuple[Any, Any]:
-        outer: list[str] = []
+        outer: list[tuple[str, Any, Any]] = []
 
-        def before(module: nn.Module, args: Any) -> None:
-            outer.append(self.module)
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            outer.append((self.module, args, kwargs))  # as its caller gave them: a layer's own hooks run again
             self.module = name
             self._inside += layer
+            self._running += 1
 
-        def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
-            self.module = outer.pop()
+        def after(module: nn.Module, _args: Any, _kwargs: Any, out: Any) -> Any:
+            self.module, args, kwargs = outer.pop()
             self._inside -= layer
+            self._running -= 1
             if module is self.model:
                 self._returned = out
             if not layer or self._inside:
@@ -131,11 +146,19 @@ class Recorder(TorchFunctionMode):
                 f"{self.module or type(self.model).__name__} takes a tensor's values into Python ({name}); expected "
                 "code that depends on shapes only. The network can't be rewritten; trace it as it is."
             )
+        if name == "_set_grad_enabled" and self._running and args == (False,):
+            raise ModelError(
+                f"{self.module or type(self.model).__name__} turns gradients off for a part of its steps; expected all "
+                "of them to train alike: the rewritten network would train that part, too. The network can't be "
+                "rewritten; trace it as it is."
+            )
         if func is F.pad and (padded := self._pad_channels(*args, **kwargs)) is not None:
             return padded
         out = func(*args, **kwargs)
         if id(args[0] if args else None) in self._known and (name == "size" or isinstance(out, torch.Size)):
             return self._count(args[0], out, *args[1:], **kwargs)
+        if id(args[0] if args else None) in self._known and name in ("numel", "nelement"):
+            return math.prod(self._count(args[0], out))
         if name == "chunk" and len({part.shape for part in out}) > 1:
             return self._split_unequally(out, *args, **kwargs)
         if name != "__setitem__" and not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(out)):
@@ -150,6 +173,7 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, kind: str, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """Adds a node. Its output is always a tensor of its own: an argument that is handed back gets an alias."""
+        args, kwargs = _in_places(target, args, kwargs)
         node = self.graph.create_node(kind, target, self._argument(args), self._argument(kwargs))
         node.meta["module"] = self.module
         numbers = [each for each in leaves((args, kwargs)) if isinstance(each[1], (CountedInt, CountedFloat))]
@@ -242,6 +266,16 @@ class Recorder(TorchFunctionMode):
         self._paths[id(buffer)] = name
         sizes = [-1 if d == dim else length for d, length in enumerate(x.shape)]
         return self.__torch_function__(torch.Tensor.expand, (), (buffer, sizes))
+
+
+def _in_places(target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments that were given by name in their places, where a function has such."""
+    placed, named = list(args), dict(kwargs)
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    for own, default in _PLACES.get(name, [])[len(args) :]:
+        if named:
+            placed.append(named.pop(own, default))
+    return tuple(placed), named
 
 
 def _tensor_paths(model: nn.Module) -> dict[int, str]:

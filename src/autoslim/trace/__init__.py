@@ -6,6 +6,7 @@ held against the model's own code with random sub-networks (`_probe`). What can'
 """
 
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from autoslim._registry import unknown_name
 from autoslim.errors import ModelError
 from autoslim.graph import ChannelGraph
 from autoslim.trace._probe import probe
@@ -40,6 +42,7 @@ def trace_channels(
     Raises:
         ModelError: The model fails on these inputs in its own forward pass, has no parameters, or is of a kind that
             can't be cut (scripted, compiled, quantised, lazy).
+        UnknownNameError: `grouped` names no grouped convolution.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
     >>> graph = trace_channels(model, torch.ones(1, 3, 8, 8))
@@ -49,6 +52,7 @@ def trace_channels(
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     _check_model(model)
     trace = record(model, inputs, grouped=_check_policies(grouped or {}))
+    _check_met(grouped or {}, trace.ledger.policies)
     shapes = [tuple(x.shape) for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)]
     graph, codes = solve(trace, model, shapes, trace.notes)
     return probe(graph, codes, trace, inputs)
@@ -82,3 +86,18 @@ def _check_policies(grouped: Mapping[str, str]) -> Mapping[str, str]:
                 "group) or 'groups' (whole groups go). Use one of the two."
             )
     return grouped
+
+
+def _check_met(grouped: Mapping[str, str], policies: Mapping[tuple[str, int], str]) -> None:
+    """Refuses a pattern of which no grouped convolution has heard, or a policy that one can't follow."""
+    met = {module: policy for (module, _), policy in policies.items() if policy != "whole"}
+    for pattern, asked in grouped.items():
+        own = {module: policy for module, policy in met.items() if fnmatch(module, pattern)}
+        if not own:
+            raise unknown_name("grouped convolution", pattern, sorted(met), hint="Give a module's path, or a glob.")
+        other = [module for module, policy in own.items() if policy != asked and pattern == module]
+        if other:
+            raise ModelError(
+                f"trace_channels: grouped[{pattern!r}] is {asked!r}, but `{other[0]}` is a transposed convolution; "
+                "expected 'groups': there are no slots to drop alike. Leave it out."
+            )

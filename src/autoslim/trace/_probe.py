@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from autoslim.errors import ModelError
 from autoslim.graph import ChannelGraph, Group, Patch
 from autoslim.trace._follow import Failure, Follower
 from autoslim.trace._run import Trace, place_inputs
@@ -129,7 +130,11 @@ class _Prober:
         failure, indices = found.failure, {group.name: index for index, group in enumerate(graph.groups)}
         narrowed = [g for g in graph.groups if g.frozen is None and found.widths[g.name] < g.size]
         if not narrowed:
-            raise AssertionError(f"the whole network does not run as it was traced: {failure.reason}")
+            raise ModelError(
+                f"{type(self.follower.trace.model).__name__} does not run twice as it was traced: {failure.reason}. "
+                "Expected a forward pass that follows from its inputs and weights alone. If it keeps a tensor from one "
+                "pass to the next, let it begin each pass anew, or take the state as an input."
+            )
         suspects = [[g.name for g in narrowed if indices[g.name] in groups] for groups in failure.suspects]
         blamed = next(filter(None, suspects), [g.name for g in narrowed])
         self.decides |= failure.strays

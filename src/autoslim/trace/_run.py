@@ -69,6 +69,8 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
         why = describe_error(error)
     try:  # for real: a fault of the model's own shows there again
         trace = _record_on("cpu", model, inputs, grouped)
+    except ModelError:
+        raise
     except Exception as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in tree_leaves(inputs) if isinstance(x, torch.Tensor))
         raise ModelError(
@@ -81,7 +83,14 @@ def record(model: nn.Module, inputs: tuple[Any, ...], *, grouped: Mapping[str, s
 
 
 def _record_on(device: str, model: nn.Module, inputs: tuple[Any, ...], grouped: Mapping[str, str]) -> Trace:
-    copied = copy_model(model, device)
+    try:
+        copied = copy_model(model, device)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__name__} can't be copied, which a trace does first: {describe_error(error)}. Expected a "
+            "module for copy.deepcopy. Make what can't be copied (a lock, a file, a stream) where it is used, or "
+            "define __deepcopy__."
+        ) from error
     trace = Trace(copied, Ledger(grouped=grouped), device)
     label_tensors(copied, trace.ledger)
 
@@ -117,8 +126,10 @@ def ignore(key: Key, call: Call, outs: Sequence[torch.Tensor], labels: Sequence[
 
 
 def place_inputs(inputs: tuple[Any, ...], device: str) -> tuple[Any, ...]:
+    """Copies of the inputs there: code may write into them."""
+
     def place(x: Any) -> Any:
-        return x.to(device) if isinstance(x, torch.Tensor) else x
+        return x.detach().to(device, copy=True) if isinstance(x, torch.Tensor) else x
 
     return tree_map(place, inputs)
 
