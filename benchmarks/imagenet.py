@@ -47,7 +47,7 @@ def measure(name: str) -> dict[str, Any]:
     drawn = statistics.mean(cost(graph.random_widths(seed)) for seed in range(DRAWS))
     sandwich = cost(graph.max_widths()) + cost(graph.min_widths()) + config.train.random_subnets * drawn
     supernet = config.train.epochs_supernet * (IMAGES - HELD_OUT) * TRAINING * sandwich
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     surrogate, steps = Surrogate(space.widest), list[Step]()
     base = {"macs": cost(networks.own)}
     found = config.search.search(space, {"macs": cost}, config.budgets, surrogate, base=base, on_step=steps.append)

@@ -54,7 +54,7 @@ def main() -> None:
     search = trained.batches(trained.search, CHUNK)
     scorer = SupernetScorer(trained.net, TASK, calibration=images, search=search)
     test = trained.batches(trained.data.test, CHUNK)
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     macs = make_cost("macs", graph)
     first = make_latency(trained.net.model, graph, served, runtime=args.runtime, cache=args.work)
     base = {"macs": macs(space.widest), "latency": first(space.widest)}

@@ -78,7 +78,7 @@ def walk(steps: Sequence[Step], budgets: list[Budget]) -> Iterator[tuple[Point, 
     """Where each step was taken, and the options there."""
     graph = trace_channels(build_model(MODEL, num_classes=10), torch.zeros(1, 3, 32, 32)).limit("*", divisor=1)
     cost = make_cost("macs", graph)
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     base = {"macs": cost(space.widest)}
     here = Point(space.widest, base, None, Sample(np.zeros(1), np.zeros(1)))
     for step in steps:

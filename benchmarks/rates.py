@@ -58,7 +58,7 @@ def try_rate(data: Data, model: str, share: float, rate: float, epochs: int) -> 
     network = build_model(model, num_classes=data.num_classes)
     graph = trace_channels(network, torch.zeros(1, *data.input_shape))
     cost = make_cost("macs", graph)
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     _, widths = match_uniform(space, cost, cost(graph.max_widths()) * share / 100)
     network = extract_network(network, graph, widths).to(memory_format=torch.channels_last)
     config = TrainConfig(epochs_retrain=epochs, batch_size=128, lr=rate)

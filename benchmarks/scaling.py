@@ -117,7 +117,7 @@ def compare_searches(args: argparse.Namespace) -> dict[str, Any]:
     images = torch.randn(SEARCH, 3, 32, 32).to(memory_format=torch.channels_last).split(CHUNK)
     search = list(zip(images, torch.randint(0, 10, (SEARCH,)).split(CHUNK), strict=True))
     calibration = images[: CALIBRATION // CHUNK]
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     budget, base = Budget.parse(f"macs<={args.budget}%"), {"macs": cost(graph.max_widths())}
     paths: dict[bool, Any] = {}
 

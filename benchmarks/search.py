@@ -124,7 +124,7 @@ def measure(
     """One search, and the test accuracy of what it found: a row per budget."""
     graph = trained.net.graph
     cost = make_cost("macs", graph)
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     order = torch.randperm(len(trained.train), generator=torch.Generator().manual_seed(seed))
     images = [x for x, _ in trained.batches(trained.train.take(order[:CALIBRATION]), CHUNK)]
     inner = SupernetScorer(trained.net, TASK, calibration=images, search=trained.batches(trained.search, CHUNK))

@@ -24,10 +24,7 @@ judges = list(make_loader(search, 144, data.mean, data.std).epoch(0))
 scorer = SupernetScorer(net, TASKS["classification"], calibration=calibration, search=judges)
 
 # The search knows widths, costs, budgets and scores; nothing of modules and images.
-space = Space(
-    candidates={group.name: group.candidates for group in graph.groups},
-    atoms={group.name: group.atom for group in graph.groups},
-)
+space = Space.of(graph.groups)
 costs = {"macs": autoslim.make_cost("macs", graph)}
 base = {"macs": costs["macs"](graph.max_widths())}
 budgets = [autoslim.Budget.parse("macs<=50%"), autoslim.Budget.parse("macs<=25%")]

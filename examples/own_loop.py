@@ -41,7 +41,7 @@ for step in range(200):
     optimizer.step()
 
 # The search, once: it ends in a plain module that the rest of the script can't tell from the first one.
-space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})  # +
+space = Space.of(graph.groups)  # +
 macs, judges = make_cost("macs", graph), (images[search], labels[search])  # +
 scorer = SupernetScorer(net, TASKS["classification"], calibration=[images[train[:512]]], search=[judges])  # +
 (found,) = Greedy().search(space, {"macs": macs}, [Budget.parse("macs<=45k")], scorer, base={})  # +

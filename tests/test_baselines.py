@@ -75,7 +75,7 @@ def lab() -> Lab:
     costs = {name: make_cost(name, graph) for name in ("macs", "params")}
     made = Lab(
         graph=graph,
-        space=Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups}),
+        space=Space.of(graph.groups),
         costs=costs,
         base={name: cost(graph.max_widths()) for name, cost in costs.items()},
         trained=build(),
@@ -268,7 +268,7 @@ def test_torch_pruning_that_cuts_otherwise_than_we_do_is_refused(lab: Lab):
     model, shape = build(), (1, 1, 8, 8)
     graph = trace_channels(model, torch.zeros(shape))
     costs = {"macs": make_cost("macs", graph)}
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     base = {"macs": costs["macs"](graph.max_widths())}
     other = replace(lab, graph=graph, space=space, costs=costs, base=base, trained=model, build=build)
     with pytest.raises((ModelError, WidthsError)):
@@ -541,7 +541,7 @@ def lab_of(lab: Lab, build: Callable[[], nn.Module], *metrics: str) -> Lab:
     return replace(
         lab,
         graph=graph,
-        space=Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups}),
+        space=Space.of(graph.groups),
         costs=costs,
         base={name: cost(graph.max_widths()) for name, cost in costs.items()},
         trained=model,

@@ -133,7 +133,7 @@ def test_whole_vectors_more_never_cost_less(network):
 @pytest.mark.usefixtures("fake")
 def test_a_search_may_use_it(network):
     graph, cost = network[1], make_fake(network)
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     least, most = cost(graph.min_widths()), cost(graph.max_widths())
     check_budgets(space, {"latency": cost}, [Budget.parse(f"latency<={1e3 * (least + most) / 2}us")], {})
     with pytest.raises(BudgetError, match="no sub-network holds it"):

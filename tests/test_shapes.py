@@ -94,7 +94,7 @@ def graph() -> ChannelGraph:
 
 @every_shape
 def test_a_real_network_meets_its_budget_within_one_percent(name: str, graph: ChannelGraph):
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     costs = {"macs": make_cost("macs", graph)}
     problem = Problem(space, costs, {group: 1.0 for group in space.free})
     for find in problem.search(METHODS[name](), "macs<=50%", "macs<=25%")[0]:
@@ -129,7 +129,7 @@ def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]
 
 def test_under_a_latency_they_take_candidates(graph: ChannelGraph):
     """A runtime may be slow at the widths between."""
-    space = Space({g.name: g.candidates for g in graph.groups}, {g.name: g.atom for g in graph.groups})
+    space = Space.of(graph.groups)
     problem = Problem(space, {"latency": make_cost("macs", graph)}, {group: 1.0 for group in space.free})
     ((found,), _) = problem.search(METHODS["ramp-up"](), "latency<=50%")
     assert found.widths != space.widest

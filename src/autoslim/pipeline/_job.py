@@ -133,9 +133,7 @@ class Job:
 
     @property
     def space(self) -> Space:
-        groups = self.graph.groups
-        candidates, atoms = {g.name: g.candidates for g in groups}, {g.name: g.atom for g in groups}
-        return Space(candidates, atoms, {g.name: g.allowed for g in groups})
+        return Space.of(self.graph.groups)
 
     # networks ---------------------------------------------------------------------------------------------------------
 

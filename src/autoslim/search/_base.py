@@ -1,7 +1,7 @@
 """What every search method takes and gives: a space, costs and a scorer in; steps on the way; a find per budget out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Protocol
@@ -107,6 +107,22 @@ class Scorer(Protocol):
         ...
 
 
+class _Group(Protocol):
+    """What a search knows of a channel group."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def candidates(self) -> tuple[int, ...]: ...
+
+    @property
+    def atom(self) -> int: ...
+
+    @property
+    def allowed(self) -> Sequence[int]: ...
+
+
 @dataclass(frozen=True)
 class Space:
     """What may be chosen.
@@ -124,6 +140,13 @@ class Space:
     candidates: Mapping[str, tuple[int, ...]]
     atoms: Mapping[str, int]
     allowed: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
+
+    @classmethod
+    def of(cls, groups: "Iterable[_Group]") -> "Space":
+        """What the groups of a channel graph may have: `Space.of(graph.groups)`."""
+        groups = list(groups)
+        candidates, atoms = {g.name: g.candidates for g in groups}, {g.name: g.atom for g in groups}
+        return cls(candidates, atoms, {g.name: g.allowed for g in groups})
 
     def __post_init__(self) -> None:
         if set(self.candidates) != set(self.atoms):

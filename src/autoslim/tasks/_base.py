@@ -62,9 +62,9 @@ class Metric:
         """What files call it: "accuracy", or "score" where it is another metric."""
         return "accuracy" if self == Metric("accuracy") else "score"
 
-    def say_gain(self, gain: float, digits: int = 1) -> str:
+    def say_gain(self, gain: float) -> str:
         """A difference of two such numbers, signed as people are told the metric; of shares in percentage points."""
-        return f"{100 * gain:+.{digits}f}" if self.share else f"{self.turn(gain):+.3g}"
+        return f"{100 * gain:+.1f}" if self.share else f"{self.turn(gain):+.3g}"
 
 
 @dataclass(frozen=True)

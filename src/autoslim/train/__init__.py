@@ -17,11 +17,11 @@ from autoslim.train._loop import OnStep as OnStep
 from autoslim.train._loop import Runtime as Runtime
 from autoslim.train._loop import Tracker as Tracker
 from autoslim.train._loop import Trained as Trained
-from autoslim.train._loop import learning_rate as learning_rate
-from autoslim.train._loop import parameter_groups as parameter_groups
 from autoslim.train._loop import train
 from autoslim.train._recorded import Recorded
 from autoslim.train._sandwich import sandwich_step as sandwich_step
+from autoslim.train._schedule import learning_rate as learning_rate
+from autoslim.train._schedule import parameter_groups as parameter_groups
 
 
 def train_supernet(

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from autoslim.checkpoint import Checkpoints, State
 from autoslim.errors import TrainingError, describe_error
@@ -20,6 +19,7 @@ from autoslim.ranks import Ranks
 from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
 from autoslim.train._cpu import suit
+from autoslim.train._schedule import learning_rate, parameter_groups
 from autoslim.train._signals import hold_signals
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -72,28 +72,6 @@ class Runtime(Protocol):
     def backward(self, tensor: torch.Tensor) -> None: ...
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: none on BatchNorm, biases and depthwise kernels."""
-    depthwise = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, _ConvNd) and module.groups > 1 and module.groups == module.in_channels
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    spared = [p for p in parameters if p.dim() <= 1 or id(p) in depthwise]
-    decayed = [p for p in parameters if p.dim() > 1 and id(p) not in depthwise]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The learning rate of step `step` of `steps`: a linear rise, then a cosine or linear fall to 0."""
-    rise = int(steps * config.warmup)
-    if step < rise:
-        return config.lr * (step + 1) / rise
-    share = (step - rise) / max(steps - rise, 1)
-    return config.lr * ((1 + math.cos(math.pi * share)) / 2 if config.schedule == "cosine" else 1 - share)
-
-
 def train(
     model: nn.Module,
     loader: Loader,
@@ -133,10 +111,7 @@ def train(
         TrainingError: Ten steps in a row, or all there are, that are not finite.
     """
     course = _Course(model, config, len(loader), epochs, ema, scaler, tracker)
-    if checkpoints is not None and (state := checkpoints.load()) is not None:
-        course.restore_(state)
-    if tracker is not None:
-        tracker.restart(course.done)
+    course.begin(checkpoints)
     with hold_signals(checkpoints is not None) as asked, suit(runtime.device), _generators_kept():
         try:
             for batch in _batches(loader, course):
@@ -144,8 +119,7 @@ def train(
                 course.asked = asked
                 loss = course.take(_cut(batch, config.accumulate, runtime.device), step)
                 on_step(loss, course.done)
-                if course.skipped_in_row >= min(_PATIENCE, course.steps):
-                    raise TrainingError(course.describe_failure(checkpoints))
+                course.check(checkpoints)
                 if checkpoints is not None and (course.done % len(loader) == 0 or checkpoints.due):
                     checkpoints.save(course.done, course.state())
         except KeyboardInterrupt:  # at once: of a second Ctrl-C
@@ -204,6 +178,13 @@ class _Course:
             momentum=config.momentum,
             nesterov=config.momentum > 0,
         )
+
+    def begin(self, checkpoints: Checkpoints | None) -> None:
+        """Goes on from the last state, if there is one."""
+        if checkpoints is not None and (state := checkpoints.load()) is not None:
+            self.restore_(state)
+        if self._tracker is not None:
+            self._tracker.restart(self.done)
 
     @property
     def _buffers(self) -> dict[str, torch.Tensor]:
@@ -315,10 +296,13 @@ class _Course:
         self._put_(self._floats(), self._average)
         self._ranks.average_(buffer for buffer in self._buffers.values() if buffer.is_floating_point())
 
-    def describe_failure(self, checkpoints: Checkpoints | None) -> str:
+    def check(self, checkpoints: Checkpoints | None) -> None:
+        """Raises TrainingError after too many steps that are not finite."""
+        if self.skipped_in_row < min(_PATIENCE, self.steps):
+            return
         rate = learning_rate(self.config, self.done - 1, self.steps)
         kept = f" The last checkpoint: {checkpoints.latest}." if checkpoints is not None else ""
-        return (
+        raise TrainingError(
             f"The loss or its gradient was not finite in {self.skipped_in_row} steps in a row, the last of them step "
             f"{self.done} of {self.steps}, learning rate {rate:.4g}. Expected finite numbers.{kept} Try a lower "
             f"learning rate (--lr {self.config.lr / 4:g}), a longer warm-up (--warmup 0.2) or clipped gradients "
