@@ -47,7 +47,10 @@ def network_table(runs: Sequence[Run]) -> str:
     for index, run in enumerate(runs):
         for row in result_rows(run.summary, metrics, colour(index) if many else None):
             rows.append([row[0], *([run.name] if many else []), *row[1:]])
-    return simple_table(f"Cost and {metric} at every budget.", head, rows, words=(1,) if many else (), name="results")
+    caption = f"Cost and {metric} at every budget."
+    if "latency" in metrics:
+        caption += " Latencies are predicted; those of AutoSlim's networks under a limit of latency were measured."
+    return simple_table(caption, head, rows, words=(1,) if many else (), name="results")
 
 
 def result_rows(summary: Summary, metrics: Sequence[str], dot: str | None = None) -> list[list[Cell]]:
