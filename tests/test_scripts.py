@@ -32,7 +32,9 @@ def test_a_run_tells_much_or_json_or_nothing(what, capsys):
     assert main(["run", *what]) == 0
     assert capsys.readouterr().out == "a word\n"
     assert main(["run", *what, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == SUMMARY
+    told = json.loads(capsys.readouterr().out)
+    assert (Path(told.pop("folder")) / "summary.json").exists()
+    assert told == SUMMARY
     assert main(["run", *what, "--quiet"]) == 0
     assert capsys.readouterr().out == ""
 
