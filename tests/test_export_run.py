@@ -81,7 +81,7 @@ def test_a_run_whose_images_are_gone_says_what_else_will_do(finished: Path, tmp_
     assert main(["export", str(run), "--network", "macs-30"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "gone" in told
-    assert "For this command others do: give --images with a data set" in told
+    assert "This command also takes other images: give --images with a data set" in told
     assert main(["export", str(run), "--network", "macs-30", "--random"]) == 0
 
 

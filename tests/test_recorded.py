@@ -99,15 +99,16 @@ def test_what_is_written_in_place_is_recorded_and_other_threads_may_work_meanwhi
     assert recorder == {"capture_error_mode": "thread_local"}
 
 
+@contextmanager
+def fail_at_the_end(graph, **given):
+    try:
+        yield
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
 def test_the_first_error_of_a_recording_is_told_and_its_stream_left(recorder, monkeypatch):
     """Its end fails, too, and has less to say."""
-
-    @contextmanager
-    def fail_at_the_end(graph, **given):
-        try:
-            yield
-        finally:
-            raise RuntimeError("operation failed due to a previous error during capture")
 
     def wait(model):
         raise RuntimeError("Cannot copy between CPU and CUDA tensors during capture")
@@ -118,7 +119,11 @@ def test_the_first_error_of_a_recording_is_told_and_its_stream_left(recorder, mo
     assert recorder == {"left": "main"}
 
 
-def test_a_full_gpu_is_not_told_as_code_that_waits_for_it(recorder):
+@pytest.mark.parametrize("end", ["well", "badly"])
+def test_a_full_gpu_is_not_told_as_code_that_waits_for_it(recorder, monkeypatch, end):
+    if end == "badly":
+        monkeypatch.setattr("torch.cuda.graph", fail_at_the_end)
+
     def fill(model):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 

@@ -11,6 +11,7 @@ import torchvision
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from autoslim import Supernet, extract_network, make_cost, rewrite_network, trace_channels
 from autoslim.errors import ModelError
@@ -242,6 +243,13 @@ class Odd(nn.Module):
         if self.how == "gradients":
             with torch.no_grad():
                 y = y + self.extra(y)
+        if self.how == "constants":
+            with torch.no_grad():
+                ramp = torch.linspace(0, 1, y.shape[-1], dtype=y.dtype, device=y.device) * 2
+            with torch.enable_grad(), torch.set_grad_enabled(self.training):
+                y = y + ramp
+        if self.how == "checkpoint":
+            y = checkpoint(self.extra, y, use_reentrant=True)
         if self.how == "names":
             y = y.narrow(dim=1, start=0, length=8) + F.conv2d(y, weight=self.kernels, groups=8)
         if self.how == "slot":
@@ -276,10 +284,10 @@ def test_a_network_that_fails_is_told_with_its_shapes():
         rewrite_network(nn.Conv2d(4, 8, 3).double(), images())
 
 
-@pytest.mark.parametrize("how", ["plain", "slot", "same", "hook", "names"])
+@pytest.mark.parametrize("how", ["plain", "slot", "same", "hook", "names", "constants", "checkpoint"])
 def test_odd_networks_are_rewritten_exactly(how):
     """Tensors that are no parameters, writes through a slice, dropout of a tensor that is used beside it, hooks of a
-    layer's own, and arguments that are given by name."""
+    layer's own, arguments that are given by name, and gradients that are off where there are none, or for a while."""
     model = randomise_(Odd(how)).eval()
     rewritten = rewrite_network(model, images())
     assert torch.equal(rewritten(*images(3)), model(*images(3)))

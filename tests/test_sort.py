@@ -298,9 +298,29 @@ class Prepares(nn.Module):
         self.how, self.conv, self.head = how, nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1)
 
     def forward(self, x: torch.Tensor) -> Any:
-        x = x.sub_(0.5) if self.how == "in place" else torch.log(x + 1e-3) if self.how == "log" else x
+        if self.how != "nothing found":
+            x = x.sub_(0.5) if self.how == "in place" else torch.log(x + 1e-3) - torch.sqrt(1 - x)
         y = self.head(self.conv(x))
         return y[y.flatten(1).sum(1) > 1e9] if self.how == "nothing found" else y
+
+
+def test_what_can_not_be_told_is_not_taken_for_the_same():
+    """Of numbers that are none an order changes nothing."""
+
+    class Roots(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.conv(torch.sqrt(x - 9)))
+
+    model = Roots().double().eval()
+    graph = trace_channels(model, torch.full((1, 3, 4, 4), 10.0, dtype=torch.float64))
+    before = model.conv.weight.clone()
+    with pytest.raises(ModelError, match="Roots puts out NaN on random inputs, also on such between 0 and 1; expected"):
+        sort_channels_(model, graph, filter_norms(model, graph))
+    assert torch.equal(model.conv.weight, before)
 
 
 @pytest.mark.parametrize("how", ["log", "in place", "nothing found"])

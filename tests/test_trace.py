@@ -350,8 +350,13 @@ def test_the_policy_of_a_grouped_convolution_can_be_given(policy, atom):
     with pytest.raises(UnknownNameError, match=r"Unknown grouped convolution 'conv\*'\. Known: 1\."):
         trace_channels(model, INPUT, grouped={"conv*": "slots"})
     turned = nn.Sequential(nn.Conv2d(3, 32, 1), nn.ConvTranspose2d(32, 32, 2, groups=8), nn.Conv2d(32, 4, 1)).double()
-    with pytest.raises(ModelError, match="`1` is a transposed convolution; expected 'groups'"):
-        trace_channels(turned, INPUT, grouped={"1": "slots"})
+    for pattern in ("1", "*"):
+        with pytest.raises(ModelError, match="gives `1` 'slots', but it is a transposed convolution; expected"):
+            trace_channels(turned, INPUT, grouped={pattern: "slots"})
+    assert trace_channels(turned, INPUT, grouped={"*": "slots", "1": "groups"}).group("0").atom == 4
+    assert trace_channels(model, INPUT, grouped={"1": "slots", "*": "groups"}).group("0").atom == 4
+    with pytest.raises(ModelError, match="no convolution has groups; expected one"):
+        trace_channels(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)).double(), INPUT, grouped={"*": "slots"})
 
 
 def test_a_transposed_convolution_loses_groups_down_to_the_last():

@@ -610,7 +610,6 @@ def test_the_average_fades_by_its_factor(net):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_every_network_of_many_is_compiled(monkeypatch):
     """torch compiles one class's code for eight networks, and gives up on the ninth."""
     counter = CompileCounter()
@@ -633,6 +632,7 @@ def test_a_step_that_does_not_fit_into_the_gpu_tells_what_to_do(net, tmp_path):
         train_network(net.model, Batches([batch(), batch(1)]), config, on_step=fill, checkpoints=store, **SHARED)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_alike(net):
     small = net.model.float()
     batches = Batches([(x.float(), y) for x, y in LOADER.batches])

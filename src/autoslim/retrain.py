@@ -90,7 +90,7 @@ def _tell_summary(job: Job, folder: Path, worth: float) -> None:
         return
     summary, key = read_json(file, kind="Summary", versions=(1, 2)), job.task.metric.key
     for row in summary["budgets"]:
-        if (job.folder.path / row["folder"]).resolve() == folder.resolve() and row[key]["test"] != worth:
+        if (job.folder.path / row["folder"]).resolve() == folder.resolve():
             row[key]["test"] = worth
             write_json(file, summary)
             job.shown.line(f"report    {write_report(job.folder.path)}")

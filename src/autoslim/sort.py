@@ -179,15 +179,15 @@ def _exactly(model: nn.Module, graph: ChannelGraph, example: Any) -> tuple[nn.Mo
     double = copy_model(model).double().eval()
     drawn = _draw_inputs(graph, example, next(model.parameters()).device)
     try:
-        wanted = _outputs(double, drawn)
-        if not all(bool(each.isfinite().all()) for each in wanted):  # of a logarithm or a root, say
-            drawn = _map_floats(torch.Tensor.abs, drawn)
-            wanted = _outputs(double, drawn)
-        return double, drawn, wanted
+        return double, *_telling(double, drawn)
+    except ModelError:
+        raise
     except Exception:  # noqa: BLE001 - a fault of the inputs shows there again
         single, inputs = copy_model(model).float().eval(), _map_floats(torch.Tensor.float, drawn)
     try:
-        return single, inputs, _outputs(single, inputs)
+        return single, *_telling(single, inputs)
+    except ModelError:
+        raise
     except Exception as error:
         given = "`example_inputs`" if example is not None else f"random float tensors of shape {graph.inputs}"
         raise ModelError(
@@ -195,6 +195,22 @@ def _exactly(model: nn.Module, graph: ChannelGraph, example: Any) -> tuple[nn.Mo
             "Expected inputs such as it was traced on. If they are more than float tensors (integers, bools, scalars, "
             "lists, dictionaries), pass them as `example_inputs`."
         ) from error
+
+
+def _telling(model: nn.Module, drawn: Any) -> tuple[Any, list[torch.Tensor]]:
+    """Inputs of which the network makes numbers, and these: as drawn, else above 0, else between 0 and 1.
+
+    A logarithm, or a root, makes numbers of some inputs alone; of outputs that are none nothing can be told.
+    """
+    for change in (torch.clone, torch.abs, torch.sigmoid):
+        inputs = _map_floats(change, drawn)
+        wanted = _outputs(model, inputs)
+        if not any(bool(each.isnan().any()) or bool(each.numel() and each.isinf().all()) for each in wanted):
+            return inputs, wanted
+    raise ModelError(
+        f"sort_channels_: {type(model).__name__} puts out NaN on random inputs, also on such between 0 and 1; expected "
+        "numbers, by which to see that an order changes nothing. Mend what makes them, or leave its channels unsorted."
+    )
 
 
 def _draw_inputs(graph: ChannelGraph, example: Any, device: torch.device) -> Any:
@@ -235,8 +251,8 @@ def _agree(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> boo
 def _same(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     if ours.shape != theirs.shape or theirs.dtype not in _SAME or not theirs.numel():
         return torch.equal(ours, theirs)
-    scale = float(theirs.abs().nan_to_num(0, 0, 0).max())
-    return torch.allclose(ours, theirs, rtol=0, atol=_SAME[theirs.dtype] * max(scale, 1e-30), equal_nan=True)
+    scale = float(theirs.abs().nan_to_num(posinf=0).max())
+    return torch.allclose(ours, theirs, rtol=0, atol=_SAME[theirs.dtype] * max(scale, 1e-30))
 
 
 def _permute_(model: nn.Module, graph: ChannelGraph, orders: Orders) -> None:

@@ -89,8 +89,8 @@ def main(args: Sequence[str] | None = None) -> int:
         make_console(stderr=True, soft_wrap=True).print(f"autoslim: {error}")
         return 2
     except torch.OutOfMemoryError as error:
-        told = f"{describe_error(error)}. Expected room on the GPU. Close what else uses it, or give smaller images"
-        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {told} (--input).")
+        advice = "Expected room on the GPU. Close what else uses it, or begin with smaller images."
+        make_console(stderr=True, soft_wrap=True).print(f"autoslim: {describe_error(error)}. {advice}")
         return 2
     except KeyboardInterrupt as interrupt:
         return tell_stopped("nothing was left half-written", interrupt)

@@ -111,8 +111,8 @@ def find_images(folder: Path, config: Mapping[str, Any], *, given: str, random: 
             job = reopen_job(run, shown=Shown(quiet=True))
         except DataError as error:
             raise DataError(
-                f"{error} For this command others do: give --images with a data set (digits, folder:PATH, hf:NAME, "
-                "path/to/file.py:factory), or --random for random ones."
+                f"{error} This command also takes other images: give --images with a data set (digits, folder:PATH, "
+                "hf:NAME, path/to/file.py:factory), or --random for random ones."
             ) from error
         told, data, search = f"search images of {run.name}", job.data, job.search_split
     else:

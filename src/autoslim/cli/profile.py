@@ -39,7 +39,7 @@ class ProfileArgs:
     latency: bool = True
     """Measure the latency of one image."""
     runtime: str = "torch"
-    """Where, as for autoslim run."""
+    """Where latency is measured, as for autoslim run."""
     runtime_threads: int = 1
     """Threads that the runtime may use."""
     runtime_precision: str = "fp32"
@@ -49,6 +49,9 @@ class ProfileArgs:
 
     def __post_init__(self) -> None:
         other = self.model or (self.widths and "--widths") or (self.input != _INPUT and "--input")
+        given = {"--runtime": self.runtime, "--runtime-threads": self.runtime_threads}
+        given |= {"--runtime-precision": self.runtime_precision}
+        other = other or next((name for name, value in given.items() if value not in ("torch", 1, "fp32")), "")
         if self.paper and other:
             raise ConfigError(
                 f"autoslim profile: --paper together with {other}; expected one of the two. "

@@ -17,7 +17,6 @@ from autoslim.errors import AutoSlimError, ConfigError, DataError, ModelError
 from autoslim.export._fold import fold_batchnorm_
 from autoslim.extract import copy_model
 from autoslim.run_folder import write_whole
-from autoslim.runtimes import OPSET
 
 Served: TypeAlias = Callable[[torch.Tensor], Any]  # images [N, C, H, W] -> the network's output, or its tensors
 Batch: TypeAlias = int | Literal["dynamic"]
@@ -31,17 +30,16 @@ class Format:
 
     Attributes:
         suffix: Of the file; whatever else belongs to it has the same stem.
-        write: (network in eval mode, example images, path, options) -> the file, and what belongs to it.
+        write: (network in eval mode, example images, path, options) writes the file, and what belongs to it; it returns
+            the version of ONNX's operators, where it has gone by them.
         open: (path, network) -> what the file computes, in its own runtime. Of the network only the layers may be used.
         shaped: Whether it holds the number of images at a time.
-        opset: Whether it has ONNX's operators.
     """
 
     suffix: str
-    write: "Callable[[nn.Module, torch.Tensor, Path, Options], None]"
+    write: "Callable[[nn.Module, torch.Tensor, Path, Options], int | None]"
     open: Callable[[Path, nn.Module], Served]
     shaped: bool = True
-    opset: bool = False
 
 
 FORMATS: Registry[Format] = Registry("export format")
@@ -53,8 +51,8 @@ class Options:
 
     batch: Batch = 1
     """Images at a time in the file: a number, or "dynamic" for any."""
-    opset: int = OPSET
-    """Version of ONNX's operators."""
+    opset: int | None = None
+    """Version of ONNX's operators; unless given 18, or 20 for what 18 has not, as latencies are measured."""
     fold_bn: bool = False
     """Fold each BatchNorm into the convolution before it."""
     tolerance: float = TOLERANCE
@@ -142,7 +140,7 @@ def export_network(
     folded = fold_batchnorm_(network, images[:2]) if options.fold_bn else 0
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         written = Path(scratch) / path.name
-        form.write(network, example, written, options)
+        opset = form.write(network, example, written, options)
         what, parts = f"{type(model).__name__} as {to}", images[: sum(sizes)].split(sizes)
         difference, largest = _compare_file(what, reference, lambda: form.open(written, network), parts)
         if not difference <= options.tolerance * max(1.0, largest):
@@ -157,7 +155,7 @@ def export_network(
         format=to,
         files=files,
         batch=options.batch if form.shaped else "dynamic",
-        opset=options.opset if form.opset else None,
+        opset=opset,
         folded=folded,
         images=sum(sizes),
         max_difference=difference,

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from autoslim.export._base import FORMATS, Format, Options, Served
-from autoslim.runtimes import export_onnx, open_onnx
+from autoslim.runtimes import export_onnx, open_onnx, opset_of
 
 
-def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> None:
-    path.write_bytes(export_onnx(model, x, opset=options.opset, dynamic=options.dynamic))
+def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> int:
+    data = export_onnx(model, x, opset=options.opset, dynamic=options.dynamic)
+    path.write_bytes(data)
+    return opset_of(data)
 
 
 def _open(path: Path, _: nn.Module) -> Served:
@@ -20,4 +22,4 @@ def _open(path: Path, _: nn.Module) -> Served:
     return lambda images: session.run(None, {name: images.numpy()})
 
 
-FORMATS.register("onnx", Format(suffix=".onnx", write=_write, open=_open, opset=True))
+FORMATS.register("onnx", Format(suffix=".onnx", write=_write, open=_open))

@@ -7,16 +7,17 @@ import torch
 from torch import nn
 
 from autoslim.export._base import FORMATS, Format, Options, Served
-from autoslim.runtimes import export_onnx, load_package
+from autoslim.runtimes import export_onnx, load_package, opset_of
 
 
 def _package() -> Any:
     return load_package("openvino", "openvino", "openvino")
 
 
-def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> None:
+def _write(model: nn.Module, x: torch.Tensor, path: Path, options: Options) -> int:
     package, data = _package(), export_onnx(model, x, opset=options.opset, dynamic=options.dynamic)
     package.save_model(package.Core().read_model(data, b""), str(path), compress_to_fp16=False)
+    return opset_of(data)
 
 
 def _open(path: Path, _: nn.Module) -> Served:
@@ -24,4 +25,4 @@ def _open(path: Path, _: nn.Module) -> Served:
     return lambda images: [compiled([images.numpy()])[at].copy() for at in range(len(compiled.outputs))]
 
 
-FORMATS.register("openvino", Format(suffix=".xml", write=_write, open=_open, opset=True))
+FORMATS.register("openvino", Format(suffix=".xml", write=_write, open=_open))

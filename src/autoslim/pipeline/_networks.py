@@ -41,9 +41,10 @@ class Networks:
         self._config, self._task, self._num_classes, self._channels = config, task, num_classes, input_shape[0]
         self._example = x = torch.zeros(1, *input_shape)
         self.layout = torch.contiguous_format
-        self.layout, note = choose_layout(self.build_own(), torch.zeros(2, *input_shape))
+        own = self.build_own()
+        self.layout, note = choose_layout(own, torch.zeros(2, *input_shape))
         self.notes = [note] if note else []
-        if _seedless(self.build_own(), self.build_own(seed=config.seed + 1)):
+        if not config.from_weights and _seedless(own, self.build_own(seed=config.seed + 1)):
             self.notes.append(
                 "has the same weights from any seed. If they are trained ones, they would be cut and scaled as if "
                 "drawn: save its state dict, let the builder draw, and give --from-weights FILE."

@@ -141,7 +141,7 @@ def _record_for_real(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes,
 
 def _record_scenes(device: str, model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Scenes, dict[str, torch.Tensor]]:
     """Records the model in eval mode, in train mode on a larger batch, and on larger images if it takes them."""
-    copied = copy_model(model, device)
+    copied = copy_model(model, device).requires_grad_(False)
     labelled = LabelledRuns(copied)
     buffers: dict[str, torch.Tensor] = {}
 

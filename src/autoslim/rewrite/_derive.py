@@ -189,7 +189,7 @@ def _position(x: fx.Node, dim: int, bound: int, path: Path, scenes: Scenes) -> V
 
 def _conv_groups(node: fx.Node, writer: "_Writer") -> dict[Path, Any]:
     """A functional convolution's `groups`: input channels over those of one kernel."""
-    place: Path = (1, "groups") if "groups" in node.kwargs else (0, 6)
+    place: Path = (0, 6)
     told = dict(leaves((node.args, node.kwargs)))
     if _name(node) not in _CONVS or told.get(place, 1) == 1:
         return {}
@@ -215,6 +215,8 @@ def _last_part(node: fx.Node, missing: list[Path], new: Mapping[Path, Any], writ
 
 
 def _name(node: fx.Node) -> str:
+    if node.op == "call_module":  # its path says nothing
+        return ""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 

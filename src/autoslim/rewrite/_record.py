@@ -3,6 +3,8 @@
 import inspect
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +15,7 @@ from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.nn.modules.padding import _ConstantPadNd
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autoslim.errors import ModelError
@@ -73,7 +76,7 @@ class Recorder(TorchFunctionMode):
         self._known: dict[int, tuple[torch.Tensor, fx.Node]] = {}  # the tensor is kept: its id stays its own
         self._paths = _tensor_paths(model)
         self._inside = 0  # > 0 inside a layer
-        self._running = 0  # modules whose forward has begun and not ended
+        self._trained: set[fx.Node] = set()  # what gradients flow through
         self._pads = 0
         self._returned: Any = None
         self._device: tuple[torch.device, fx.Node] | None = None
@@ -95,7 +98,8 @@ class Recorder(TorchFunctionMode):
             hooks.append(module.register_forward_hook(after, with_kwargs=True))
         buffers = dict(self.model.named_buffers())
         try:
-            with self:
+            with self, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "None of the inputs have requires_grad")  # of torch's checkpoint
                 yield
             for name, now in self.model.named_buffers():
                 if buffers.get(name, now) is not now:
@@ -122,13 +126,14 @@ class Recorder(TorchFunctionMode):
             outer.append((self.module, args, kwargs))  # as its caller gave them: a layer's own hooks run again
             self.module = name
             self._inside += layer
-            self._running += 1
+            if module is self.model:
+                torch.set_grad_enabled(True)  # as it is trained; the tensors here need no gradients
 
         def after(module: nn.Module, _args: Any, _kwargs: Any, out: Any) -> Any:
             self.module, args, kwargs = outer.pop()
             self._inside -= layer
-            self._running -= 1
             if module is self.model:
+                torch.set_grad_enabled(False)
                 self._returned = out
             if not layer or self._inside:
                 return None
@@ -145,12 +150,6 @@ class Recorder(TorchFunctionMode):
             raise ModelError(
                 f"{self.module or type(self.model).__name__} takes a tensor's values into Python ({name}); expected "
                 "code that depends on shapes only. The network can't be rewritten; trace it as it is."
-            )
-        if name == "_set_grad_enabled" and self._running and args == (False,):
-            raise ModelError(
-                f"{self.module or type(self.model).__name__} turns gradients off for a part of its steps; expected all "
-                "of them to train alike: the rewritten network would train that part, too. The network can't be "
-                "rewritten; trace it as it is."
             )
         if func is F.pad and (padded := self._pad_channels(*args, **kwargs)) is not None:
             return padded
@@ -173,8 +172,10 @@ class Recorder(TorchFunctionMode):
 
     def _record(self, kind: str, target: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """Adds a node. Its output is always a tensor of its own: an argument that is handed back gets an alias."""
-        args, kwargs = _in_places(target, args, kwargs)
+        if kind != "call_module":
+            args, kwargs = _in_places(target, args, kwargs)
         node = self.graph.create_node(kind, target, self._argument(args), self._argument(kwargs))
+        self._check_gradients(node)
         node.meta["module"] = self.module
         numbers = [each for each in leaves((args, kwargs)) if isinstance(each[1], (CountedInt, CountedFloat))]
         node.meta["counted"] = {path: number.formula for path, number in numbers}
@@ -189,6 +190,19 @@ class Recorder(TorchFunctionMode):
         self._bind(node, out)
         return out
 
+    def _check_gradients(self, node: fx.Node) -> None:
+        """Refuses a step that would train in the graph, where the network's own code keeps gradients from it."""
+        own = node.op == "call_module" and any(True for _ in self.model.get_submodule(str(node.target)).parameters())
+        if not own and not self._trained.intersection(node.all_input_nodes):
+            return
+        self._trained.add(node)
+        if self.model.training and not torch.is_grad_enabled() and not _checkpoints():
+            raise ModelError(
+                f"{self.module or type(self.model).__name__} turns gradients off for a part of its steps; expected all "
+                "of them to train alike: the rewritten network would train that part, too. The network can't be "
+                "rewritten; trace it as it is."
+            )
+
     def _bind(self, node: fx.Node, value: Any) -> None:
         if isinstance(value, torch.Tensor):
             self._known[id(value)] = (value, node)
@@ -199,6 +213,8 @@ class Recorder(TorchFunctionMode):
                 if any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(part)):
                     child = self.graph.call_function(operator.getitem, (node, key))
                     child.meta["part"] = True
+                    if node in self._trained:
+                        self._trained.add(child)
                     self._bind(child, part)
 
     def _argument(self, value: Any) -> Any:
@@ -226,7 +242,10 @@ class Recorder(TorchFunctionMode):
                     "torch function made; expected tensors from inputs, parameters, buffers and torch functions. The "
                     "network can't be rewritten; trace it as it is."
                 )
-            self._bind(self.graph.get_attr(self._paths[id(tensor)]), tensor)
+            node = self.graph.get_attr(self._paths[id(tensor)])
+            self._bind(node, tensor)
+            if isinstance(tensor, nn.Parameter):
+                self._trained.add(node)
         return self._known[id(tensor)][1]
 
     def _pad_channels(self, x: torch.Tensor, pad: Any, mode: str = "constant", value: Any = None) -> Any:
@@ -266,6 +285,16 @@ class Recorder(TorchFunctionMode):
         self._paths[id(buffer)] = name
         sizes = [-1 if d == dim else length for d, length in enumerate(x.shape)]
         return self.__torch_function__(torch.Tensor.expand, (), (buffer, sizes))
+
+
+def _checkpoints() -> bool:
+    """Whether this step is one of torch's checkpoint, which turns gradients off and runs it again for them."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == checkpoint.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _in_places(target: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:

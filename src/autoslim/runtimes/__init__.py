@@ -20,4 +20,5 @@ from autoslim.runtimes._onnx import OPSET as OPSET
 from autoslim.runtimes._onnx import export_onnx as export_onnx
 from autoslim.runtimes._onnx import name_outputs as name_outputs
 from autoslim.runtimes._onnx import open_onnx as open_onnx
+from autoslim.runtimes._onnx import opset_of as opset_of
 from autoslim.runtimes.onnxruntime import time_files as time_files

@@ -14,19 +14,19 @@ from autoslim.errors import ConfigError, ModelError, describe_error
 from autoslim.runtimes._base import flushing_kept, load_package
 
 INPUT, OUTPUT = "input", "output"
-OPSET = 18  # of what is measured, and of what is exported unless told otherwise: one network, one file
+OPSET, LATER = 18, 20  # of what is measured, and exported unless told otherwise; the later where the first can't do
 
 
-def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynamic: bool = False) -> bytes:
+def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int | None = None, dynamic: bool = False) -> bytes:
     """The network, in eval mode and for images of exactly this shape, as the bytes of an ONNX file.
 
     torch's older exporter (by tracing) is asked first: it takes a tenth of the time of the newer (by torch.export).
-    Where it fails, the newer is asked. Both give the same network.
+    Where it fails, the newer is asked, which may take minutes. Both give the same network.
 
     Args:
         model: Its input is called "input" in the file, its outputs as `name_outputs` says.
         x: Example images [N, C, H, W].
-        opset: Version of ONNX's operators.
+        opset: Version of ONNX's operators; default 18, or 20 where the older exporter knows no way in 18.
         dynamic: Whether any number of images may be given at a time.
 
     Raises:
@@ -34,12 +34,13 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynami
         ModelError: Neither can export it.
         ConfigError: They can, but not in this version of the operators.
     """
-    package: Any = load_package("onnx", "onnx", "onnx")
+    load_package("onnx", "onnx", "onnx")
     reasons: list[str] = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations of the exporter itself, and its notes on constants
         path = Path(folder) / "network.onnx"
-        for dynamo in (False, True):
+        versions = (OPSET, LATER) if opset is None else (opset,)
+        for dynamo, wanted in [*((False, each) for each in versions), (True, versions[0])]:
             any_batch = ({0: torch.export.Dim("batch")},) if dynamo else None
             try:
                 with torch.no_grad():
@@ -49,7 +50,7 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynami
                     *(model, (x,), path),
                     input_names=[INPUT],
                     output_names=list(outputs),
-                    opset_version=opset,
+                    opset_version=wanted,
                     dynamic_axes={name: {0: "batch"} for name in batched} if dynamic and not dynamo else None,
                     dynamic_shapes=any_batch if dynamic else None,
                     dynamo=dynamo,
@@ -59,8 +60,8 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynami
             except Exception as error:  # noqa: BLE001 - exporters raise anything; all of it is told below
                 reasons.append(describe_error(error))
                 continue
-            (version,) = [each.version for each in package.load(path).opset_import if each.domain == ""]
-            if opset != version:  # what it can't convert, the newer one writes as it has it
+            version = opset_of(path.read_bytes())
+            if opset not in (None, version):  # what it can't convert, the newer one writes as it has it
                 raise ConfigError(
                     f"{type(model).__name__} as ONNX: torch writes it with opset {version}; expected {opset}, as was "
                     f"asked for. Write --opset {version}."
@@ -70,6 +71,13 @@ def export_onnx(model: nn.Module, x: torch.Tensor, *, opset: int = OPSET, dynami
         f"{type(model).__name__} can't be exported to ONNX: {'; '.join(reasons)}. Expected a network that "
         "torch.onnx.export takes. Measure with --runtime torch, or rewrite what it names."
     )
+
+
+def opset_of(file: bytes) -> int:
+    """The version of ONNX's operators in a file."""
+    package: Any = load_package("onnx", "onnx", "onnx")
+    (version,) = [each.version for each in package.load_from_string(file).opset_import if each.domain == ""]
+    return version
 
 
 def name_outputs(output: Any) -> dict[str, torch.Tensor]:

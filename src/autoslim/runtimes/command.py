@@ -15,7 +15,7 @@ from torch import nn
 
 from autoslim.errors import RuntimeFailedError
 from autoslim.runtimes._base import RUNTIMES, Pass, Runtime
-from autoslim.runtimes._onnx import export_onnx
+from autoslim.runtimes._onnx import OPSET, export_onnx
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _CUT = re.compile(r"(?<![\w.])[-+\d.,'\u2019]*\d[,'\u2019]$")  # before a number: it is the rest of 3,27 or of 1,234.5
@@ -53,7 +53,7 @@ class Command(Runtime):
         for place in (shutil.which(first), *others):
             if place and os.path.isfile(place) and os.access(place, os.R_OK):
                 digest.update(hashlib.sha256(Path(place).read_bytes()).digest())
-        return f"command {digest.hexdigest()[:16]}"
+        return f"command {digest.hexdigest()[:16]}, opset {OPSET}"
 
     def _words(self) -> list[str]:
         if "{onnx}" not in self.argument:

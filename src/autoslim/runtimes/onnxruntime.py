@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoslim.runtimes._base import RUNTIMES, Pass, Runtime, load_package, stopwatch, take_turns
-from autoslim.runtimes._onnx import export_onnx, open_onnx
+from autoslim.runtimes._onnx import OPSET, export_onnx, open_onnx
 
 
 class OnnxRuntime(Runtime):
@@ -22,7 +22,8 @@ class OnnxRuntime(Runtime):
         return _prepare(export_onnx(model, x), x, threads)
 
     def version(self) -> str:
-        return f"onnxruntime {load_package('onnxruntime', self.name, 'onnx').__version__}, torch {torch.__version__}"
+        package = load_package("onnxruntime", self.name, "onnx")
+        return f"onnxruntime {package.__version__}, torch {torch.__version__}, opset {OPSET}"
 
 
 def time_files(files: Sequence[Path], x: torch.Tensor, *, threads: int = 1, repeats: int = 20) -> NDArray[np.float64]:

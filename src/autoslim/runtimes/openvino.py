@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from autoslim.runtimes._base import RUNTIMES, Pass, Runtime, load_package, stopwatch
-from autoslim.runtimes._onnx import export_onnx
+from autoslim.runtimes._onnx import OPSET, export_onnx
 
 _TYPES = {"fp32": "f32", "bf16": "bf16"}
 
@@ -35,7 +35,8 @@ class OpenVino(Runtime):
         return stopwatch(lambda: request.infer(images))
 
     def version(self) -> str:
-        return f"openvino {load_package('openvino', self.name, 'openvino').__version__}, torch {torch.__version__}"
+        package = load_package("openvino", self.name, "openvino")
+        return f"openvino {package.__version__}, torch {torch.__version__}, opset {OPSET}"
 
 
 RUNTIMES.register("openvino", OpenVino)

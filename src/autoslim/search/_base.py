@@ -142,7 +142,7 @@ class Space:
     allowed: Mapping[str, Sequence[int]] = field(default_factory=dict[str, Sequence[int]])
 
     @classmethod
-    def of(cls, groups: "Iterable[_Group]") -> "Space":
+    def of(cls, groups: Iterable[_Group]) -> "Space":
         """What the groups of a channel graph may have: `Space.of(graph.groups)`."""
         groups = list(groups)
         candidates, atoms = {g.name: g.candidates for g in groups}, {g.name: g.atom for g in groups}

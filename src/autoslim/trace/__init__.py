@@ -89,15 +89,19 @@ def _check_policies(grouped: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _check_met(grouped: Mapping[str, str], policies: Mapping[tuple[str, int], str]) -> None:
-    """Refuses a pattern of which no grouped convolution has heard, or a policy that one can't follow."""
+    """Refuses a pattern that matches no grouped convolution, or a policy that one can't follow."""
     met = {module: policy for (module, _), policy in policies.items() if policy != "whole"}
-    for pattern, asked in grouped.items():
-        own = {module: policy for module, policy in met.items() if fnmatch(module, pattern)}
-        if not own:
+    if grouped and not met:
+        raise ModelError(
+            f"trace_channels: grouped is {dict(grouped)}, but no convolution has groups; expected one. Leave it out."
+        )
+    for pattern in grouped:
+        if not any(fnmatch(module, pattern) for module in met):
             raise unknown_name("grouped convolution", pattern, sorted(met), hint="Give a module's path, or a glob.")
-        other = [module for module, policy in own.items() if policy != asked and pattern == module]
-        if other:
+    for module, policy in met.items():
+        asked = [each for pattern, each in grouped.items() if fnmatch(module, pattern)]  # the last one counts
+        if asked and asked[-1] != policy:
             raise ModelError(
-                f"trace_channels: grouped[{pattern!r}] is {asked!r}, but `{other[0]}` is a transposed convolution; "
-                "expected 'groups': there are no slots to drop alike. Leave it out."
+                f"trace_channels: grouped gives `{module}` {asked[-1]!r}, but it is a transposed convolution; expected "
+                f"'groups': it has no slots to drop alike. Add {module!r}: 'groups' as the last."
             )

@@ -78,12 +78,13 @@ def train_network(
 ) -> Trained:
     """Plain training from labels with the same recipe, in place: the weights of the last step, or their average.
 
-    A `penalty`, a scalar, is added to the loss of each step.
+    A `penalty`, a scalar, is added to the loss of each step. With `config.compile` what torch has compiled before is
+    forgotten, that of others, too.
     """
-    forward = model
+    forward: nn.Module = model
     if config.compile:
         torch.compiler.reset()  # networks of one class share a limit: the ninth would not be compiled
-        forward: nn.Module = torch.compile(model)  # pyright: ignore[reportAssignmentType]
+        forward = torch.compile(model)  # pyright: ignore[reportAssignmentType]
 
     def passes(batch: Batch, share: float) -> torch.Tensor:
         with runtime.autocast():

@@ -51,7 +51,7 @@ def suit(device: torch.device) -> AbstractContextManager[object]:
 
 @contextmanager
 def _same_twice() -> Generator[None, None, None]:
-    """Or a training that is stopped and goes on would not end in the same weights."""
+    """Kernels of cuDNN's that repeat themselves: a training that is stopped and goes on ends in the same weights."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:

@@ -315,7 +315,7 @@ class _Course:
         return (
             f"Step {self.done + 1} of {self.steps} does not fit into the GPU: {describe_error(error)}. Expected room "
             f"for {config.batch_size} images in {say_many(config.accumulate, 'part')}.{kept} Close what else uses the "
-            f"GPU, or start anew with --accumulate {2 * config.accumulate} or --batch-size "
+            f"GPU, or begin a run anew with --accumulate {2 * config.accumulate} or --batch-size "
             f"{max(config.batch_size // 2, 1)}."
         )
 

@@ -79,13 +79,13 @@ class Recorded:
             # by this thread alone: another one pins the memory of the next batches meanwhile
             with torch.cuda.graph(graph, stream=self._stream(), capture_error_mode="thread_local"):
                 self._losses = self._passes(self._batch, share)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             torch.cuda.set_stream(main)  # the end of a recording that failed fails, too, and leaves the other one
             first = error
             while isinstance(first.__context__, RuntimeError):
                 first = first.__context__
+            if isinstance(first, torch.OutOfMemoryError):
+                raise first from error
             raise TrainingError(
                 f"TrainConfig.cuda_graph: the passes of this network can't be recorded: {describe_error(first)}. "
                 "Expected code that never waits for the GPU (no .item(), no shapes that follow from values). " + _ADVICE

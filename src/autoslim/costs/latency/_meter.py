@@ -21,7 +21,7 @@ from autoslim.run_folder import read_json, write_json
 from autoslim.runtimes import Latency, Runtime, check_setting, describe_machine, time_networks
 from autoslim.widths import Widths
 
-_TYPE, _VERSION = "LatencyMeasurements", 2
+_TYPE, _VERSION = "LatencyMeasurements", 1
 _TOGETHER = 4  # networks beside the anchor: the longer a round, the more may change within it
 _ROUNDS = 12
 
