@@ -272,7 +272,7 @@ def test_a_uniform_network_that_may_be_retrained_obeys_the_users_limits(job):
     ratios = [uniform[g.name] / g.size for g in job.graph.groups if g.frozen is None and g not in limited]
     assert max(ratios) - min(ratios) < 0.13  # one ratio, rounded down to one of eight channels or more
     assert 0.25 < min(ratios) < 1
-    beside = find_uniform(job, found[0]).widths
+    beside = find_uniform(job, found[0], job.folder).widths
     assert all(beside[group.name] in group.candidates for group in limited)
 
 

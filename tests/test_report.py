@@ -338,7 +338,7 @@ def test_optional_costs_become_columns(tmp_path: Path) -> None:
     budget = make_budget("latency<=50%", 0.5, 0.9, None, peak_memory=2_500_000, latency=2.1) | {"uniform": None}
     page = page_of(fill(tmp_path, summary=make_summary(base=base, budgets=[budget])))
     assert page.table("Cost and ")[0][6:8] == ["peak memory", "latency"]
-    assert "Latencies are predicted; those of AutoSlim's networks under a limit of latency were measured." in page.text
+    assert "Latencies are predicted, and under a limit of latency measured: AutoSlim's and uniform's." in page.text
     assert page.results()[1][6:8] == ["2.5MB", "2.1 ms"]
     assert "90.0% at 2.1 ms, 50% of your network's" in page.text
     assert page.drawn()["metrics"] == ["macs", "params", "memory", "peak_memory", "latency"]

@@ -176,7 +176,7 @@ def test_the_uniform_network_beside_it_holds_every_limit(folder):
     widths = job.space.widest.replace(narrow)
     costs = job.price(widths)
     budget = Budget.parse(f"params<={costs['params'] + 1},macs<={costs['macs']}")
-    beside = find_uniform(job, Found(budget, widths, costs, Score(0.0, 1.0)))
+    beside = find_uniform(job, Found(budget, widths, costs, Score(0.0, 1.0)), job.folder)
     price = job.price(beside.widths)
     assert budget.holds(price, job.base)
     assert price["params"] > 0.98 * costs["params"]

@@ -74,7 +74,7 @@ def search_again(
             job.ranks.wait()  # for what all go on from
             try:
                 found = search_budgets(job, place)
-                rows = [_row(job, each) for each in found]
+                rows = [_row(job, each, place) for each in found]
             finally:
                 place.append(_TIMES, {"evaluations": job.scorer.evaluations})
             write_json(place.path / _FOUND, {**asked, "_type": "Found", "images": len(job.judges), "found": rows})
@@ -211,10 +211,10 @@ def _take_steps(job: Job, place: RunFolder) -> None:
     place.rewrite(STEPS, [step.to_json() for step in taken])
 
 
-def _row(job: Job, found: Found) -> dict[str, Any]:
+def _row(job: Job, found: Found, place: RunFolder) -> dict[str, Any]:
     """One budget's network, and the uniform one of about its cost."""
-    beside = find_uniform(job, found)
-    price, score = job.price(beside.widths), job.scorer.score(beside.widths)
+    beside = find_uniform(job, found, place)
+    price, score = {**job.price(beside.widths), **beside.measured}, job.scorer.score(beside.widths)
     uniform = {**beside.facts, "costs": price, **vars(score)}
     mine = {"widths": dict(found.widths), "costs": job.price(found.widths), **vars(found.score)}
     return {"budget": found.budget.text, **mine, "uniform": uniform}

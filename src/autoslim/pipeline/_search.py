@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from autoslim.budget import Budget
 from autoslim.costs.latency import LatencyCost
 from autoslim.errors import BudgetError
 from autoslim.pipeline._job import Job
@@ -20,7 +21,7 @@ from autoslim.search import Found, Method, Step
 from autoslim.widths import Widths
 
 STEPS = "search.jsonl"
-_ROUNDS = 20
+ROUNDS = 20  # of searching and measuring; a latency that does not settle by then is noise
 
 
 def search_budgets(job: Job, place: RunFolder | None = None, method: Method | None = None) -> list[Found]:
@@ -40,20 +41,21 @@ def search_budgets(job: Job, place: RunFolder | None = None, method: Method | No
     cost = job.costs.get(LATENCY)
     if not isinstance(cost, LatencyCost):
         return found
-    for _ in range(_ROUNDS):
-        new: dict[Widths, list[Found]] = {}
+    for _ in range(ROUNDS):
+        new: dict[Widths, list[Budget]] = {}
         for each in _limited(found):
             if each.widths not in cost.measured:
-                new.setdefault(each.widths, []).append(each)
+                new.setdefault(each.widths, []).append(each.budget)
         if not new:
             break
-        cost = _measure(job, place, cost, new)
+        job.costs[LATENCY] = cost = measure_found(job, cost, new)
+        cost.save(place.path / TABLE)
         found = _search(job, place, searcher)
     for each in _limited(found):
         told = cost.measured.get(each.widths)
         if told is None or not each.budget.holds({**each.costs, LATENCY: told}, job.base):
             raise BudgetError(
-                f"Budget {each.budget.text!r}: after {_ROUNDS} rounds of searching and measuring the network found "
+                f"Budget {each.budget.text!r}: after {ROUNDS} rounds of searching and measuring the network found "
                 f"takes {told or each.costs[LATENCY]:.3g} ms; expected one that holds it. The machine may be too busy "
                 f"to measure on. Close other programs and go on (autoslim run --resume {job.folder.path}, or the same "
                 "autoslim search again)."
@@ -118,17 +120,17 @@ def _limited(found: Sequence[Found]) -> list[Found]:
     return [each for each in found if any(limit.metric == LATENCY for limit in each.budget.limits)]
 
 
-def _measure(job: Job, place: RunFolder, cost: LatencyCost, new: Mapping[Widths, Sequence[Found]]) -> LatencyCost:
+def measure_found(
+    job: Job, cost: LatencyCost, new: Mapping[Widths, Sequence[Budget]], *, what: str = "measure"
+) -> LatencyCost:
+    """A prediction, corrected by what networks really take, each found for some budgets."""
     with job.shown.bar("measure", len(new)) as bar:
         measured = job.ranks.tell(cost.measure(list(new), on_progress=bar.reach) if job.ranks.first else [])
-    for (widths, answers), latency in zip(new.items(), measured, strict=True):
-        held = [each.budget.holds({**each.costs, LATENCY: latency.median}, job.base) for each in answers]
-        texts = [each.budget.text for each in answers]
+    for (widths, budgets), latency in zip(new.items(), measured, strict=True):
+        held = [each.holds({**job.price(widths), LATENCY: latency.median}, job.base) for each in budgets]
+        texts = [each.text for each in budgets]
         verdicts = [f"holds {text}" if one else f"too slow for {text}" for one, text in zip(held, texts, strict=True)]
         verdict = ", ".join(verdicts) + ", the search goes on" * (not all(held))
         noisy = "; the machine is too busy to be sure" if latency.noisy else ""
-        job.shown.line(f"measure   predicted {cost(widths):.3g} ms, measured {latency}: {verdict}{noisy}")
-    cost = cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})
-    cost.save(place.path / TABLE)
-    job.costs[LATENCY] = cost
-    return cost
+        job.shown.line(f"{what:<10}predicted {cost(widths):.3g} ms, measured {latency}: {verdict}{noisy}")
+    return cost.corrected({widths: latency.median for widths, latency in zip(new, measured, strict=True)})

@@ -49,7 +49,7 @@ def network_table(runs: Sequence[Run]) -> str:
             rows.append([row[0], *([run.name] if many else []), *row[1:]])
     caption = f"Cost and {metric} at every budget."
     if "latency" in metrics:
-        caption += " Latencies are predicted; those of AutoSlim's networks under a limit of latency were measured."
+        caption += " Latencies are predicted, and under a limit of latency measured: AutoSlim's and uniform's."
     return simple_table(caption, head, rows, words=(1,) if many else (), name="results")
 
 
