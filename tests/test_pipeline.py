@@ -26,7 +26,7 @@ from autoslim.errors import (
     UnknownNameError,
     WidthsError,
 )
-from autoslim.pipeline import Job, RunConfig, parse_shape, plan_run, resume, run, scaler_of
+from autoslim.pipeline import RunConfig, parse_shape, plan_run, resume, run, scaler_of
 from autoslim.progress import Shown
 from autoslim.recipes import RECIPES
 from autoslim.testing.networks import counted_macs
@@ -144,7 +144,7 @@ def test_a_finished_run_is_not_tested_again(done, tmp_path, monkeypatch):
     again = tmp_path / "again"
     shutil.copytree(done, again)
     (again / "report.html").unlink()
-    monkeypatch.setattr(Job, "prepare", None)
+    monkeypatch.setattr("autoslim.pipeline._reopen.prepare", None)
     assert resume(again, shown=QUIET) == again
     assert (again / "report.html").exists()
     assert (again / "summary.json").read_text() == (done / "summary.json").read_text()
@@ -347,19 +347,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_the_test_set_is_not_read_before_everything_else_has_ended(tmp_path, monkeypatch):
     order: list[str] = []
     kept = {}
-    prepare, sum_up = Job.prepare, pipeline.sum_up
+    prepare, sum_up = pipeline.prepare, pipeline.sum_up
 
-    def without_test(self):
-        prepare(self)
-        kept["test"] = self.data.test
-        object.__setattr__(self.data, "test", None)  # whoever looks at it earlier fails
+    def without_test(job):
+        prepare(job)
+        kept["test"] = job.data.test
+        object.__setattr__(job.data, "test", None)  # whoever looks at it earlier fails
 
     def with_test(job, *args):
         order.append("test begins")
         object.__setattr__(job.data, "test", kept["test"])
         return sum_up(job, *args)
 
-    monkeypatch.setattr(Job, "prepare", without_test)
+    monkeypatch.setattr(pipeline, "prepare", without_test)
     monkeypatch.setattr(pipeline, "sum_up", with_test)
     train = replace(CONFIG.train, epochs_supernet=1, epochs_retrain=1)
     run(replace(CONFIG, out=str(tmp_path / "x"), budget=("macs<=60%",), baselines="none", train=train), shown=QUIET)

@@ -19,6 +19,7 @@ from autoslim.pipeline import (
     obtain_supernet,
     plan_run,
     plan_search,
+    prepare,
     read_config,
     reopen_job,
     search_again,
@@ -421,7 +422,7 @@ def test_the_plan_counts_the_searches_of_finalists(tmp_path):
     config = replace(CONFIG, out=str(tmp_path / "x"), retrain="scratch", finalists=4)
     plan = plan_run(config, shown=QUIET)
     job = Job(config, QUIET, "")
-    job.prepare()
+    prepare(job)
     others = [Greedy(normalize="none"), Greedy(metric="accuracy")]
     assert plan.effort.finalists == sum(count_evaluations(job, method)[1] for method in others) > 20
     assert plan.effort.total == plan.effort.seconds * (plan.effort.evaluations + plan.effort.finalists)
@@ -440,7 +441,7 @@ def test_the_plan_counts_the_trainings_of_a_run(tmp_path, options, networks, epo
     config = replace(CONFIG, train=train, out=str(tmp_path / "x"), retrain="scratch", **options)
     plan = plan_run(config, shown=QUIET)
     job = Job(config, QUIET, "")
-    job.prepare()
+    prepare(job)
     held_out, whole = len(job.loader(job.train_split)), len(job.loader(job.data.train))
     assert (plan.supernet.networks, plan.supernet.steps) == (1, 3 * held_out)
     assert (plan.retrain.networks, plan.retrain.steps) == (networks, epochs[0] * whole + epochs[1] * held_out)
@@ -451,7 +452,7 @@ def test_the_plan_counts_the_trainings_of_a_run(tmp_path, options, networks, epo
 
 def test_where_a_step_is_long_fewer_images_are_timed(tmp_path, monkeypatch):
     job = Job(replace(CONFIG, out=str(tmp_path / "x")), QUIET, "")
-    job.prepare()
+    prepare(job)
     seen = []
     monkeypatch.setattr(_forecast, "_time_step", lambda job, train, network, images: seen.append(images) or images / 4)
     for forward, images in ((0.0, 64), (5 / 12 / 16, 16), (1e9, 8)):

@@ -24,7 +24,7 @@ from autoslim.compare._page import render_page
 from autoslim.compare._plan import plan_comparison as plan_comparison
 from autoslim.compare._result import summarise as summarise
 from autoslim.errors import ConfigError, RunFolderError
-from autoslim.pipeline import Job, RunConfig, check_training, join_ranks, reopen_job, write_splits
+from autoslim.pipeline import Job, RunConfig, check_training, join_ranks, prepare, reopen_job, write_splits
 from autoslim.progress import Shown
 from autoslim.run_folder import RunFolder, read_json, write_json, write_whole
 from autoslim.runtimes import describe_machine
@@ -189,7 +189,7 @@ def _open(config: RunConfig, shown: Shown) -> Generator[Job, None, None]:
             yield reopen_job(path, shown=shown)
         return
     job = Job(config, shown, "autoslim compare")
-    job.prepare()
+    prepare(job)
     job.check_budgets()
     job.folder = RunFolder.create(path, {"command": job.command, "config": asdict(job.config), **job.identity})
     with job.folder.held():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from autoslim.baselines import BASELINES, Baseline, BnScale, MacCounter, NetAdapt, PolicySearch
 from autoslim.budget import Budget
 from autoslim.compare._bench import starts_of
-from autoslim.pipeline import Job, scaler_of
+from autoslim.pipeline import Job, prepare, scaler_of
 from autoslim.progress import Shown
 from autoslim.train import train_network
 
@@ -45,7 +45,7 @@ def plan_comparison(config: "CompareConfig", *, shown: Shown | None = None) -> F
         BudgetError: A budget that no network holds.
     """
     job = Job(config.run, shown or Shown(), "autoslim compare --dry-run")
-    job.prepare()
+    prepare(job)
     job.check_budgets()
     cost, train = job.costs["macs"], job.config.train
     most = [cost(job.space.widest) * _share(job, budget) for budget in config.run.budgets]

@@ -26,6 +26,7 @@ from autoslim.pipeline._launch import leave_ranks as leave_ranks
 from autoslim.pipeline._launch import scaler_of as scaler_of
 from autoslim.pipeline._plan import Plan as Plan
 from autoslim.pipeline._plan import make_plan
+from autoslim.pipeline._prepare import prepare as prepare
 from autoslim.pipeline._reopen import read_config as read_config
 from autoslim.pipeline._reopen import reopen_job as reopen_job
 from autoslim.pipeline._retrain import retrain
@@ -56,7 +57,7 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
     # Everything that can be refused is refused before the folder is made.
     config = config if data is None else replace(config, data=GIVEN)
     RunFolder.check(Path(config.out))
-    job, plan = _prepare(config, shown or Shown(), command, data)
+    job, plan = _begin(config, shown or Shown(), command, data)
     for line in plan.lines():
         job.shown.line(f"plan      {line}")
     if plan.refused is not None:
@@ -68,17 +69,17 @@ def run(config: RunConfig, *, data: Any = None, shown: Shown | None = None, comm
 
 def plan_run(config: RunConfig, *, data: Any = None, shown: Shown | None = None) -> Plan:
     """What a run will cost before it is started: its networks, its budgets, its search. Nothing is written."""
-    return _prepare(config, shown or Shown(), "", data)[1]
+    return _begin(config, shown or Shown(), "", data)[1]
 
 
-def _prepare(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[Job, Plan]:
+def _begin(config: RunConfig, shown: Shown, command: str, data: Any) -> tuple[Job, Plan]:
     if not config.budget:
         raise BudgetError('RunConfig.budget is empty; expected at least one. Give for instance ("macs<=50%",).')
     check_training(config)
     job = Job(config, shown, command, data)
     job.config = replace(job.config, task=locate_task(job.config.task))
     job.ranks.wait()  # all have looked at the folder before the first of them makes it
-    job.prepare()
+    prepare(job)
     return job, make_plan(job, train=True)
 
 

@@ -3,9 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoslim.costs import COSTS, make_cost
-from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, draw_images, hold_out
+from autoslim.budget import MEASURED
+from autoslim.data import Data, DecodingLoader, Encoded, Loader, Split, describe_size, draw_images
 from autoslim.extract import extract_network, replace_tensors_
-from autoslim.models import describe_model
-from autoslim.pipeline._batches import Prepared, open_data, ordered_batches, training_batches
+from autoslim.graph import ChannelGraph
+from autoslim.pipeline._batches import Prepared, ordered_batches, training_batches
 from autoslim.pipeline._config import RunConfig
-from autoslim.pipeline._latency import LATENCY, obtain_latency
 from autoslim.pipeline._launch import join_ranks, make_fabric
 from autoslim.pipeline._networks import Networks
 from autoslim.pipeline._scores import Remembered, key_of
-from autoslim.pipeline._splits import list_splits
-from autoslim.pipeline._task import check_network, describe_task, open_task
+from autoslim.pipeline._task import describe_task, open_task
 from autoslim.progress import Shown
-from autoslim.report.text import say_count
 from autoslim.run_folder import RunFolder
 from autoslim.score import SupernetScorer
 from autoslim.search import Cost, Space, check_budgets
@@ -40,10 +36,30 @@ _CALIBRATION = 1000  # train images for BatchNorm statistics: whole batches
 class Job:
     """A run's images, networks, costs and scores, made when they are first asked for.
 
-    `prepare` is stage 1; the stages after it are functions of a job, in the order of `run`.
+    The stages are functions of a job, in the order of `run`; what the first of them sets is declared here.
+
+    Attributes:
+        data: Train and test images.
+        networks: Builds the user's own network and the one that is searched.
+        builder: Who builds the user's own, as files have it.
+        model: The network that is searched; `graph` its channel graph, `own` the widths at which it is the user's.
+        costs: Per metric; `base` what the user's own network costs.
+        train_split: Train without the search images, which are `search_split`.
+        splits: Which images these are, as files have it.
     """
 
     folder: RunFolder
+    data: Data
+    networks: Networks
+    builder: dict[str, Any]
+    model: nn.Module
+    graph: ChannelGraph
+    own: Widths
+    costs: dict[str, Cost]
+    base: dict[str, float]
+    train_split: Split | Encoded
+    search_split: Split | Encoded
+    splits: dict[str, Any]
 
     def __init__(self, config: RunConfig, shown: Shown, command: str, given: Any = None) -> None:
         self.ranks = join_ranks()
@@ -54,46 +70,6 @@ class Job:
         self.notes: list[str] = []
         self.trained = False
         self.on_step: OnStep = lambda loss, done: None  # told of every training step, beside the bar
-
-    def prepare(self, check: Callable[[], None] = lambda: None, *, trained: bool = False) -> None:
-        """Loads the data, builds and traces the model, and measures latency where a budget limits it.
-
-        `check` is called before that: it may refuse a network or images that are not those of before. Where the
-        supernet is `trained`, the weights that it started from are not read again.
-        """
-        config = self.config
-        self.data: Data = open_data(config, self.given, self.task)
-        self.config = config = replace(config, data=self.data.name)  # a run that is resumed reads the same commit
-        for note in self.data.notes:
-            self.shown.line(f"data      {note}")
-        classes, shape = self.data.num_classes, self.data.input_shape
-        self.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
-        started = time.monotonic()
-        start = replace(config, from_weights="") if trained else config
-        self.networks = Networks(start, self.task, num_classes=classes, input_shape=shape)
-        self.model, self.graph, self.own = self.networks.model, self.networks.graph, self.networks.own
-        self.spent["trace"] = time.monotonic() - started
-        self.costs: dict[str, Cost] = {name: make_cost(name, self.graph) for name in COSTS}
-        self.base = self.price(self.own)
-        frozen = [group for group in self.graph.groups if group.frozen is not None]
-        macs, least = self.base["macs"], self.costs["macs"](self.graph.min_widths())
-        self.shown.line(
-            f"trace     {len(self.graph.groups)} channel groups ({len(frozen)} frozen), {say_count(macs)} MACs, "
-            f"{say_count(self.base['params'])} parameters; narrowest {least / macs:.1%} of the MACs"
-        )
-        if config.widen > 1:
-            most = say_count(self.costs["macs"](self.graph.max_widths()))
-            self.notes.append(f"The search starts from your network {config.widen:g}x as wide: {most} MACs.")
-            self.shown.line(f"widen     {self.notes[-1]}")
-        check_network(self)
-        self.train_split, self.search_split = hold_out(
-            self.data.train, most=max(config.search_images, 10_000), seed=config.seed
-        )
-        parts = {"train": self.train_split, "search": self.search_split, "test": self.data.test}
-        self.splits = list_splits(self.data.files, **parts)
-        check()
-        if config.latency_limited:
-            self.costs[LATENCY], self.base[LATENCY] = obtain_latency(self)
 
     def check_budgets(self) -> None:
         """Refuses budgets that can't be met, before anything is written."""
@@ -129,7 +105,7 @@ class Job:
 
     def price(self, widths: Widths) -> dict[str, float]:
         """Every cost of these widths: whole numbers, told as such, and milliseconds."""
-        return {name: cost(widths) if name == LATENCY else int(cost(widths)) for name, cost in self.costs.items()}
+        return {name: cost(widths) if name in MEASURED else int(cost(widths)) for name, cost in self.costs.items()}
 
     @property
     def space(self) -> Space:

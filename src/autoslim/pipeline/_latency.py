@@ -3,22 +3,19 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from platformdirs import user_cache_path
 
 from autoslim.costs.latency import LatencyCost, make_latency
+from autoslim.pipeline._job import Job
 from autoslim.progress import say_many
 from autoslim.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from autoslim.pipeline._job import Job
 
 LATENCY, TABLE = "latency", "latency.json"
 
 
-def obtain_latency(job: "Job", table: Path | None = None, *, known: bool = False) -> tuple[LatencyCost, float]:
+def obtain_latency(job: Job, table: Path | None = None, *, known: bool = False) -> tuple[LatencyCost, float]:
     """The prediction of a run, and what it said of your own network at first.
 
     Args:
@@ -69,7 +66,7 @@ def obtain_latency(job: "Job", table: Path | None = None, *, known: bool = False
     return cost, own
 
 
-def keep_latency(job: "Job", place: RunFolder) -> None:
+def keep_latency(job: Job, place: RunFolder) -> None:
     """Puts the prediction into a folder, where it is not there yet."""
     cost, table = job.costs.get(LATENCY), place.path / TABLE
     if isinstance(cost, LatencyCost) and not table.exists():

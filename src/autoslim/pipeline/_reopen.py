@@ -8,6 +8,7 @@ from typing import Any
 from autoslim.errors import RunFolderError
 from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._job import Job
+from autoslim.pipeline._prepare import prepare
 from autoslim.pipeline._splits import check_splits
 from autoslim.pipeline._training import obtain_supernet
 from autoslim.progress import Shown
@@ -41,7 +42,7 @@ def reopen_job(folder: str | Path, *, shown: Shown | None = None, data: Any = No
         check_splits(run_folder.path, job.splits, job.data.files)
         _check_identity(folder, saved, job.identity)
 
-    job.prepare(check, trained=job.supernet_path.exists())
+    prepare(job, check, trained=job.supernet_path.exists())
     return job
 
 

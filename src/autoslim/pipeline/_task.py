@@ -2,24 +2,20 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import nn
 
-from autoslim.errors import ConfigError, ModelError
+from autoslim.errors import ConfigError
+from autoslim.pipeline._config import RunConfig
 from autoslim.pipeline._rivals import check_finalists
 from autoslim.search._path import PathSearch
 from autoslim.tasks import TASKS, Metric, Task, find_task
 
-if TYPE_CHECKING:
-    from autoslim.pipeline._config import RunConfig
-    from autoslim.pipeline._job import Job
-
-_PLAIN = "classification"  # the task of runs that say nothing of one
+PLAIN = "classification"  # the task of runs that say nothing of one
 
 
-def open_task(config: "RunConfig") -> Task:
+def open_task(config: RunConfig) -> Task:
     """The task that a run is for.
 
     Raises:
@@ -31,7 +27,7 @@ def open_task(config: "RunConfig") -> Task:
     return task
 
 
-def check_task(task: Task, config: "RunConfig") -> None:
+def check_task(task: Task, config: RunConfig) -> None:
     """Raises ConfigError for a setting of the run that does not go with its task."""
     kind = f"the task {config.task}"
     if task.targets is not None and config.train.augment not in task.targets.augments:
@@ -63,9 +59,9 @@ def locate_task(name: str) -> str:
     return f"{Path(text).expanduser().resolve()}:{factory}"
 
 
-def describe_task(config: "RunConfig") -> dict[str, str]:
+def describe_task(config: RunConfig) -> dict[str, str]:
     """What the `config.json` of a network says of its task; nothing for classification."""
-    if config.task == _PLAIN:
+    if config.task == PLAIN:
         return {}
     if config.task in TASKS:
         return {"task": config.task}
@@ -80,7 +76,7 @@ def summary_of(metric: Metric) -> tuple[int, Any]:
     return 2, {"name": metric.name, "higher": metric.higher, "share": metric.share}
 
 
-def adapt_network(task: Task, config: "RunConfig", model: nn.Module) -> nn.Module:
+def adapt_network(task: Task, config: RunConfig, model: nn.Module) -> nn.Module:
     """The network as the task has it.
 
     Raises:
@@ -93,30 +89,3 @@ def adapt_network(task: Task, config: "RunConfig", model: nn.Module) -> nn.Modul
             "expected one of the two. Drop --rewrite."
         )
     return adapted
-
-
-def check_network(job: "Job") -> None:
-    """Raises ModelError for a network that can't be trained on the job's images, before anything is written.
-
-    What fits but is of no use is told, and is a note of the job.
-    """
-    advice = "Give the number as a builder argument, or let the factory take num_classes."
-    name, outputs, shape = job.config.model, job.data.num_classes, job.data.input_shape
-    for note in job.graph.notes:
-        if note.startswith("train mode"):
-            raise ModelError(f"`{name}` can't be trained on {shape}: {note}. Try another --input.")
-        job.shown.line(f"trace     {note}")
-    with torch.no_grad():
-        output = job.model.eval()(torch.zeros(2, *shape))
-    try:
-        note = job.task.check(output, outputs)
-        if (targets := job.data.train.told) is not None:
-            job.task.judge(output, targets.values[:1].expand(2, *targets.values.shape[1:]))
-    except (IndexError, KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
-        what = "classes" if job.config.task == _PLAIN else f"outputs of {job.config.task}"
-        raise ModelError(f"`{name}`: its output does not fit {outputs} {what}: {error}. {advice}") from error
-    notes = [f"`{name}`: {each}" for each in job.networks.notes]
-    notes += [f"`{name}`: {note}. {advice}"] if note is not None else []
-    for told in notes:
-        job.shown.line(f"trace     {told}")
-    job.notes += notes
