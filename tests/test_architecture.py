@@ -5,6 +5,7 @@ Every rule is a function of sources (path below src/autoslim -> text), so that a
 
 import ast
 import functools
+import graphlib
 import json
 import re
 import subprocess
@@ -98,6 +99,20 @@ def check_units(sources: Sources, layers: Mapping[str, int]) -> list[str]:
     """Every unit on disk has a layer."""
     units = {unit_of(module_of(path)) for path in sources}
     return [f"{unit} has no layer" for unit in sorted(units - set(layers))]
+
+
+def check_circles(sources: Sources) -> list[str]:
+    """No modules import each other in a circle, be it for types alone; a package's own names come from its parts."""
+    graph: dict[str, set[str]] = {}
+    for path in sources:
+        module = module_of(path)
+        told = {target for _, target in find_imports(sources, path)} - {module}
+        graph[module] = {target for target in told if not module.startswith(f"{target}.") and target}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [f"a circle of {', '.join(sorted(set(error.args[1])))}"]
+    return []
 
 
 def check_layers(sources: Sources, layers: Mapping[str, int]) -> list[str]:
@@ -238,6 +253,10 @@ def test_imports_stand_at_the_top_and_nothing_is_printed():
     assert check_style(SOURCES) == []
 
 
+def test_no_imports_go_in_a_circle():
+    assert check_circles(SOURCES) == []
+
+
 def test_modules_and_functions_stay_small():
     assert check_sizes(SOURCES) == []
 
@@ -278,6 +297,8 @@ GOOD = {
     "ops/linear.py": "from ._base import RULES\nfrom .. import widths",
     "search/__init__.py": "import autoslim.search.greedy",
     "search/greedy.py": "class Greedy: ...",
+    "search/_a.py": "",
+    "search/_b.py": "if TYPE_CHECKING:\n    from autoslim.search._a import x",
 }
 
 
@@ -286,6 +307,7 @@ def every_problem(changes: Sources) -> list[str]:
     return [
         *check_units(sources, layers),
         *check_layers(sources, layers),
+        *check_circles(sources),
         *check_shelves(sources, shelves),
         *check_style(sources),
         *check_sizes(sources),
@@ -317,6 +339,7 @@ LONG = "def long():\n" + "    x = 1\n" * 59
     ("path", "text", "problem"),
     [
         ("stray.py", "", "stray has no layer"),
+        ("search/_a.py", "from autoslim.search._b import x", "a circle of search._a, search._b"),
         ("errors.py", "import autoslim.widths", "errors.py:1: errors imports widths, which is not on a lower layer"),
         ("widths.py", "from .ops import x", "widths.py:1: widths imports ops, which is not on a lower layer"),
         ("widths.py", "from autoslim import ops", "widths.py:1: widths imports ops, which is not on a lower layer"),
