@@ -58,6 +58,21 @@ def test_the_page_tells_each_row(digits: dict[str, Any]):
         assert tell(row) in PAGE
 
 
+def test_the_comparison_on_cifar10_has_its_seeds_and_the_page_tells_each_row():
+    told = json.loads((ROOT / "benchmarks" / "results" / "compare-cifar10.json").read_text())
+    few = {f"{name}{ending}" for name in ("l1", "torch-pruning", "netadapt") for ending in ENDINGS.values()}
+    many = {"autoslim", f"autoslim{KEPT}", "uniform", f"slimmable{KEPT}"}
+    assert {row["method"] for row in told["rows"]} == few | many
+    assert told["uneven"] == []
+    for budget in ("macs<=50%", "macs<=25%"):
+        rows = [row for row in told["rows"] if row["budget"] == budget]
+        assert {row["method"] for row in rows} == few | many
+        assert max(row["macs"] for row in rows) / min(row["macs"] for row in rows) < 1.01
+        for row in rows:
+            assert row["seeds"] == ([1, 2, 3] if row["method"] in few else [1, 2, 3, 4, 5])
+            assert tell(row) in PAGE
+
+
 def test_the_page_tells_what_searches_cost(digits: dict[str, Any]):
     five = json.loads((ROOT / "benchmarks" / "results" / "compare_digits_five.json").read_text())
     assert {row["budget"] for row in five["rows"]} == {f"macs<={share}%" for share in (60, 50, 40, 30, 20)}
