@@ -506,7 +506,9 @@ def test_every_method_has_one_name():
 @pytest.mark.slow
 def test_all_methods_on_digits(tmp_path: Path):
     names = tuple(list_methods())
-    result = compare_methods(configure(tmp_path / "all", names), shown=QUIET)
+    config = configure(tmp_path / "all", names)
+    finer = replace(config.run, model="zoo:resnet_digits")  # a channel of it costs less than a percent
+    result = compare_methods(replace(config, run=finer), shown=QUIET)
     check_table(result, names, [0, 1])
     assert result["uneven"] == []
     rows = rows_of(result)
