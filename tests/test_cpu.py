@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoslim.train import CPUConvolutions
-from autoslim.train._cpu import suit
+from autoslim.train._device import suit
 
 
 class Seen(TorchDispatchMode):

@@ -1,5 +1,6 @@
 """Sorted channels: the same function, the best first; what can't be sorted is left alone and named."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,9 @@ def test_a_builder_that_draws_no_weights_is_told(tmp_path: Path):
         assert [note.startswith("has the same weights from any seed") for note in networks.notes] == [True] * (
             name == "loaded"
         )
+    resumed = replace(config, from_weights=str(tmp_path / "gone.pt"))  # of a supernet that is trained already
+    shape: dict[str, Any] = {"num_classes": 10, "input_shape": (1, 8, 8)}
+    assert Networks(resumed, TASKS["classification"], **shape, trained=True).notes == []
 
 
 class Prepares(nn.Module):

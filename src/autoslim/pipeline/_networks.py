@@ -34,10 +34,20 @@ class Networks:
         own: The widths at which `graph` gives the user's own network.
         layout: Of all weights, which feature maps follow: channels-last, which is faster, unless the user's code can't
             run so.
-        note: Why not, if so; else "".
+        notes: Why not, and what else is to be told of them.
+
+    Once its supernet is `trained`, the file of weights that it started from is not read again.
     """
 
-    def __init__(self, config: RunConfig, task: Task, *, num_classes: int, input_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        *,
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        trained: bool = False,
+    ) -> None:
         self._config, self._task, self._num_classes, self._channels = config, task, num_classes, input_shape[0]
         self._example = x = torch.zeros(1, *input_shape)
         self.layout = torch.contiguous_format
@@ -57,7 +67,7 @@ class Networks:
             frozen = {group.name: group.frozen for group in self.graph.groups if group.frozen is not None}
             self.graph = self._restrict(trace_channels(self.model, x).freeze(frozen))
             self.graph.check(self.own)
-        if config.from_weights:
+        if config.from_weights and not trained:
             fresh = load_weights_(self.model, config.from_weights, num_classes=num_classes)
             if fresh:
                 told = f"{', '.join(fresh)}: of another number of classes in {config.from_weights}, here drawn anew"

@@ -33,8 +33,7 @@ def prepare(job: Job, check: Callable[[], None] = lambda: None, *, trained: bool
     classes, shape = job.data.num_classes, job.data.input_shape
     job.builder = describe_model(config.model, num_classes=classes, in_channels=shape[0])
     started = time.monotonic()
-    start = replace(config, from_weights="") if trained else config
-    job.networks = Networks(start, job.task, num_classes=classes, input_shape=shape)
+    job.networks = Networks(config, job.task, num_classes=classes, input_shape=shape, trained=trained)
     job.model, job.graph, job.own = job.networks.model, job.networks.graph, job.networks.own
     job.spent["trace"] = time.monotonic() - started
     job.costs = {name: make_cost(name, job.graph) for name in COSTS}

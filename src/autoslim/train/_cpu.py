@@ -1,7 +1,6 @@
 """Convolutions of shapes that a CPU trains slowly, or wrongly, put in words that it trains well."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,22 +41,6 @@ class CPUConvolutions(TorchFunctionMode):
         if func is torch.conv2d:
             return _convolve(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-
-def suit(device: torch.device) -> AbstractContextManager[object]:
-    """How passes are run: inside `CPUConvolutions` on a CPU, by kernels of cuDNN's that repeat themselves on a GPU."""
-    return CPUConvolutions() if device.type == "cpu" else _same_twice()
-
-
-@contextmanager
-def _same_twice() -> Generator[None, None, None]:
-    """Kernels of cuDNN's that repeat themselves: a training that is stopped and goes on ends in the same weights."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 def _convolve(

@@ -18,7 +18,7 @@ from autoslim.progress import say_many
 from autoslim.ranks import Ranks
 from autoslim.train._batchnorm import SharedBatchNorm
 from autoslim.train._config import TrainConfig
-from autoslim.train._cpu import suit
+from autoslim.train._device import suit
 from autoslim.train._schedule import learning_rate, parameter_groups
 from autoslim.train._signals import hold_signals
 
